@@ -1,0 +1,1 @@
+"""All that knows Avro: the schemas, their fingerprints, and the codec of the envelopes."""

@@ -1,0 +1,203 @@
+"""From bytes to envelopes: by hand for the current schemas, driven by the writer's schema for older ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+from kantoku_kafka.avro import schemas
+from kantoku_kafka.avro.wire import (
+    Reader,
+    read_boolean,
+    read_bytes,
+    read_int,
+    read_long,
+    read_map,
+    read_optional,
+    read_string,
+)
+from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope
+
+STATUSES = tuple(Status)
+_NO_LIMITS = _NO_LINEAGE = bytes(4)  # four unions in their null branch
+
+
+def read_task(buf: bytes, pos: int) -> tuple[TaskEnvelope, int]:
+    """The body of a current ``Task``."""
+    task_id, pos = read_string(buf, pos)
+    type_, pos = read_string(buf, pos)
+    data, pos = read_bytes(buf, pos)
+    created_at_us, pos = read_long(buf, pos)
+    attempt, pos = read_int(buf, pos)
+    max_attempts = timeout_ms = not_before_us = expires_at_us = None
+    parent_id = context_id = restarted_from = idempotency_key = None
+    if buf.startswith(_NO_LIMITS, pos):
+        pos += 4
+    else:
+        max_attempts, pos = read_optional(read_int, buf, pos)
+        timeout_ms, pos = read_optional(read_long, buf, pos)
+        not_before_us, pos = read_optional(read_long, buf, pos)
+        expires_at_us, pos = read_optional(read_long, buf, pos)
+    if buf.startswith(_NO_LINEAGE, pos):
+        pos += 4
+    else:
+        parent_id, pos = read_optional(read_string, buf, pos)
+        context_id, pos = read_optional(read_string, buf, pos)
+        restarted_from, pos = read_optional(read_string, buf, pos)
+        idempotency_key, pos = read_optional(read_string, buf, pos)
+    labels, pos = read_map(read_string, buf, pos)
+    options, pos = read_map(read_bytes, buf, pos)
+    task = TaskEnvelope(
+        task_id,
+        type_,
+        data,
+        created_at_us,
+        attempt,
+        max_attempts,
+        timeout_ms,
+        not_before_us,
+        expires_at_us,
+        parent_id,
+        context_id,
+        restarted_from,
+        idempotency_key,
+        labels,
+        options,
+    )
+    return task, pos
+
+
+def read_result(buf: bytes, pos: int) -> tuple[Result, int]:
+    """The body of a current ``Result``."""
+    task_id, pos = read_string(buf, pos)
+    type_, pos = read_string(buf, pos)
+    status, pos = _read_status(buf, pos)
+    data, pos = read_bytes(buf, pos)
+    error, pos = read_optional(_read_error, buf, pos)
+    attempt, pos = read_int(buf, pos)
+    executor_id, pos = read_string(buf, pos)
+    started_at_us, pos = read_optional(read_long, buf, pos)
+    finished_at_us, pos = read_long(buf, pos)
+    source, pos = _read_source(buf, pos)
+    result = Result(
+        task_id, type_, status, data, error, attempt, executor_id, started_at_us, finished_at_us, source
+    )
+    return result, pos
+
+
+def read_event(buf: bytes, pos: int) -> tuple[Event, int]:
+    """The body of a current ``Event``."""
+    task_id, pos = read_string(buf, pos)
+    type_, pos = read_string(buf, pos)
+    name, pos = read_string(buf, pos)
+    attempt, pos = read_int(buf, pos)
+    at_us, pos = read_long(buf, pos)
+    executor_id, pos = read_optional(read_string, buf, pos)
+    source, pos = read_optional(_read_source, buf, pos)
+    error, pos = read_optional(_read_error, buf, pos)
+    attributes, pos = read_map(read_string, buf, pos)
+    return Event(task_id, type_, name, attempt, at_us, executor_id, source, error, attributes), pos
+
+
+def read_older(name: str, value: bytes, header_bytes: int) -> tuple[Any, int]:
+    """A record of an older released version: the envelope, and the position behind it.
+
+    Raises:
+        EnvelopeError: if no version of ``name`` has the fingerprint of the record.
+    """
+    mark = value[len(schemas.MARKER) : header_bytes]
+    if not value.startswith(schemas.MARKER) or len(mark) < 8:
+        raise EnvelopeError("The record is not in Avro single-object encoding: it must begin with C3 01.")
+    schema = _versions(name).get(mark)
+    if schema is None:
+        raise EnvelopeError(f"The fingerprint {mark.hex()} is that of no released {name} schema; upgrade the reader.")
+    fields, pos = _reader_of(schema)(value, header_bytes)
+    return _BUILD[name](fields), pos
+
+
+@cache
+def _versions(name: str) -> Mapping[bytes, schemas.Schema]:
+    return dict(schemas.versions(name))
+
+
+def _read_status(buf: bytes, pos: int) -> tuple[Status, int]:
+    index, pos = read_int(buf, pos)
+    if not 0 <= index < len(STATUSES):
+        raise EnvelopeError(f"The envelope has a status of unknown index {index}.")
+    return STATUSES[index], pos
+
+
+def _read_error(buf: bytes, pos: int) -> tuple[ErrorInfo, int]:
+    type_, pos = read_string(buf, pos)
+    message, pos = read_string(buf, pos)
+    detail, pos = read_optional(read_string, buf, pos)
+    retryable, pos = read_boolean(buf, pos)
+    return ErrorInfo(type_, message, detail, retryable), pos
+
+
+def _read_source(buf: bytes, pos: int) -> tuple[Source, int]:
+    topic, pos = read_string(buf, pos)
+    partition, pos = read_int(buf, pos)
+    offset, pos = read_long(buf, pos)
+    epoch, pos = read_int(buf, pos)
+    return Source(topic, partition, offset, epoch), pos
+
+
+# --- older versions: flat records of primitives, optionals, maps and one nested record
+
+_PRIMITIVES: Mapping[str, Reader[Any]] = {
+    "string": read_string,
+    "bytes": read_bytes,
+    "int": read_int,
+    "long": read_long,
+    "boolean": read_boolean,
+}
+
+
+def _reader_of(schema: Any) -> Reader[Any]:
+    if isinstance(schema, str):
+        return _PRIMITIVES[schema]
+    if isinstance(schema, list):
+        return partial(read_optional, _reader_of(schema[1]))
+    kind = schema["type"]
+    if kind == "map":
+        return partial(read_map, _reader_of(schema["values"]))
+    if kind == "enum":
+        return _read_status
+    if kind != "record":
+        return _reader_of(kind)
+    fields = [(field["name"], _reader_of(field["type"])) for field in schema["fields"]]
+
+    def read_record(buf: bytes, pos: int) -> tuple[dict[str, Any], int]:
+        record: dict[str, Any] = {}
+        for name, read in fields:
+            record[name], pos = read(buf, pos)
+        return record, pos
+
+    return read_record
+
+
+_TIMES = {"created_at", "not_before", "expires_at", "started_at", "finished_at", "at"}
+
+
+def _arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Field names as the model has them: a time carries its unit, nested records are tuples of ours."""
+    found = {f"{name}_us" if name in _TIMES else name: value for name, value in fields.items()}
+    if found.get("error"):
+        found["error"] = ErrorInfo(**found["error"])
+    if found.get("source"):
+        found["source"] = Source(**found["source"])
+    return found
+
+
+def _older_result(fields: Mapping[str, Any]) -> Result:
+    return Result(**{"started_at_us": None, "error": None, **_arguments(fields)})
+
+
+_BUILD: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "Task": lambda fields: TaskEnvelope(**_arguments(fields)),
+    "Result": _older_result,
+    "Event": lambda fields: Event(**_arguments(fields)),
+}

@@ -1,0 +1,131 @@
+"""What a task function sees of the task it runs: ``def resize(data: bytes, ctx: Context) -> bytes``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.job import Job, Message
+from kantoku_kafka.model import ErrorInfo, Event, Headers, Source, Status, Task, TaskEnvelope, now_us
+from kantoku_kafka.plugins import run_after
+from kantoku_kafka.spawning import prepare, spawned_event
+
+if TYPE_CHECKING:
+    from kantoku_kafka.app import Kantoku
+
+__all__ = ["Context"]
+
+
+class Context:
+    """The running task. Belongs to the thread (or coroutine) that runs it, until the function returns.
+
+    What :meth:`spawn`, :meth:`produce` and :meth:`event` take is committed in the transaction of the result;
+    if the attempt fails, none of it is published.
+    """
+
+    __slots__ = ("_envelope", "_job", "kantoku")
+
+    def __init__(self, kantoku: Kantoku, job: Job) -> None:
+        self.kantoku = kantoku
+        self._job = job
+        self._envelope: TaskEnvelope | None = None
+
+    @property
+    def task_id(self) -> str:
+        """Id of the task."""
+        return self._job.task_id
+
+    @property
+    def type(self) -> str:
+        """Type of the task."""
+        return self._job.type
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self._job.attempt
+
+    @property
+    def key(self) -> bytes | None:
+        """The record's key: the ordering key, or else the task id."""
+        return self._job.key
+
+    @property
+    def headers(self) -> Headers:
+        """The task's own headers, which go on to the result."""
+        return self._job.headers
+
+    @property
+    def source(self) -> Source:
+        """The input record this task came from."""
+        return self._job.source
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels it was spawned with."""
+        return self.envelope.labels
+
+    @property
+    def envelope(self) -> TaskEnvelope:
+        """Everything that was written of the task."""
+        if self._envelope is None:
+            self._envelope = self.kantoku.codec.decode_task(self._job.value)
+        return self._envelope
+
+    @property
+    def cancelled(self) -> str | None:
+        """Why the task should stop (``revoked``, ``stopping``), or None. A long function looks at it now and then."""
+        return self._job.cancelled
+
+    @property
+    def status(self) -> Status | None:
+        """How the task ended; None while it runs."""
+        return self._job.status
+
+    @property
+    def output(self) -> bytes:
+        """What the function returned; empty while it runs or if it failed."""
+        return self._job.output
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        """Why it failed; None while it runs or if it did not."""
+        return self._job.error
+
+    def spawn(self, task: Task) -> str:
+        """Spawn a child task with the result of this one; returns its id.
+
+        Raises:
+            Whatever a plugin's before hook raises.
+        """
+        spawn, message = prepare(self.kantoku, task, parent_id=self.task_id)
+        self._stage(message)
+        self._record(spawned_event(spawn))
+        run_after(self.kantoku.hooks.after_scheduled, spawn)
+        return spawn.id
+
+    def produce(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> None:
+        """Write a record to any topic, with the result of this task."""
+        if not isinstance(value, bytes) or not isinstance(key, bytes | None):
+            raise UsageError("ctx.produce takes bytes: encode key and value first.")
+        self._stage(Message(topic, key, value, headers))
+
+    def event(self, name: str, **attributes: str) -> None:
+        """Log a step of your own with the result of this task; the name has a dot in it: ``image.loaded``."""
+        if "." not in name or "/" in name:
+            raise UsageError(f"Event name {name!r}: a name of your own has a dot and no slash, e.g. 'image.{name}'.")
+        job = self._job
+        self._record(
+            Event(job.task_id, job.type, name, job.attempt, now_us(), None, job.source, None, attributes)
+        )
+
+    def _stage(self, message: Message) -> None:
+        if self._job.effects is None:
+            self._job.effects = []
+        self._job.effects.append(message)
+
+    def _record(self, event: Event) -> None:
+        if self._job.events is None:
+            self._job.events = []
+        self._job.events.append(event)

@@ -1,0 +1,128 @@
+"""The text that a checkpoint leaves in the commit metadata: who wrote it, and what is done beyond the offset.
+
+Layout, then base85: version (1 byte), CRC-32 of the rest (4 bytes), slot (length, UTF-8), body kind (1 byte),
+body. The body is a list of runs relative to the committed offset, whichever form is shorter:
+``runs`` are varint pairs (unfinished, finished); ``bitmap`` has bit i set if offset + i is finished.
+Pure functions.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["MAX_BITMAP_SPAN", "MAX_RUNS", "MAX_SLOT_BYTES", "DoneSet", "Run", "decode", "encode"]
+
+# Kafka keeps 4,096 bytes of metadata and librdkafka sends a closing NUL: 4,095 characters, 3,276 raw bytes.
+_MAX_CHARACTERS = 4095
+_VERSION = 1
+MAX_SLOT_BYTES = 64
+_HEADER_BYTES = 1 + 4 + 1 + MAX_SLOT_BYTES + 1
+_MAX_BODY_BYTES = _MAX_CHARACTERS // 5 * 4 - _HEADER_BYTES
+MAX_BITMAP_SPAN = _MAX_BODY_BYTES * 8
+"""A done-set within this many offsets always fits."""
+MAX_RUNS = _MAX_BODY_BYTES // 8
+"""So many runs always fit: a pair takes 8 bytes up to 2**28 offsets each."""
+_EMPTY, _RUNS, _BITMAP = 0, 1, 2
+
+Run = tuple[int, int]
+"""Finished offsets [start, end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoneSet:
+    """What a commit says besides its offset: the slot that wrote it and the finished runs beyond."""
+
+    slot: str
+    runs: Sequence[Run]
+
+
+def encode(slot: str, offset: int, runs: Sequence[Run]) -> str:
+    """The metadata text for a commit at ``offset``.
+
+    Parameters:
+        slot: of the writer, at most 64 bytes in UTF-8.
+        runs: ascending, not touching, all beyond ``offset``.
+
+    Raises:
+        ValueError: if it does not fit; the window keeps that from happening.
+    """
+    raw_slot = slot.encode()
+    kind, body = _EMPTY, b""
+    if runs:
+        kind, body = _RUNS, _encode_runs(offset, runs)
+        if (runs[-1][1] - offset + 7) // 8 < len(body):
+            kind, body = _BITMAP, _encode_bitmap(offset, runs)
+    if len(raw_slot) > MAX_SLOT_BYTES or len(body) > _MAX_BODY_BYTES:
+        raise ValueError(f"a done-set of {len(runs)} runs ({len(body)} bytes) does not fit the commit metadata")
+    rest = bytes((len(raw_slot),)) + raw_slot + bytes((kind,)) + body
+    return base64.b85encode(bytes((_VERSION,)) + zlib.crc32(rest).to_bytes(4, "big") + rest).decode()
+
+
+def decode(metadata: str, offset: int) -> DoneSet | None:
+    """What a commit at ``offset`` said, or None if the text is not ours or damaged."""
+    try:
+        raw = base64.b85decode(metadata)
+        rest = raw[5:]
+        if raw[0] != _VERSION or zlib.crc32(rest) != int.from_bytes(raw[1:5], "big"):
+            return None
+        slot_end = 1 + rest[0]
+        slot, kind, body = rest[1:slot_end].decode(), rest[slot_end], rest[slot_end + 1 :]
+        if kind == _RUNS:
+            return DoneSet(slot, _decode_runs(offset, body))
+        if kind == _BITMAP:
+            return DoneSet(slot, _decode_bitmap(offset, body))
+        return DoneSet(slot, ()) if kind == _EMPTY and not body else None
+    except (ValueError, IndexError, binascii.Error):
+        return None
+
+
+def _encode_runs(offset: int, runs: Sequence[Run]) -> bytes:
+    out = bytearray()
+    for start, end in runs:
+        for number in (start - offset, end - start):
+            while number > 127:
+                out.append(number & 127 | 128)
+                number >>= 7
+            out.append(number)
+        offset = end
+    return bytes(out)
+
+
+def _decode_runs(offset: int, body: bytes) -> list[Run]:
+    numbers, number, shift = [], 0, 0
+    for byte in body:
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            numbers.append(number)
+            number = shift = 0
+    if shift or len(numbers) % 2:
+        raise ValueError("a run is cut off")
+    runs = []
+    for skipped, length in zip(numbers[::2], numbers[1::2], strict=True):
+        runs.append((offset + skipped, offset + skipped + length))
+        offset += skipped + length
+    return runs
+
+
+def _encode_bitmap(offset: int, runs: Sequence[Run]) -> bytes:
+    bits = 0
+    for start, end in runs:
+        bits |= ((1 << (end - start)) - 1) << (start - offset)
+    return bits.to_bytes((runs[-1][1] - offset + 7) // 8, "little")
+
+
+def _decode_bitmap(offset: int, body: bytes) -> list[Run]:
+    runs: list[Run] = []
+    start = None
+    for index, bit in enumerate(f"{int.from_bytes(body, 'little'):b}"[::-1] + "0"):
+        if bit == "1" and start is None:
+            start = offset + index
+        elif bit == "0" and start is not None:
+            runs.append((start, offset + index))
+            start = None
+    return runs

@@ -1,0 +1,129 @@
+"""Every error this package raises on purpose.
+
+::
+
+    KantokuError                      exit code of the command line
+     |- UsageError                    2   wrong option, unknown task type, an app that does not import
+     |   `- SlotTaken                 2   another process runs with the same --slot
+     |- BrokerUnavailable             3   nothing answers at the bootstrap servers
+     |- AccessDenied                  4   authentication or ACL
+     |- NotFound                      5   no such result
+     |- WaitTimeout                   6   also a TimeoutError
+     |- TopicMismatch                 7   a topic is missing or has the wrong policy
+     |- EnvelopeError                 7   bytes that are no envelope of ours
+     `- SpawnError                    1   the broker did not accept a task
+         |- QueueFull                     the local queue stayed full until the timeout
+         `- TaskTooLarge                  the encoded task exceeds the topic's limit
+
+    TaskError                         raised BY a task function, to steer its result
+     |- Retryable                     FAILED, error.retryable is true
+     |- NonRetryable                  FAILED, error.retryable is false
+     `- Reject                        REJECTED
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AccessDenied",
+    "BrokerUnavailable",
+    "EnvelopeError",
+    "KantokuError",
+    "NonRetryable",
+    "NotFound",
+    "QueueFull",
+    "Reject",
+    "Retryable",
+    "SlotTaken",
+    "SpawnError",
+    "TaskError",
+    "TaskTooLarge",
+    "TopicMismatch",
+    "UsageError",
+    "WaitTimeout",
+]
+
+
+class KantokuError(Exception):
+    """Root of all errors of this package; its text is one sentence that says what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(KantokuError):
+    """The program or the command line was told something that cannot be right."""
+
+    exit_code = 2
+
+
+class SlotTaken(UsageError):
+    """Another live process uses the same explicit slot; one of the two has to go."""
+
+
+class BrokerUnavailable(KantokuError):
+    """No broker answered in time."""
+
+    exit_code = 3
+
+
+class AccessDenied(KantokuError):
+    """The broker refused the credentials, or an ACL forbids the operation."""
+
+    exit_code = 4
+
+
+class NotFound(KantokuError):
+    """What was asked for does not exist (in what the topics still hold)."""
+
+    exit_code = 5
+
+
+class WaitTimeout(KantokuError, TimeoutError):
+    """The result did not arrive in time; the task may still run."""
+
+    exit_code = 6
+
+
+class TopicMismatch(KantokuError):
+    """A topic is missing, or its settings would break a promise."""
+
+    exit_code = 7
+
+
+class EnvelopeError(KantokuError):
+    """Bytes that are not one whole envelope of a known schema. The only error the codec raises on input."""
+
+    exit_code = 7
+
+
+class SpawnError(KantokuError):
+    """The broker did not acknowledge the task: it was not accepted."""
+
+
+class QueueFull(SpawnError):
+    """The producer's local queue stayed full until the timeout."""
+
+
+class TaskTooLarge(SpawnError):
+    """The encoded task is larger than the input topic takes."""
+
+
+class TaskError(Exception):
+    """Base of the exceptions by which a task function steers its own result."""
+
+    retryable: ClassVar[bool] = False
+
+
+class Retryable(TaskError):
+    """The task failed for a passing reason: ``FAILED`` with ``error.retryable`` set."""
+
+    retryable = True
+
+
+class NonRetryable(TaskError):
+    """The task failed for good: ``FAILED``, and no retry policy may try again."""
+
+
+class Reject(TaskError):
+    """The task must not run: ``REJECTED``. Raised by a function or by a ``before_execute`` hook."""

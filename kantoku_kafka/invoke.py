@@ -1,0 +1,109 @@
+"""Calls a task function and turns whatever happens into the job's outcome. Shared by all pools."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kantoku_kafka.context import Context
+from kantoku_kafka.errors import Reject, TaskError
+from kantoku_kafka.job import Job
+from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.plugins import run_after
+
+if TYPE_CHECKING:
+    from kantoku_kafka.app import Kantoku, TaskType
+
+__all__ = ["Invoker"]
+
+_log = logging.getLogger(__name__)
+_MAX_MESSAGE, _MAX_DETAIL = 4_000, 8_000
+
+
+class Invoker:
+    """Runs jobs of an app's task types. Thread-safe: it keeps nothing between calls."""
+
+    def __init__(self, kantoku: Kantoku) -> None:
+        self._kantoku = kantoku
+        self._types: Mapping[str, TaskType] = kantoku.task_types
+        self._hooks = kantoku.hooks
+
+    def run(self, job: Job) -> None:
+        """Run a plain function in this thread; afterwards the job has an outcome. Never raises."""
+        task = self._types[job.type]
+        job.started_at_us = time.time_ns() // 1000
+        if task.takes_context or self._hooks.around_execute:
+            ctx = Context(self._kantoku, job)
+            try:
+                self._before(ctx)
+                output = task.function(job.data, ctx) if task.takes_context else task.function(job.data)
+            except (Exception, SystemExit) as error:  # whatever user code raises is its result
+                _fail(job, error)
+            else:
+                _settle(job, output)
+            run_after(self._hooks.after_execute, ctx)
+            return
+        try:
+            output = task.function(job.data)
+        except (Exception, SystemExit) as error:  # whatever user code raises is its result
+            _fail(job, error)
+        else:
+            _settle(job, output)
+
+    async def run_async(self, job: Job) -> None:
+        """Run a coroutine function; afterwards the job has an outcome. Raises CancelledError only."""
+        task = self._types[job.type]
+        job.started_at_us = time.time_ns() // 1000
+        ctx = Context(self._kantoku, job)
+        try:
+            self._before(ctx)
+            output = await (task.function(job.data, ctx) if task.takes_context else task.function(job.data))
+        except (Exception, SystemExit) as error:  # whatever user code raises is its result
+            _fail(job, error)
+        else:
+            _settle(job, output)
+        run_after(self._hooks.after_execute, ctx)
+
+    def _before(self, ctx: Context) -> None:
+        for hook in self._hooks.before_execute:
+            try:
+                hook(ctx)
+            except TaskError:
+                raise
+            except Exception as error:  # any exception of a before hook is a veto
+                raise Reject(f"{type(error).__name__}: {error}") from error
+
+
+def _settle(job: Job, output: object) -> None:
+    if type(output) is bytes:
+        job.succeed(output)
+    else:
+        job.fail(
+            Status.FAILED,
+            ErrorInfo(
+                "unserialisable_result",
+                f"The task returned {type(output).__name__}, not bytes: encode what it returns.",
+            ),
+        )
+
+
+def _fail(job: Job, error: BaseException) -> None:
+    status = Status.REJECTED if isinstance(error, Reject) else Status.FAILED
+    detail = "".join(traceback.format_exception(error))[-_MAX_DETAIL:]
+    job.fail(
+        status,
+        ErrorInfo(
+            type(error).__name__,
+            printable(str(error))[:_MAX_MESSAGE],
+            printable(detail),
+            isinstance(error, TaskError) and error.retryable,
+        ),
+    )
+
+
+def printable(text: str) -> str:
+    """``text`` as UTF-8 can carry it: lone surrogates are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,274 @@
+"""The values that travel: what a user spawns, what stands in the topics, what comes back.
+
+Everything here is immutable and free of I/O. Times are integers in microseconds since the epoch (``_us``),
+as on the wire; the properties without a unit give aware ``datetime`` objects.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from kantoku_kafka.errors import UsageError
+
+if TYPE_CHECKING:
+    from kantoku_kafka.plugins import SpawnContext
+
+__all__ = [
+    "ErrorInfo",
+    "Event",
+    "EventName",
+    "Headers",
+    "Option",
+    "Result",
+    "Source",
+    "Status",
+    "Task",
+    "TaskEnvelope",
+    "Topics",
+    "idempotent_id",
+    "new_task_id",
+    "now_us",
+    "task_id_time_ms",
+]
+
+Headers = tuple[tuple[str, bytes | None], ...]
+Option = Callable[["SpawnContext"], None]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+class Status(StrEnum):
+    """How a task ended. The order is that of the Avro enum."""
+
+    OK = "OK"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    CANCELLED = "CANCELLED"
+    CRASHED = "CRASHED"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+
+
+class EventName(StrEnum):
+    """The steps the system itself records."""
+
+    SPAWNED = "spawned"
+    RECEIVED_TASK = "received_task"
+    EXECUTED_TASK = "executed_task"
+    SENT_OUTPUTS = "sent_outputs"
+    ERROR = "error"
+    DEAD_LETTERED = "dead_lettered"
+
+
+class Source(NamedTuple):
+    """The input record a task came from, and the assignment epoch in which the executor held its partition."""
+
+    topic: str
+    partition: int
+    offset: int
+    epoch: int = 0
+
+
+class ErrorInfo(NamedTuple):
+    """Why a task did not end well: the ``Error`` of the envelopes."""
+
+    type: str
+    message: str
+    detail: str | None = None
+    retryable: bool = False
+
+
+class Result(NamedTuple):
+    """The terminal result of a task; there is one per task id.
+
+    ``headers`` are the record's own, as carried over from the task; they are not part of the Avro envelope.
+    """
+
+    task_id: str
+    type: str
+    status: Status
+    data: bytes
+    error: ErrorInfo | None
+    attempt: int
+    executor_id: str
+    started_at_us: int | None
+    finished_at_us: int
+    source: Source
+    headers: Headers = ()
+
+    @property
+    def ok(self) -> bool:
+        """True if the task function returned."""
+        return self.status is Status.OK
+
+    @property
+    def finished_at(self) -> datetime:
+        """When the task ended, aware, in UTC."""
+        return _EPOCH + timedelta(microseconds=self.finished_at_us)
+
+
+class Event(NamedTuple):
+    """One step of one task, as it stands in the audit topic."""
+
+    task_id: str
+    type: str
+    name: str
+    attempt: int
+    at_us: int
+    executor_id: str | None = None
+    source: Source | None = None
+    error: ErrorInfo | None = None
+    attributes: Mapping[str, str] = {}
+
+    @property
+    def at(self) -> datetime:
+        """When the step happened, aware, in UTC."""
+        return _EPOCH + timedelta(microseconds=self.at_us)
+
+
+class TaskEnvelope(NamedTuple):
+    """A task as it stands in an input topic: the ``Task`` of the schemas, field by field."""
+
+    id: str
+    type: str
+    data: bytes
+    created_at_us: int
+    attempt: int = 1
+    max_attempts: int | None = None
+    timeout_ms: int | None = None
+    not_before_us: int | None = None
+    expires_at_us: int | None = None
+    parent_id: str | None = None
+    context_id: str | None = None
+    restarted_from: str | None = None
+    idempotency_key: str | None = None
+    labels: Mapping[str, str] = {}
+    options: Mapping[str, bytes] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a user asks for: a type, its data, and options that plugins act on.
+
+    Parameters:
+        type: the task type; it must match ``[A-Za-z0-9][A-Za-z0-9._-]*``.
+        data: the payload, opaque bytes; default empty.
+        options: what :meth:`with_` collected, applied in order when the task is spawned.
+
+    Raises:
+        UsageError: if the type is not a valid name or the data are not bytes.
+    """
+
+    type: str
+    data: bytes = b""
+    options: tuple[Option, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_task_type(self.type)
+        if not isinstance(self.data, bytes):
+            raise UsageError(
+                f"The data of task {self.type!r} must be bytes, not {type(self.data).__name__}: "
+                "encode them first, e.g. json.dumps(value).encode()."
+            )
+
+    def with_(self, *options: Option) -> Task:
+        """A copy of this task with more options, e.g. ``Task("t", b"").with_(key("k"))``."""
+        return Task(self.type, self.data, self.options + options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """Where everything stands. Every name follows from the namespace unless it is overridden.
+
+    Parameters:
+        namespace: prefix of all names, and of the consumer group ``{namespace}.executors``.
+        overrides: task type, or one of ``results``, ``events``, ``dlq``, to an existing topic's name.
+            A task type is written ``tasks.{type}``.
+    """
+
+    namespace: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in (f"{self.namespace}.results", *self.overrides.values()):
+            if not _TOPIC.fullmatch(name):
+                raise UsageError(f"{name!r} cannot be a topic: use letters, digits, '.', '_' and '-', at most 249.")
+
+    def of_type(self, task_type: str) -> str:
+        """The input topic of a task type."""
+        return self._named(f"tasks.{task_type}")
+
+    @property
+    def results(self) -> str:
+        return self._named("results")
+
+    @property
+    def events(self) -> str:
+        return self._named("events")
+
+    @property
+    def dlq(self) -> str:
+        return self._named("dlq")
+
+    @property
+    def group(self) -> str:
+        """The one consumer group of all executors of the namespace."""
+        return f"{self.namespace}.executors"
+
+    def _named(self, role: str) -> str:
+        return self.overrides.get(role) or f"{self.namespace}.{role}"
+
+
+def check_task_type(name: str) -> str:
+    """Return ``name`` if it may be a task type, else raise UsageError."""
+    if not isinstance(name, str) or not _TASK_TYPE.fullmatch(name) or len(name) > 200:
+        raise UsageError(
+            f"{name!r} cannot be a task type: begin with a letter or digit, go on with letters, digits, "
+            "'.', '_' or '-', at most 200 characters."
+        )
+    return name
+
+
+def now_us() -> int:
+    """The wall clock in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+def new_task_id(time_ms: int | None = None) -> str:
+    """A UUID version 7 (RFC 9562, section 5.7) in canonical text form."""
+    ms = time.time_ns() // 1_000_000 if time_ms is None else time_ms
+    digits = f"{ms:012x}{os.urandom(10).hex()}"
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def idempotent_id(namespace: str, task_type: str, key: str) -> str:
+    """The UUID version 5 that every client derives from the same idempotency key."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/{task_type}/{key}"))
+
+
+def task_id_time_ms(task_id: str) -> int | None:
+    """When an id of version 7 was made, in milliseconds since the epoch; None for any other id."""
+    if len(task_id) == 36 and task_id[14] == "7":
+        try:
+            return uuid.UUID(task_id).int >> 80
+        except ValueError:
+            return None
+    return None
+
+
+def carried_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Headers:
+    """The headers that go from a task to its result: all but the system's own ``kantoku-`` ones."""
+    if not headers:
+        return ()
+    return tuple((name, value) for name, value in headers if not name.startswith("kantoku-"))

@@ -1,0 +1,190 @@
+"""Every point where a part can be replaced by the user's own, in one file.
+
+Who calls: the executor's **loop thread** owns Inputs, Outputs, Events and Transaction and calls them from no
+other thread. ``stage`` must not block on the network; only ``Inputs.poll``, ``Transaction.commit`` and
+``close`` may, and only for as long as they say. Errors they raise are :class:`~kantoku_kafka.errors.KantokuError`;
+:class:`CheckpointRefused` is the only one the loop recovers from by itself.
+
+The Kafka implementations of Inputs, Outputs, Events and Transaction share one transaction: results are exactly
+once. A part that cannot share it says so by :attr:`Outputs.promise`, and the program repeats it at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.job import Job, Message, Offset, Partition
+from kantoku_kafka.model import Event, Result, TaskEnvelope
+
+__all__ = [
+    "CheckpointRefused",
+    "Codec",
+    "Events",
+    "Executor",
+    "Inputs",
+    "Outputs",
+    "Rebalance",
+    "Transaction",
+]
+
+EXACTLY_ONCE = "exactly-once"
+AT_LEAST_ONCE = "at-least-once"
+
+
+class CheckpointRefused(KantokuError):
+    """Nothing of the transaction became visible; the loop polls once and tries the same checkpoint again.
+
+    ``culprit_too_large``: one of the staged records exceeds its topic's limit; the loop finds out which.
+    """
+
+    def __init__(self, message: str, *, culprit_too_large: bool = False) -> None:
+        super().__init__(message)
+        self.culprit_too_large = culprit_too_large
+
+
+class Rebalance(Protocol):
+    """What Inputs tell the loop, from inside ``poll`` or ``close`` and on the loop thread."""
+
+    def assigned(self, offsets: Sequence[Offset]) -> Sequence[Partition]:
+        """Take partitions on at their committed offsets and metadata; answers one Partition for each."""
+        ...
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """The partitions go after this call: drain, checkpoint, let go."""
+        ...
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """The partitions are gone already: let go of them, commit nothing."""
+        ...
+
+
+@runtime_checkable
+class Inputs(Protocol):
+    """Where tasks come from. Rule 1: the only way to receive a task is to poll it here."""
+
+    def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
+        """Begin to take tasks of these types. Does not block."""
+        ...
+
+    def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
+        """Up to ``max_jobs`` records, each partition's in ascending order of offset.
+
+        Returns as soon as there is one, or after ``timeout_seconds``. Undecoded: bad bytes are the loop's business.
+        """
+        ...
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Deliver nothing of these partitions until they are resumed. Does not block."""
+        ...
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Deliver again, from where ``poll`` stopped. Does not block."""
+        ...
+
+    def close(self) -> None:
+        """Leave. Calls ``revoked`` for what is still assigned. Idempotent; may block some seconds."""
+        ...
+
+
+@runtime_checkable
+class Outputs(Protocol):
+    """Where results go. Rule 3: the result of a task is put here under the task's id."""
+
+    promise: str
+    """``exactly-once`` if what is staged becomes visible with the Transaction, else ``at-least-once``."""
+
+    def stage(self, results: Sequence[Result]) -> None:
+        """Take results for the present transaction. Must not block on the network."""
+        ...
+
+    def refuses(self, result: Result) -> str | None:
+        """Why this result can never be published (too large), as one sentence; None if it can."""
+        ...
+
+
+@runtime_checkable
+class Events(Protocol):
+    """Where every step is logged. The system works without them."""
+
+    promise: str
+    """As :attr:`Outputs.promise`."""
+
+    def stage(self, events: Sequence[Event]) -> None:
+        """Take events for the present transaction. Must not block on the network."""
+        ...
+
+
+@runtime_checkable
+class Transaction(Protocol):
+    """What makes a checkpoint durable: all that was staged since ``begin``, and the offsets, or nothing."""
+
+    promise: str
+    """``exactly-once``, or ``at-least-once`` if offsets follow the records instead of joining them."""
+
+    def begin(self) -> None:
+        """Open. Blocks only if the last one has to be cleaned up first."""
+        ...
+
+    def produce(self, messages: Sequence[Message]) -> None:
+        """Stage records of any topic: child tasks, side outputs, dead letters."""
+        ...
+
+    def commit(self, offsets: Sequence[Offset]) -> None:
+        """Make it durable. Blocks until it is.
+
+        Raises:
+            CheckpointRefused: nothing became visible, and the same checkpoint may be tried again.
+            KantokuError: this executor cannot go on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Abort what is open, let go of the connection. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs task functions: bytes in, (bytes, status) out. The pools are its implementations."""
+
+    backlog: int
+    """How many jobs beyond its concurrency it wants handed over early; 0 if none."""
+
+    def start(self, deliver: Callable[[Job], None]) -> None:
+        """Make ready. ``deliver`` may be called from any thread, once for each job that ended."""
+        ...
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Run these. Does not block, unless it runs them in the calling thread."""
+        ...
+
+    def cancel(self, jobs: Iterable[Job], reason: str) -> None:
+        """End these soon if they can be ended; each is delivered all the same, or never."""
+        ...
+
+    def close(self, timeout_seconds: float) -> None:
+        """Stop, and leave no thread and no process that can be stopped. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Envelopes to bytes and back. Stateless, safe in any thread. Decoding raises EnvelopeError and nothing else."""
+
+    def encode_task(self, task: TaskEnvelope) -> bytes: ...
+
+    def peek_task(self, value: bytes) -> tuple[str, str, bytes, int]:
+        """``(id, type, data, attempt)``, having checked the whole record: the executor's hot path."""
+        ...
+
+    def decode_task(self, value: bytes) -> TaskEnvelope: ...
+
+    def encode_result(self, result: Result) -> bytes: ...
+
+    def decode_result(self, value: bytes) -> Result: ...
+
+    def encode_events(self, events: Iterable[Event]) -> list[bytes]: ...
+
+    def decode_event(self, value: bytes) -> Event: ...

@@ -1,0 +1,124 @@
+"""Frozen, validated settings. Durations in seconds, sizes in bytes; secrets are masked in every repr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+
+from kantoku_kafka.engine.doneset import MAX_SLOT_BYTES
+from kantoku_kafka.errors import UsageError
+
+__all__ = ["Connection", "EventDetail", "ExecutorSettings", "GroupProtocol", "Guarantee", "PoolKind"]
+
+_SECRET_WORDS = ("password", "secret", "token", "key.pem", "jaas")
+
+
+class Guarantee(StrEnum):
+    """What is promised of results; execution is at least once in both."""
+
+    EXACTLY_ONCE = "exactly-once"
+    AT_LEAST_ONCE = "at-least-once"
+
+
+class EventDetail(StrEnum):
+    """Which events are logged: every step, only the one that ends a task, or none."""
+
+    FULL = "full"
+    TERMINAL = "terminal"
+    OFF = "off"
+
+
+class GroupProtocol(StrEnum):
+    """How executors share partitions: the classic protocol, or KIP-848."""
+
+    CLASSIC = "classic"
+    CONSUMER = "consumer"
+
+
+class PoolKind(StrEnum):
+    """Where a task function runs."""
+
+    INLINE = "inline"
+    THREAD = "thread"
+    ASYNCIO = "asyncio"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """How to reach Kafka.
+
+    Parameters:
+        bootstrap_servers: ``host:port[,host:port...]``.
+        config: further librdkafka settings, given to every client; the program's own settings win where a
+            promise depends on them.
+        timeout_seconds: how long the first contact and each administrative request may take; default 10.
+    """
+
+    bootstrap_servers: str
+    config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    timeout_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        for address in self.bootstrap_servers.split(","):
+            host, colon, port = address.strip().rpartition("://")[2].rpartition(":")
+            if not (host and colon and port.isdigit() and int(port) < 65536):
+                raise UsageError(
+                    f"{address!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...]."
+                )
+        _positive(self, "timeout_seconds")
+
+    def __repr__(self) -> str:
+        shown = {
+            name: "***" if any(word in name.lower() for word in _SECRET_WORDS) else value
+            for name, value in self.config.items()
+        }
+        return f"Connection(bootstrap_servers={self.bootstrap_servers!r}, config={shown!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorSettings:
+    """How an executor process runs.
+
+    Parameters:
+        concurrency: tasks at once in each pool of this process; default 16.
+        guarantee: exactly-once results (default) or at-least-once.
+        events: which events are logged; default full.
+        group_protocol: classic (default) or consumer (KIP-848).
+        slot: a stable name of this process; makes the membership static. None: the lowest free one of this host.
+        pool: overrides the pool of every task type; None: as the types say.
+        max_batch: results in one checkpoint; default 2,000.
+        max_batch_bytes: data of the results in one checkpoint; default 8 MiB.
+        max_waiting: tasks fetched and not yet started; beyond it partitions are paused; default 10,000.
+        max_waiting_bytes: the same by size of the records; default 64 MiB.
+        drain_seconds: how long running tasks may go on after SIGTERM; default 25.
+        revoke_drain_seconds: the same when partitions are revoked; default 5.
+        timeout_seconds: how long one request to Kafka may take before it counts as failed; default 15.
+    """
+
+    concurrency: int = 16
+    guarantee: Guarantee = Guarantee.EXACTLY_ONCE
+    events: EventDetail = EventDetail.FULL
+    group_protocol: GroupProtocol = GroupProtocol.CLASSIC
+    slot: str | None = None
+    pool: PoolKind | None = None
+    max_batch: int = 2_000
+    max_batch_bytes: int = 8 << 20
+    max_waiting: int = 10_000
+    max_waiting_bytes: int = 64 << 20
+    drain_seconds: float = 25.0
+    revoke_drain_seconds: float = 5.0
+    timeout_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if isinstance(getattr(self, item.name), int | float):
+                _positive(self, item.name)
+        if self.slot is not None and not 0 < len(self.slot.encode()) <= MAX_SLOT_BYTES:
+            raise UsageError(f"--slot takes a name of 1 to {MAX_SLOT_BYTES} bytes.")
+
+
+def _positive(settings: object, name: str) -> None:
+    if getattr(settings, name) <= 0 and not (name.startswith(("drain", "revoke")) and getattr(settings, name) == 0):
+        raise UsageError(f"{name.replace('_', ' ')} must be positive, not {getattr(settings, name)}.")

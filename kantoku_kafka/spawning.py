@@ -1,0 +1,49 @@
+"""From a task spec to the records to be written: the part that a client and ``ctx.spawn`` share. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kantoku_kafka.job import Message
+from kantoku_kafka.model import Event, EventName, Task, new_task_id
+from kantoku_kafka.plugins import SpawnContext, run_after
+
+if TYPE_CHECKING:
+    from kantoku_kafka.app import Kantoku
+
+__all__ = ["prepare"]
+
+
+def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple[SpawnContext, Message]:
+    """Everything up to the write: id, options, hooks, envelope.
+
+    Raises:
+        Whatever an option or a before hook raises: the task is then not spawned.
+    """
+    hooks = kantoku.hooks
+    ctx = SpawnContext(kantoku, new_task_id(), task.type, task.data)
+    if parent_id is not None:
+        ctx.fields["parent_id"] = parent_id
+    for option in task.options:
+        option(ctx)
+    for hook in hooks.before_initialized:
+        hook(ctx)
+    envelope = ctx.freeze()
+    if hooks.after_initialized:
+        run_after(hooks.after_initialized, ctx)
+    for hook in hooks.before_scheduled:
+        hook(ctx)
+    key = ctx.id.encode() if ctx.key is None else ctx.key
+    return ctx, Message(kantoku.topics.of_type(ctx.type), key, kantoku.codec.encode_task(envelope), ctx.headers)
+
+
+def spawned_event(ctx: SpawnContext) -> Event:
+    """The event that says the task was spawned; labels and parent go into its attributes."""
+    envelope = ctx.envelope
+    assert envelope is not None, "the spawn is not prepared"
+    attributes = {f"label.{name}": value for name, value in envelope.labels.items()}
+    if envelope.parent_id is not None:
+        attributes["parent_id"] = envelope.parent_id
+    return Event(
+        ctx.id, ctx.type, EventName.SPAWNED.value, envelope.attempt, envelope.created_at_us, attributes=attributes
+    )

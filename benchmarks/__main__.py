@@ -25,7 +25,7 @@ from benchmarks.suite import Row, Settings, Suite
 FULL = Settings(tasks=200_000, samples=1000, warmup=100)
 SHORT = Settings(tasks=30_000, samples=200, warmup=50)
 FULL_ROUNDS, SHORT_ROUNDS = 5, 1
-WARM_UPS = 1
+WARM_UPS = 2
 PROFILED = "executor, exactly-once: kantoku, events"
 PROFILE_LINES = 25
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -48,9 +48,11 @@ class Cluster:
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
         # Silent: what fails raises, and the embedded broker may end before this does.
-        self._config = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
+        self._config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": bootstrap_servers,
+            "log_level": 0,
+        }
         self._admin = AdminClient(self._config)
-        self._watermarks = Consumer({**self._config, "group.id": "benchmarks"})
 
     @contextmanager
     def namespace(self, name: str) -> Iterator[str]:
@@ -62,8 +64,7 @@ class Cluster:
         for created in self._admin.create_topics(topics).values():
             created.result(timeout=30)
         try:
-            for topic in topics:
-                self._await_leaders(topic.topic)
+            self._await_leaders([topic.topic for topic in topics])
             yield name
         finally:
             for deleted in self._admin.delete_topics([topic.topic for topic in topics]).values():
@@ -71,7 +72,7 @@ class Cluster:
 
     @contextmanager
     def group(self, name: str, topic: str) -> Iterator[Callable[[], int]]:
-        """A function that tells how many tasks of the topic the group has committed; deletes the group in the end.
+        """Tells how many tasks of the topic the group has committed, when called. Deletes the group after.
 
         Every partition of the topic begins at offset 0.
         """
@@ -114,17 +115,22 @@ class Cluster:
         if producer.flush(60):
             raise RuntimeError(f"could not preload {topic}")
 
-    def records_in(self, topic: str) -> int:
+    def records_in(self, *topics: str) -> int:
         """High watermarks of all partitions, summed (transaction markers count)."""
-        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-        return sum(self._watermarks.get_watermark_offsets(each, timeout=10)[1] for each in partitions)
+        # A new client each time: one that knew the cluster before the topic goes on not knowing it.
+        with closing(Consumer({**self._config, "group.id": "benchmarks"})) as reader:
+            return sum(
+                reader.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
+                for topic in topics
+                for number in range(PARTITIONS)
+            )
 
-    def _await_leaders(self, topic: str) -> None:
-        """A topic that was created just now may answer with NOT_LEADER for some milliseconds."""
+    def _await_leaders(self, topics: Sequence[str]) -> None:
+        """Topics that were created just now may answer with NOT_LEADER for some milliseconds."""
         deadline = time.monotonic() + LEADERS_SECONDS
         while True:
             try:
-                self.records_in(topic)
+                self.records_in(*topics)
                 return
             except KafkaException:
                 if time.monotonic() > deadline:

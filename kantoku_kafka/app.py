@@ -3,18 +3,169 @@
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from kantoku_kafka import logger
 from kantoku_kafka.avro.codec import AvroCodec
+from kantoku_kafka.client import Client
 from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.model import Topics, check_task_type
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec
+from kantoku_kafka.settings import Connection, EventDetail, PoolKind
+
+__all__ = ["Kantoku", "TaskType"]
+
+DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskType:
+    """A registered task type: its function and how it is run."""
+
+    name: str
+    function: Callable[..., Any]
+    pool: PoolKind
+    limits: TypeLimits
+    takes_context: bool
+
+
+class Kantoku(Client):
+    """An app: a namespace of topics, the task types in it, and the client that spawns and waits.
+
+    Creating one opens no connection. Spawning and waiting are thread-safe.
+
+    Parameters:
+        namespace: prefix of all topics and of the consumer group.
+        bootstrap_servers: ``host:port[,host:port...]``; default ``localhost:9092``. The command line's ``-b`` wins.
+        config: further librdkafka settings for every client.
+        topics: existing topics to use instead: ``{"results": "name", "tasks.resize": "name"}``.
+        plugins: run in this order, after the built-in ones.
+        codec: of the envelopes; default Avro.
+        events: which of the client's own events (``spawned``) are logged: with ``full`` (default) they are.
+        queue_timeout_seconds: how long a spawn waits for room in the local queue; default 10.
+        delivery_timeout_seconds: how long the broker may take to acknowledge; default 30.
+
+    Raises:
+        UsageError: for a namespace or topic that cannot be.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS,
+        config: Mapping[str, str | int | float | bool] | None = None,
+        topics: Mapping[str, str] | None = None,
+        plugins: Sequence[Plugin] = (),
+        codec: Codec | None = None,
+        events: EventDetail | str = EventDetail.FULL,
+        queue_timeout_seconds: float = 10.0,
+        delivery_timeout_seconds: float = 30.0,
+    ) -> None:
+        self.topics = Topics(namespace=namespace, overrides=MappingProxyType(dict(topics or {})))
+        self.codec: Codec = codec or AvroCodec()
+        self.plugins: tuple[Plugin, ...] = (logger.CreationLogger(), *plugins)
+        self.hooks = Hooks(self.plugins)
+        self._task_types: dict[str, TaskType] = {}
+        super().__init__(
+            Connection(bootstrap_servers=bootstrap_servers, config=dict(config or {})),
+            events=EventDetail(events),
+            queue_timeout_seconds=queue_timeout_seconds,
+            delivery_timeout_seconds=delivery_timeout_seconds,
+        )
+        for plugin in self.plugins:
+            plugin.initialize(self)
+
+    def __repr__(self) -> str:
+        return f"Kantoku({self.namespace!r}, {len(self._task_types)} task types, {self.connection!r})"
+
+    @property
+    def namespace(self) -> str:
+        """Prefix of all topics."""
+        return self.topics.namespace
+
+    @property
+    def task_types(self) -> Mapping[str, TaskType]:
+        """The registered task types by name."""
+        return self._task_types
+
+    def task(
+        self,
+        name: str,
+        *,
+        pool: PoolKind | str | None = None,
+        concurrency: int | None = None,
+        ordering: Ordering | str = Ordering.UNORDERED,
+    ) -> Callable[[F], F]:
+        """Register a function ``(data: bytes[, ctx: Context]) -> bytes`` as a task type.
+
+        Parameters:
+            name: the task type; its tasks stand in topic ``{namespace}.tasks.{name}``.
+            pool: where it runs; default ``asyncio`` for ``async def``, else ``thread``.
+            concurrency: how many at once in one process; default as many as the pool has.
+            ordering: ``unordered`` (default), ``key`` (one at a time per key) or ``partition``.
+
+        Raises:
+            UsageError: for a name that cannot be or is taken, or a pool that cannot run the function.
+        """
+        check_task_type(name)
+        self.topics.of_type(name)
+
+        def register(function: F) -> F:
+            if name in self._task_types:
+                taken = self._task_types[name].function
+                raise UsageError(
+                    f"Two tasks are named {name!r}: {_where(taken)} and {_where(function)}. Rename one of them."
+                )
+            if concurrency is not None and concurrency < 1:
+                raise UsageError(f"Task {name!r}: concurrency must be at least 1, not {concurrency}.")
+            is_async = inspect.iscoroutinefunction(function)
+            kind = _choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
+            check_pool(name, kind, is_async=is_async)
+            self._task_types[name] = TaskType(
+                name=name,
+                function=function,
+                pool=kind,
+                limits=TypeLimits(ordering=_choice(Ordering, "ordering", ordering), concurrency=concurrency),
+                takes_context=_takes_context(name, function),
+            )
+            return function
+
+        return register
+
+
+def check_pool(name: str, pool: PoolKind, *, is_async: bool) -> None:
+    """Raise UsageError if a pool cannot run the function of a task type."""
+    if is_async and pool in (PoolKind.INLINE, PoolKind.THREAD):
+        raise UsageError(f"Task {name!r} is async def: pool {pool.value!r} cannot run it, use 'asyncio' or 'process'.")
+    if not is_async and pool is PoolKind.ASYNCIO:
+        raise UsageError(f"Task {name!r} is a plain function and would block the asyncio pool: use 'thread'.")
+
+
+def _takes_context(name: str, function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(b"", None)
+    except TypeError:
+        try:
+            inspect.signature(function).bind(b"")
+        except TypeError:
+            raise UsageError(f"Task {name!r}: {_where(function)} must take (data) or (data, ctx).") from None
+        return False
+    return True
+
+
+def _choice(kind: Any, what: str, value: Any) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"{value!r} is no {what}: choose one of {', '.join(kind)}.") from None
+
+
+def _where(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"

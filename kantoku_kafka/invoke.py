@@ -67,6 +67,10 @@ class Invoker:
             _settle(job, output)
         run_after(self._hooks.after_execute, ctx)
 
+    def interrupted(self, job: Job) -> None:
+        """The function let an asyncio cancellation escape that nobody of ours asked for."""
+        job.fail(Status.FAILED, ErrorInfo("CancelledError", "The task cancelled itself, or awaited what was cancelled."))
+
     def _before(self, ctx: Context) -> None:
         for hook in self._hooks.before_execute:
             try:

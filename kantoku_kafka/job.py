@@ -57,6 +57,7 @@ class Job:
     """
 
     __slots__ = (
+        "announced",
         "attempt",
         "cancelled",
         "data",
@@ -66,6 +67,7 @@ class Job:
         "finished_at_us",
         "key",
         "lane",
+        "letter",
         "offset",
         "output",
         "partition",
@@ -105,6 +107,8 @@ class Job:
         self.cancelled: str | None = None
         self.effects: list[Message] | None = None
         self.events: list[Event] | None = None
+        self.letter: Message | None = None
+        self.announced = False
         self.lane: object = None
 
     @property

@@ -36,12 +36,13 @@ AT_LEAST_ONCE = "at-least-once"
 class CheckpointRefused(KantokuError):
     """Nothing of the transaction became visible; the loop polls once and tries the same checkpoint again.
 
-    ``culprit_too_large``: one of the staged records exceeds its topic's limit; the loop finds out which.
+    ``culprit``: one of the staged records can never be published (too large, or for a topic that is not there);
+    the loop finds out whose it is and fails that task.
     """
 
-    def __init__(self, message: str, *, culprit_too_large: bool = False) -> None:
+    def __init__(self, message: str, *, culprit: bool = False) -> None:
         super().__init__(message)
-        self.culprit_too_large = culprit_too_large
+        self.culprit = culprit
 
 
 class Rebalance(Protocol):
@@ -94,14 +95,13 @@ class Outputs(Protocol):
 
     promise: str
     """``exactly-once`` if what is staged becomes visible with the Transaction, else ``at-least-once``."""
+    max_data_bytes: int
+    """Results with more data than this cannot be published; the task fails with ``result_too_large``."""
 
     def stage(self, results: Sequence[Result]) -> None:
         """Take results for the present transaction. Must not block on the network."""
         ...
 
-    def refuses(self, result: Result) -> str | None:
-        """Why this result can never be published (too large), as one sentence; None if it can."""
-        ...
 
 
 @runtime_checkable
@@ -138,6 +138,14 @@ class Transaction(Protocol):
             CheckpointRefused: nothing became visible, and the same checkpoint may be tried again.
             KantokuError: this executor cannot go on.
         """
+        ...
+
+    def probe(self) -> None:
+        """Wait until the broker has taken everything staged; raises as ``commit``. ``abort`` follows."""
+        ...
+
+    def abort(self) -> None:
+        """Give up what was staged since ``begin``; called when staging itself failed. Idempotent."""
         ...
 
     def close(self) -> None:

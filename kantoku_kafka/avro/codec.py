@@ -7,7 +7,7 @@ The generic library stays the oracle of the tests: same bytes, same values, both
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
@@ -136,7 +136,8 @@ class AvroCodec:
         encoded = []
         last_id: str | None = None
         last_source: Source | None = None
-        head = place = b""
+        last_attributes: Mapping[str, str] | None = None
+        head = place = encoded_attributes = b""
         for task_id, type_, name, attempt, at_us, executor_id, source, error, attributes in events:
             if task_id is not last_id:
                 last_id = task_id
@@ -147,6 +148,9 @@ class AvroCodec:
                 topic, partition, offset, epoch = source
                 place = b"\2" + _source_prefix(topic, partition) + encode_long(offset) + encode_long(epoch)
             last_source = source
+            if attributes and attributes is not last_attributes:
+                last_attributes = attributes
+                encoded_attributes = encode_map(attributes, encode_string)
             encoded.append(
                 b"".join(
                     (
@@ -158,7 +162,7 @@ class AvroCodec:
                         _NULL if executor_id is None else _some_string(executor_id),
                         place,
                         _NULL if error is None else _error(error),
-                        encode_map(attributes, encode_string) if attributes else _NULL,
+                        encoded_attributes if attributes else _NULL,
                     )
                 )
             )

@@ -73,7 +73,7 @@ class EmbeddedBroker:
         if nodes < 1 or heap_mb < 1:
             raise ValueError(f"nodes and heap_mb must be at least 1, not {nodes} and {heap_mb}")
         self._size = nodes
-        self._data_dir = data_dir
+        self._data_dir = None if data_dir is None else data_dir.absolute()
         self._port = port
         self._heap_mb = heap_mb
         self._settings = dict(settings or {})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from kantoku_kafka.dev.distribution import KAFKA_VERSION
 from kantoku_kafka.dev.errors import EmbeddedBrokerError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["container_broker", "docker_answers"]
 
 _IMAGE: Final = f"apache/kafka:{KAFKA_VERSION}"
+_DEFAULT_DOCKER_HOST: Final = "unix:///var/run/docker.sock"
 _PING_TIMEOUT_SECONDS: Final = 3
 _START_TIMEOUT_SECONDS: Final = 60.0
 _LOG_LINES: Final = 20
@@ -39,8 +42,10 @@ def docker_answers() -> bool:
     if importlib.util.find_spec("testcontainers") is None:
         return False
     from docker.errors import DockerException  # type: ignore[import-untyped]
-    from testcontainers.core.docker_client import DockerClient
+    from testcontainers.core.docker_client import DockerClient, get_docker_host
 
+    if not _listens(get_docker_host() or _DEFAULT_DOCKER_HOST):
+        return False
     try:
         client = DockerClient(timeout=_PING_TIMEOUT_SECONDS).client
     except (DockerException, OSError):
@@ -51,6 +56,21 @@ def docker_answers() -> bool:
         return False
     finally:
         client.close()
+
+
+def _listens(url: str) -> bool:
+    # Asked first: a client that cannot connect leaves its socket open, which is a warning, in tests an error.
+    address = urlsplit(url)
+    try:
+        if address.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(_PING_TIMEOUT_SECONDS)
+                probe.connect(address.path)
+        elif address.hostname and address.port:
+            socket.create_connection((address.hostname, address.port), _PING_TIMEOUT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

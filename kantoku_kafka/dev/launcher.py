@@ -63,7 +63,10 @@ def _watch(watched: list[int], command: int, scratch: str) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    select.select(watched, [], [])
+    events = select.poll()  # not select(), which refuses descriptors from 1024 on
+    for descriptor in watched:
+        events.register(descriptor, select.POLLIN)
+    events.poll()
     orphaned = os.getppid() == command  # else it has ended, and the owner, who knows, let go
     deadline = time.monotonic() + GRACE_SECONDS
     number = signal.SIGTERM

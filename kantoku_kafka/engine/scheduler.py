@@ -127,20 +127,20 @@ class Scheduler:
         if kind.ready and not kind.in_rotation:
             self._rotate(kind)
 
-    def drop(self, partition: Partition) -> int:
-        """Forget the waiting jobs of a partition; running ones still come back. Returns how many were dropped."""
-        dropped = 0
+    def drop(self, partition: Partition) -> list[Job]:
+        """Forget the waiting jobs of a partition and return them; running ones still come back."""
+        dropped: list[Job] = []
         for kind in self._kinds.values():
             for lane in list(kind.lanes.values()):
                 owner = lane.key[0] if isinstance(lane.key, tuple) else lane.key
                 if owner is partition:
-                    dropped += len(lane.jobs)
+                    dropped += lane.jobs
                     lane.jobs.clear()
                     if lane.in_rotation:
                         kind.ready.remove(lane)
                         lane.in_rotation = False
                     del kind.lanes[lane.key]
-        self.waiting -= dropped
+        self.waiting -= len(dropped)
         return dropped
 
     def _take_of(self, kind: _Kind, wanted: int, taken: list[Job]) -> None:

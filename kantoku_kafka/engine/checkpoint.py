@@ -1,0 +1,191 @@
+"""What has ended since the last checkpoint, and how it is made durable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.window import Window
+from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.model import ErrorInfo, Event, EventName, Status
+from kantoku_kafka.protocols import CheckpointRefused, Events, Outputs, Transaction
+from kantoku_kafka.settings import EventDetail
+
+__all__ = ["Checkpoint"]
+
+_TOO_LARGE = ErrorInfo(
+    "result_too_large", "The result, or a record the task produced, is more than its topic takes; nothing was kept."
+)
+_UNDELIVERABLE = ErrorInfo(
+    "undeliverable", "A record the task produced cannot be written: its topic is missing, forbidden or takes less."
+)
+_ENDED = {status: {"status": status.value} for status in Status}
+
+
+class Checkpoint:
+    """Collects what has ended and commits it, together with the offsets. The loop thread owns it.
+
+    Parameters:
+        outputs, events, transaction: where it goes.
+        detail: which events are staged.
+        executor_id, slot: who writes.
+    """
+
+    def __init__(
+        self,
+        *,
+        outputs: Outputs,
+        events: Events,
+        transaction: Transaction,
+        detail: EventDetail,
+        executor_id: str,
+        slot: str,
+    ) -> None:
+        self._outputs = outputs
+        self._events = events
+        self._transaction = transaction
+        self._detail = detail
+        self._executor_id = executor_id
+        self._slot = slot
+        self._started: list[Job] = []
+        self._ended: list[Job] = []
+        self._claimed: set[Partition] = set()
+        self.size_bytes = 0
+
+    @property
+    def max_data_bytes(self) -> int:
+        """What one result may hold."""
+        return self._outputs.max_data_bytes
+
+    @property
+    def due(self) -> bool:
+        """Something has to be committed; what has only started waits for the next commit."""
+        return bool(self._ended or self._claimed)
+
+    def __len__(self) -> int:
+        return len(self._ended)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Tasks were handed to an executor."""
+        if self._detail is EventDetail.FULL:
+            self._started += jobs
+
+    def end(self, job: Job) -> None:
+        """A job is terminal: it has a result, or a dead letter, or both."""
+        self._ended.append(job)
+        self.size_bytes += len(job.output)
+
+    def claim(self, partition: Partition) -> None:
+        """Write our slot into the partition's metadata: a successor then knows whose transaction may hang."""
+        self._claimed.add(partition)
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """The partitions are gone: what was collected of them must not be published by us."""
+        gone = set(partitions)
+        self._claimed -= gone
+        self._started = [job for job in self._started if job.partition not in gone]
+        self._ended = [job for job in self._ended if job.partition not in gone]
+
+    def commit(self, windows: Mapping[Partition, Window]) -> None:
+        """Make all of it durable, or nothing.
+
+        Raises:
+            CheckpointRefused: nothing became visible; all is kept and the call may be repeated.
+        """
+        try:
+            self._commit(windows)
+        except CheckpointRefused as refusal:
+            if not refusal.culprit:
+                raise
+            for job in self._culprits(self._ended):
+                _withdraw(job)
+            self._commit(windows)
+        for job in self._started:
+            job.announced = True
+        self._started, self._ended = [], []
+        self._claimed.clear()
+        self.size_bytes = 0
+
+    def _commit(self, windows: Mapping[Partition, Window]) -> None:
+        """1. Begin. 2. Stage results, side effects and dead letters. 3. Stage events.
+        4. Commit, with the offset and done-set of every partition concerned: that is the only fence."""
+        self._transaction.begin()
+        try:
+            self._stage(self._ended)
+            if self._detail is not EventDetail.OFF:
+                self._events.stage(self._steps())
+        except BaseException:
+            self._transaction.abort()
+            raise
+        touched = {job.partition for job in self._ended}
+        touched.update(job.partition for job in self._started)
+        touched |= self._claimed
+        self._transaction.commit([self._offset(p, windows[p]) for p in touched])
+
+    def _stage(self, jobs: Sequence[Job]) -> None:
+        self._outputs.stage([job.result(self._executor_id) for job in jobs if job.status is not None])
+        effects = [m for job in jobs if job.effects and job.status is Status.OK for m in job.effects]
+        effects += [job.letter for job in jobs if job.letter is not None]
+        if effects:
+            self._transaction.produce(effects)
+
+    def _offset(self, partition: Partition, window: Window) -> Offset:
+        base = window.base
+        metadata = doneset.encode(self._slot, base, window.done_runs())
+        return Offset(partition.topic, partition.number, base, metadata)
+
+    def _culprits(self, jobs: list[Job]) -> list[Job]:
+        """Those of the jobs whose records the broker will never take, found by halving; nothing becomes visible."""
+        if self._accepted(jobs):
+            return []
+        if len(jobs) == 1:
+            return jobs
+        half = len(jobs) // 2
+        return self._culprits(jobs[:half]) + self._culprits(jobs[half:])
+
+    def _accepted(self, jobs: list[Job]) -> bool:
+        self._transaction.begin()
+        try:
+            self._stage(jobs)
+            self._transaction.probe()
+        except CheckpointRefused as refusal:
+            if not refusal.culprit:
+                raise
+            return False
+        finally:
+            self._transaction.abort()
+        return True
+
+    def _steps(self) -> list[Event]:
+        """The events of this checkpoint, those of one task side by side."""
+        events: list[Event] = []
+        executor_id = self._executor_id
+        full = self._detail is EventDetail.FULL
+        for job in self._ended:
+            if job.status is None:  # never decoded: there is no task to speak of
+                continue
+            source, at_us, error = job.source, job.finished_at_us, job.error
+            if full:
+                if not job.announced:
+                    events.append(job.event(EventName.RECEIVED_TASK, job.received_at_us, executor_id, source))
+                executed = job.started_at_us is not None
+                name = EventName.EXECUTED_TASK if executed else EventName.ERROR
+                events.append(job.event(name, at_us, executor_id, source, error))
+                if job.letter is not None:
+                    events.append(job.event(EventName.DEAD_LETTERED, at_us, executor_id, source, error))
+            if job.events and job.status is Status.OK:
+                events += [event for event in job.events if full or "." in event.name]
+            events.append(job.event(EventName.SENT_OUTPUTS, at_us, executor_id, source, error, _ENDED[job.status]))
+        for job in self._started:
+            if job.status is None and not job.announced:
+                events.append(job.event(EventName.RECEIVED_TASK, job.received_at_us, executor_id, job.source))
+        return events
+
+
+def _withdraw(job: Job) -> None:
+    """Make a job publishable: it fails for itself, or its dead letter goes without the bytes."""
+    if job.status is not None:
+        job.fail(Status.FAILED, _UNDELIVERABLE if job.effects else _TOO_LARGE)
+        job.raw_headers = None
+    if job.letter is not None:
+        job.letter = job.letter._replace(value=b"", headers=(*job.letter.headers, ("kantoku-truncated", b"true")))

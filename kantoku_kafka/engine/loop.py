@@ -1,0 +1,365 @@
+"""The executor's loop: poll, decode, schedule, collect, checkpoint. One thread owns everything in it.
+
+Workers never touch Inputs, Outputs, Events or the Transaction; they only hand ended jobs back through a queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.checkpoint import Checkpoint
+from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.scheduler import Scheduler
+from kantoku_kafka.engine.window import Window
+from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.protocols import CheckpointRefused, Codec, Executor, Inputs
+from kantoku_kafka.settings import ExecutorSettings
+
+__all__ = ["Loop", "PoolBinding"]
+
+_log = logging.getLogger(__name__)
+_CHUNK = 64
+_SLICE_SECONDS = 0.1
+_IDLE_WAIT_SECONDS = 0.1
+_BUSY_WAIT_SECONDS = (0.001, 0.005)
+_RETRY_SECONDS = (0.05, 2.0)
+
+
+@dataclass(slots=True)
+class PoolBinding:
+    """A pool, and the scheduler of the task types that run in it."""
+
+    executor: Executor
+    scheduler: Scheduler
+    capacity: int
+
+
+class Loop:
+    """Runs tasks until it is told to stop. :meth:`stop` may be called from any thread or signal handler.
+
+    Parameters:
+        inputs: where tasks come from.
+        checkpoint: where everything goes that has ended.
+        codec: reads the envelopes.
+        pools: by task type; types that share a pool share the binding.
+        dead_letter_topic: where records go that no task can be read from.
+        settings: bounds and timeouts.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Inputs,
+        checkpoint: Checkpoint,
+        codec: Codec,
+        pools: Mapping[str, PoolBinding],
+        dead_letter_topic: str,
+        settings: ExecutorSettings,
+    ) -> None:
+        self._inputs = inputs
+        self._checkpoint = checkpoint
+        self._codec = codec
+        self._pools = dict(pools)
+        self._bindings = list({id(binding): binding for binding in pools.values()}.values())
+        self._dead_letter_topic = dead_letter_topic
+        self._settings = settings
+        self._windows: dict[Partition, Window] = {}
+        self._parked: dict[Partition, deque[Job]] = {}
+        self._paused: set[Partition] = set()
+        self._running: set[Job] = set()
+        self._ended: SimpleQueue[Job] = SimpleQueue()
+        self._epoch = 0
+        self._waiting_bytes = 0
+        self._full = False
+        self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
+        self._refusals = 0
+        self._not_before = 0.0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Ask the loop to end: no new tasks, a bounded drain, a last checkpoint."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Work until :meth:`stop`, then drain, checkpoint and close. Raises what the parts cannot recover from."""
+        for binding in self._bindings:
+            binding.executor.start(self._ended.put)
+        self._inputs.subscribe(list(self._pools), self)
+        try:
+            while not self._stopping:
+                self._turn()
+            self._drain(self._running, self._settings.drain_seconds)
+            self._cancel(self._running, "stopping")
+            self._inputs.close()
+        finally:
+            for binding in self._bindings:
+                binding.executor.close(1.0)
+
+    def _turn(self) -> None:
+        """One round: take in what there is, start what may start, publish what has ended."""
+        jobs = self._inputs.poll(self._settings.max_batch, self._wait_seconds())
+        if jobs:
+            self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
+            self._take_in(jobs)
+        self._start()
+        self._collect()
+        if self._checkpoint.due:
+            self._try_checkpoint()
+        self._press_back()
+
+    # --- intake
+
+    def _take_in(self, jobs: Iterable[Job]) -> None:
+        """Decode what arrived, and queue it; what must wait for older records of its partition is parked."""
+        partition: Partition | None = None
+        window: Window | None = None
+        limit = -1
+        admitted: list[Job] = []
+        for job in jobs:
+            if job.partition is not partition:
+                partition = job.partition
+                window = self._windows.get(partition)
+                limit = -1 if window is None or partition in self._parked else window.limit
+            if window is None:
+                continue  # of an assignment that is over
+            if job.offset >= limit and not self._may_admit(job, window):
+                self._parked.setdefault(job.partition, deque()).append(job)
+                limit = -1
+            elif window.admit(job.offset):
+                admitted.append(job)
+        self._admit(admitted)
+
+    def _may_admit(self, job: Job, window: Window) -> bool:
+        return job.partition not in self._parked and window.may_admit(job.offset)
+
+    def _admit(self, jobs: Iterable[Job]) -> None:
+        peek, pools = self._codec.peek_task, self._pools
+        queued: dict[int, list[Job]] = {}
+        for job in jobs:
+            try:
+                job.task_id, job.type, job.data, job.attempt = peek(job.value)
+            except EnvelopeError as error:
+                self._bury(job, ErrorInfo(type(error).__name__, str(error)))
+                continue
+            binding = pools.get(job.type)
+            if binding is None:
+                self._reject(job)
+                continue
+            self._waiting_bytes += len(job.value)
+            queued.setdefault(id(binding), []).append(job)
+        for binding in self._bindings:
+            if id(binding) in queued:
+                binding.scheduler.add(queued[id(binding)])
+
+    def _unpark(self) -> None:
+        """Admit parked records whose turn has come."""
+        for partition, parked in list(self._parked.items()):
+            window = self._windows[partition]
+            ready = []
+            while parked and window.may_admit(parked[0].offset):
+                job = parked.popleft()
+                if window.admit(job.offset):
+                    ready.append(job)
+            if not parked:
+                del self._parked[partition]
+            self._admit(ready)
+
+    def _bury(self, job: Job, error: ErrorInfo) -> None:
+        """No task can be read from the record: a dead letter, and its offset is done."""
+        _log.warning(
+            "dead letter: %s", error.message, extra={"action": "dead_letter", "source": str(job.source)}
+        )
+        job.letter = dead_letter(self._dead_letter_topic, job, error)
+        self._end(job)
+
+    def _reject(self, job: Job) -> None:
+        """A task of a type that this app does not have: REJECTED, and a dead letter to look at."""
+        error = ErrorInfo(
+            "unknown_task_type", f"No function is registered for task type {job.type!r}; it came by {job.partition}."
+        )
+        job.received_at_us = time.time_ns() // 1000
+        job.fail(Status.REJECTED, error)
+        self._bury(job, error)
+
+    # --- execution
+
+    def _start(self) -> None:
+        """Hand over what may start, in chunks, for a slice of time: a pool may run them in this thread."""
+        deadline = time.monotonic() + _SLICE_SECONDS
+        max_batch = self._settings.max_batch
+        for binding in self._bindings:
+            scheduler = binding.scheduler
+            while scheduler.waiting:
+                wanted = min(_CHUNK, binding.capacity - scheduler.running)
+                jobs = scheduler.take(wanted) if wanted > 0 else []
+                if not jobs:
+                    break
+                now_us = time.time_ns() // 1000
+                for job in jobs:
+                    job.received_at_us = now_us
+                    self._waiting_bytes -= len(job.value)
+                self._running.update(jobs)
+                self._checkpoint.start(jobs)
+                binding.executor.submit(jobs)
+                if not self._ended.empty():
+                    self._collect()
+                    if len(self._checkpoint) >= max_batch or time.monotonic() > deadline:
+                        return
+
+    def _collect(self) -> None:
+        """Take back what has ended."""
+        ended = self._ended
+        for _ in range(ended.qsize()):
+            self._settle(ended.get_nowait())
+
+    def _settle(self, job: Job) -> None:
+        """A job came back: its result is due, unless its partition went away meanwhile.
+
+        The seam for retries: what should run again is decided here, before the job counts as finished.
+        """
+        self._pools[job.type].scheduler.done(job)
+        self._running.discard(job)
+        if job.partition in self._windows and job.status is not None:
+            limit = self._checkpoint.max_data_bytes
+            if len(job.output) > limit:
+                job.fail(Status.FAILED, _too_large(len(job.output), limit))
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        self._windows[job.partition].finish(job.offset)
+        self._checkpoint.end(job)
+
+    # --- publication
+
+    def _try_checkpoint(self) -> None:
+        """Commit what has ended; a refusal keeps it for the next turn, with a growing pause."""
+        if time.monotonic() < self._not_before:
+            return
+        try:
+            self._checkpoint.commit(self._windows)
+            self._refusals = 0
+        except CheckpointRefused as refusal:
+            first, last = _RETRY_SECONDS
+            pause_seconds = min(last, first * 2**self._refusals)
+            self._refusals += 1
+            self._not_before = time.monotonic() + pause_seconds
+            _log.info("checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
+
+    def _drain(self, jobs: set[Job], seconds: float) -> None:
+        """Let running jobs end for a bounded time, and publish what has ended."""
+        deadline = time.monotonic() + seconds
+        waiting_for = set(jobs)
+        while waiting_for and (left := deadline - time.monotonic()) > 0:
+            self._await_ended(min(left, _IDLE_WAIT_SECONDS))
+            self._collect()
+            waiting_for &= self._running
+            if self._checkpoint.due:
+                self._try_checkpoint()
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        while self._checkpoint.due and time.monotonic() < deadline:
+            self._try_checkpoint()
+            time.sleep(max(0.0, min(0.05, self._not_before - time.monotonic())))
+
+    # --- waiting and back-pressure
+
+    def _wait_seconds(self) -> float:
+        """How long poll may block. While tasks run, an ended one ends the wait here, and poll only looks."""
+        if self._checkpoint.due:
+            return 0.0 if time.monotonic() >= self._not_before else _BUSY_WAIT_SECONDS[0]
+        if not self._running:
+            return _IDLE_WAIT_SECONDS
+        wait_seconds = self._busy_wait_seconds
+        self._busy_wait_seconds = min(2 * wait_seconds, _BUSY_WAIT_SECONDS[1])
+        self._await_ended(wait_seconds)
+        return 0.0
+
+    def _await_ended(self, seconds: float) -> None:
+        try:
+            job = self._ended.get(timeout=seconds)
+        except Empty:
+            return
+        self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
+        self._settle(job)
+
+    def _press_back(self) -> None:
+        """Pause partitions that have enough waiting, and resume them at half of it."""
+        if self._parked:
+            self._unpark()
+        settings = self._settings
+        waiting = sum(binding.scheduler.waiting for binding in self._bindings)
+        share = 2 if self._full else 1
+        self._full = (
+            waiting * share > settings.max_waiting or self._waiting_bytes * share > settings.max_waiting_bytes
+        )
+        wanted = set(self._windows) if self._full else set(self._parked)
+        if wanted != self._paused:
+            self._inputs.pause(wanted - self._paused)
+            self._inputs.resume(self._paused - wanted)
+            self._paused = wanted
+
+    # --- rebalances, called from inside poll and close
+
+    def assigned(self, offsets: Sequence[Offset]) -> Sequence[Partition]:
+        """Open a window for each partition, as the last checkpoint left it."""
+        partitions = []
+        for topic, number, offset, metadata in offsets:
+            done = doneset.decode(metadata, offset) if metadata else None
+            if metadata and done is None:
+                _log.warning(
+                    "%s[%d]: the commit metadata are not ours or damaged; finished tasks beyond offset %d run again",
+                    topic,
+                    number,
+                    offset,
+                    extra={"action": "foreign_metadata", "topic": topic, "partition": number, "offset": offset},
+                )
+            self._epoch += 1
+            partition = Partition(topic, number, self._epoch)
+            self._windows[partition] = Window(offset, done.runs if done else ())
+            self._checkpoint.claim(partition)
+            partitions.append(partition)
+        return partitions
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Drain what runs of these, publish it, let go; what still runs then runs again elsewhere."""
+        going = set(partitions)
+        for partition in going:
+            self._drop_waiting(partition)
+        running = {job for job in self._running if job.partition in going}
+        self._drain(running, 0.0 if self._stopping else self._settings.revoke_drain_seconds)
+        self.lost(partitions)
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """Forget these: nothing of them may be published any more."""
+        going = set(partitions)
+        for partition in going:
+            self._drop_waiting(partition)
+            self._windows.pop(partition, None)
+        self._checkpoint.forget(going)
+        self._paused -= going
+        self._cancel({job for job in self._running if job.partition in going}, "revoked")
+
+    def _cancel(self, jobs: set[Job], reason: str) -> None:
+        for binding in self._bindings:
+            binding.executor.cancel([job for job in jobs if self._pools[job.type] is binding], reason)
+
+    def _drop_waiting(self, partition: Partition) -> None:
+        self._parked.pop(partition, None)
+        for binding in self._bindings:
+            for job in binding.scheduler.drop(partition):
+                self._waiting_bytes -= len(job.value)
+
+
+def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:
+    return ErrorInfo(
+        "result_too_large",
+        f"The result has {size_bytes} bytes; the results topic takes {limit_bytes}. "
+        "Return a reference to the data, or raise max.message.bytes of the topic.",
+    )

@@ -1,0 +1,179 @@
+"""librdkafka's configuration, its log, and what its errors mean for us."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
+from kantoku_kafka.settings import Connection
+
+__all__ = ["Clients", "kantoku_error", "librdkafka_config"]
+
+_log = logging.getLogger(__name__)
+_LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
+
+UNREACHABLE = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+    }
+)
+DENIED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+NO_TOPIC = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+
+
+class LimitedLog:
+    """Passes librdkafka's lines to ``logging``, each kind at most once in ``every_seconds``. Thread-safe."""
+
+    def __init__(self, every_seconds: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_seconds = every_seconds
+        self._clock = clock
+        self._last: dict[str, tuple[float, int]] = {}
+        self._lock = threading.Lock()
+
+    def log(self, level: int, text: str, *arguments: Any) -> None:
+        """As ``logging.Logger.log``; the first word of the line is its kind."""
+        line = text % arguments if arguments else text
+        kind = line.split(" ", 1)[0]
+        with self._lock:
+            at, dropped = self._last.get(kind, (float("-inf"), 0))
+            now = self._clock()
+            if now - at < self._every_seconds:
+                self._last[kind] = at, dropped + 1
+                return
+            self._last[kind] = now, 0
+        more = f" ({dropped} more lines of this kind were left out)" if dropped else ""
+        _log.log(_LEVELS.get(level, level), "librdkafka: %s%s", line, more, extra={"action": "librdkafka"})
+
+
+class Clients:
+    """Makes the clients of one connection and remembers why it could not be reached. Thread-safe.
+
+    Parameters:
+        connection: address and user settings, which every client shares.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._log = LimitedLog()
+        self.denied: str | None = None
+
+    def producer(self, **settings: Any) -> Producer:
+        """A producer that loses nothing: idempotent, acknowledged by all, partitions as the Java client."""
+        return self._made(
+            Producer,
+            {
+                "enable.idempotence": True,
+                "acks": "all",
+                "allow.auto.create.topics": False,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "topic.metadata.propagation.max.ms": 3000,
+                **settings,
+            },
+        )
+
+    def consumer(self, **settings: Any) -> Consumer:
+        """A consumer that commits nothing by itself and sees committed records only."""
+        return self._made(
+            Consumer,
+            {
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "check.crcs": True,
+                "fetch.queue.backoff.ms": 5,
+                "allow.auto.create.topics": False,
+                **settings,
+            },
+        )
+
+    def admin(self) -> AdminClient:
+        """An administrative client; keep the reference until its futures have resolved."""
+        return self._made(AdminClient, {})
+
+    def unreachable(self, doing: str, error: KafkaError | None = None) -> KantokuError:
+        """What to raise when no answer came: access denied if a broker said so meanwhile."""
+        if self.denied:
+            return AccessDenied(f"The broker refuses us while {doing}: {self.denied}. Check user, password and ACLs.")
+        reason = f" ({error.name()})" if error else ""
+        return BrokerUnavailable(
+            f"No broker answers at {self.connection.bootstrap_servers} while {doing}{reason}. Check "
+            "--bootstrap-servers and that Kafka runs there, or start one with: kantoku-kafka dev broker"
+        )
+
+    def error(self, error: KafkaError, doing: str) -> KantokuError:
+        """The error of ours that a KafkaError stands for."""
+        if error.code() in UNREACHABLE:
+            return self.unreachable(doing, error)
+        return kantoku_error(error, doing)
+
+    def check(self) -> None:
+        """Make sure that a broker answers. Raises BrokerUnavailable or AccessDenied within the timeout."""
+        admin = self.admin()
+        try:
+            admin.list_topics(timeout=self.connection.timeout_seconds)
+        except KafkaException as error:
+            admin.poll(0)
+            raise self.error(error.args[0], "connecting") from error
+
+    def _made(self, client: Any, settings: Mapping[str, Any]) -> Any:
+        config = {
+            "client.id": "kantoku-kafka",
+            **librdkafka_config(self.connection),
+            **settings,
+            "logger": self._log,
+            "error_cb": self._on_error,
+        }
+        try:
+            return client(config)
+        except KafkaException as error:
+            raise UsageError(f"librdkafka refuses the configuration: {error.args[0].str()}.") from error
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in DENIED:
+            self.denied = error.str()
+        _log.debug("client error: %s", error, extra={"action": "client_error"})
+
+
+def librdkafka_config(connection: Connection) -> dict[str, Any]:
+    """The settings that the user gave, as librdkafka takes them."""
+    return {"bootstrap.servers": connection.bootstrap_servers, **connection.config}
+
+
+def kantoku_error(error: KafkaError, doing: str) -> KantokuError:
+    """Classify by code and flag, never by text."""
+    if error.code() in DENIED:
+        return AccessDenied(f"The broker forbids {doing}: {error.str()}. Ask for the ACL, or check user and password.")
+    if error.code() in NO_TOPIC:
+        return TopicMismatch(
+            f"A topic is missing for {doing}: {error.str()}. Create it: kantoku-kafka topics create APP --yes"
+        )
+    return KantokuError(f"Kafka failed while {doing}: {error.name()}: {error.str()}.")

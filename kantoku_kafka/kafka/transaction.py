@@ -1,0 +1,303 @@
+"""What makes a checkpoint durable: a Kafka transaction, or records followed by plain commits.
+
+Never open while a task runs: begin, stage, commit within one turn of the loop. Sources: KIP-98, KIP-447;
+KAFKA-17754 (a delayed EndTxn may end a later transaction) is why a producer whose commit was slow is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
+from kantoku_kafka.job import Message, Offset
+from kantoku_kafka.kafka.config import NO_TOPIC, TOO_LARGE, Clients, kantoku_error
+from kantoku_kafka.model import Headers
+from kantoku_kafka.protocols import AT_LEAST_ONCE, EXACTLY_ONCE, CheckpointRefused
+
+__all__ = ["ExactlyOnceTransaction", "PlainTransaction", "end_transaction_of"]
+
+_log = logging.getLogger(__name__)
+TRANSACTION_TIMEOUT_MS = 10_000
+_SLOW_COMMIT_SECONDS = 1.0
+
+# The fence held: the group has moved on, and the loop learns it at its next poll.
+_FENCED_BY_GROUP = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+    }
+)
+
+
+class _Channel:
+    """The producer that Outputs, Events and Transaction share. The loop thread owns it."""
+
+    promise: str
+
+    def __init__(self, clients: Clients, own_topics: Iterable[str], timeout_seconds: float) -> None:
+        self._clients = clients
+        self._own_topics = frozenset(own_topics)
+        self._timeout_seconds = timeout_seconds
+        self._failed: tuple[KafkaError, str] | None = None
+        self._producer = self._connect()
+
+    def _connect(self) -> Producer:
+        raise NotImplementedError
+
+    def send(self, topic: str, records: Iterable[tuple[bytes | None, bytes, Headers, int]]) -> None:
+        """Stage (key, value, headers, partition) records; a full local queue is waited for, nothing is dropped."""
+        produce = self._producer.produce
+        for key, value, headers, partition in records:
+            while True:
+                try:
+                    produce(topic, value, key, partition, headers=headers or None)
+                    break
+                except BufferError:
+                    self._producer.poll(0.01)
+                except KafkaException as error:
+                    raise self._refused(error.args[0], topic) from error
+
+    def produce(self, messages: Sequence[Message]) -> None:
+        """Stage records of any topic."""
+        for topic, key, value, headers, partition in messages:
+            self.send(topic, ((key, value, headers, partition),))
+
+    def probe(self) -> None:
+        """Wait for the broker's word on every staged record."""
+        if self._producer.flush(self._timeout_seconds) > 0:
+            raise CheckpointRefused("the broker did not acknowledge all records in time")
+        if self._failed is not None:
+            raise self._refused(*self._failed)
+
+    def _on_delivery(self, error: KafkaError | None, message: KafkaMessage) -> None:
+        """Only failures are reported. Those of purged records (an abort's consequence) say nothing new."""
+        if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+            self._failed = self._failed or (error, message.topic() or "")
+
+    def _refused(self, error: KafkaError, topic: str) -> KantokuError:
+        """What the refusal of a record means: the record's own fault, or that of the installation."""
+        if error.code() in TOO_LARGE:
+            return CheckpointRefused(f"a record for {topic} is too large", culprit=True)
+        if topic not in self._own_topics and error.code() in NO_TOPIC | _DENIED_TOPIC:
+            return CheckpointRefused(f"topic {topic}: {error.str()}", culprit=True)
+        if error.code() in NO_TOPIC | _DENIED_TOPIC:
+            return kantoku_error(error, f"writing to topic {topic}")
+        return CheckpointRefused(f"{topic}: {error.name()}")
+
+
+_DENIED_TOPIC = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
+
+
+class ExactlyOnceTransaction(_Channel):
+    """One short Kafka transaction per checkpoint: records and offsets become visible together.
+
+    Parameters:
+        clients: the connection.
+        consumer: the group member whose offsets are committed; its metadata are the fence.
+        group_metadata: answers the metadata to commit with, or None while there is no valid membership.
+        transactional_id: stable, so that a restart ends what a killed process left open.
+        on_fenced: answers the id to go on with when another producer took ours; may raise SlotTaken.
+        own_topics: results, events and dead letters: without these nothing can go on.
+        batch_size_bytes: at most what the smallest own topic takes as one batch.
+    """
+
+    promise = EXACTLY_ONCE
+
+    def __init__(
+        self,
+        clients: Clients,
+        *,
+        consumer: Consumer,
+        group_metadata: Callable[[], Any | None],
+        transactional_id: str,
+        on_fenced: Callable[[], str],
+        own_topics: Iterable[str],
+        batch_size_bytes: int,
+        timeout_seconds: float,
+    ) -> None:
+        self._consumer = consumer
+        self._group_metadata = group_metadata
+        self._transactional_id = transactional_id
+        self._on_fenced = on_fenced
+        self._batch_size_bytes = batch_size_bytes
+        self._tainted = False
+        self._open = False
+        super().__init__(clients, own_topics, timeout_seconds)
+
+    def begin(self) -> None:
+        if self._tainted:
+            self._replace_producer()
+        self._failed = None
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            self._check_fenced(error.args[0])
+            self._tainted = True
+            raise CheckpointRefused(error.args[0].name()) from error
+        self._open = True
+
+    def commit(self, offsets: Sequence[Offset]) -> None:
+        metadata = self._group_metadata()
+        if metadata is None:
+            self._abort()
+            raise CheckpointRefused("this executor is not a member of its group at the moment")
+        committing = False
+        started = time.monotonic()
+        try:
+            self._producer.send_offsets_to_transaction(_positions(offsets), metadata, self._timeout_seconds)
+            committing = True
+            self._producer.commit_transaction(self._timeout_seconds)
+        except KafkaException as error:
+            if not self._settle(error.args[0], offsets, committing):
+                return
+            raise self._reason(error.args[0]) from error
+        finally:
+            self._open = False
+        self._tainted = time.monotonic() - started > _SLOW_COMMIT_SECONDS
+
+    def abort(self) -> None:
+        """Give up what was staged since ``begin``."""
+        if self._open:
+            self._abort()
+
+    def close(self) -> None:
+        self.abort()
+
+    def _settle(self, error: KafkaError, offsets: Sequence[Offset], committing: bool) -> bool:
+        """After a failure: make sure of the outcome. True if nothing became visible."""
+        _log.info("checkpoint refused: %s", error, extra={"action": "checkpoint_refused"})
+        if not committing or error.txn_requires_abort():
+            self._abort()
+            return True
+        # The commit may or may not have happened: a new epoch ends it, then the offsets tell.
+        self._check_fenced(error)
+        self._replace_producer()
+        return not self._is_committed(offsets)
+
+    def _abort(self) -> None:
+        self._open = False
+        try:
+            self._producer.abort_transaction(self._timeout_seconds)
+        except KafkaException as error:
+            _log.info("abort failed, replacing the producer: %s", error, extra={"action": "abort_failed"})
+            self._check_fenced(error.args[0])
+            self._tainted = True
+
+    def _check_fenced(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._FENCED:
+            self._transactional_id = self._on_fenced()
+
+    def _reason(self, error: KafkaError) -> KantokuError:
+        self._producer.poll(0)
+        if error.code() == KafkaError.FENCED_INSTANCE_ID:
+            return SlotTaken("Another executor joined the group with the same --slot; give each one a slot of its own.")
+        if self._failed is not None:
+            return self._refused(*self._failed)
+        if error.code() in _FENCED_BY_GROUP or error.retriable() or error.txn_requires_abort() or error.fatal():
+            known = kantoku_error(error, "committing a checkpoint")
+            return CheckpointRefused(error.name()) if type(known) is KantokuError else known
+        return self._clients.error(error, "committing a checkpoint")
+
+    def _connect(self) -> Producer:
+        producer = self._clients.producer(
+            **{
+                "transactional.id": self._transactional_id,
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "delivery.report.only.error": True,
+                "on_delivery": self._on_delivery,
+                "batch.size": self._batch_size_bytes,
+                "message.max.bytes": 64 << 20,
+                "linger.ms": 2,
+            }
+        )
+        try:
+            producer.init_transactions(self._timeout_seconds)
+        except KafkaException as error:
+            raise self._clients.error(error.args[0], "starting transactions") from error
+        self._tainted = False
+        return producer
+
+    def _replace_producer(self) -> None:
+        self._tainted = True
+        try:
+            self._producer = self._connect()
+        except BrokerUnavailable as error:
+            raise CheckpointRefused(str(error)) from error
+
+    def _is_committed(self, offsets: Sequence[Offset]) -> bool:
+        """Whether the last commit is what the group's offsets say; any one of them decides."""
+        wanted = offsets[0]
+        try:
+            (found,) = self._consumer.committed(
+                [TopicPartition(wanted.topic, wanted.partition)], self._timeout_seconds
+            )
+        except KafkaException as error:
+            raise self._clients.error(error.args[0], "reading the committed offsets") from error
+        return bool(found.offset == wanted.offset and found.metadata == wanted.metadata)
+
+
+class PlainTransaction(_Channel):
+    """At least once: the records are acknowledged first, then the offsets are committed."""
+
+    promise = AT_LEAST_ONCE
+
+    def __init__(
+        self,
+        clients: Clients,
+        *,
+        consumer: Consumer,
+        own_topics: Iterable[str],
+        batch_size_bytes: int,
+        timeout_seconds: float,
+    ) -> None:
+        self._consumer = consumer
+        self._batch_size_bytes = batch_size_bytes
+        super().__init__(clients, own_topics, timeout_seconds)
+
+    def begin(self) -> None:
+        self._failed = None
+
+    def commit(self, offsets: Sequence[Offset]) -> None:
+        self.probe()
+        try:
+            self._consumer.commit(offsets=_positions(offsets), asynchronous=False)
+        except KafkaException as error:
+            raise CheckpointRefused(error.args[0].name()) from error
+
+    def abort(self) -> None:
+        """Nothing can be taken back; what was staged is flushed with the next checkpoint."""
+
+    def close(self) -> None:
+        self._producer.flush(self._timeout_seconds)
+
+    def _connect(self) -> Producer:
+        return self._clients.producer(
+            **{
+                "delivery.report.only.error": True,
+                "on_delivery": self._on_delivery,
+                "batch.size": self._batch_size_bytes,
+                "message.max.bytes": 64 << 20,
+                "linger.ms": 2,
+            }
+        )
+
+
+def end_transaction_of(clients: Clients, transactional_id: str, timeout_seconds: float) -> None:
+    """End the open transaction of a process that is gone, instead of waiting for the broker's timeout."""
+    producer = clients.producer(
+        **{"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
+    )
+    producer.init_transactions(timeout_seconds)
+
+
+def _positions(offsets: Sequence[Offset]) -> list[TopicPartition]:
+    return [TopicPartition(o.topic, o.partition, o.offset, o.metadata) for o in offsets]

@@ -1,0 +1,1 @@
+"""Where task functions run: implementations of the Executor protocol."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kantoku_kafka.job import Message
+from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
-from kantoku_kafka.model import Event, Result
-from kantoku_kafka.protocols import Codec
+from kantoku_kafka.model import Event, Headers, Result
+from kantoku_kafka.protocols import EXACTLY_ONCE, Codec
 
-__all__ = ["KafkaEvents", "KafkaOutputs", "event_key"]
+__all__ = ["EventWriter", "KafkaEvents", "KafkaOutputs", "NoEvents", "event_key"]
 
 KafkaTransaction = ExactlyOnceTransaction | PlainTransaction
 
@@ -36,24 +39,27 @@ class KafkaOutputs:
         self._transaction.send(self._topic, [(r.task_id.encode(), encode(r), r.headers, -1) for r in results])
 
 
-class KafkaEvents:
-    """Events, keyed by task, attempt and name, in the partition of the task id. The loop thread owns it.
+class EventWriter:
+    """Turns events into records of the audit topic. Stateless: safe in any thread.
 
     Parameters:
-        transaction: what makes the events visible.
         topic: the audit topic, and ``partitions``, how many it has (it must never get more).
         codec: of the envelopes.
     """
 
-    def __init__(self, transaction: KafkaTransaction, topic: str, partitions: int, codec: Codec) -> None:
-        self._transaction = transaction
-        self._topic = topic
+    def __init__(self, topic: str, partitions: int, codec: Codec) -> None:
+        self.topic = topic
         self._partitions = partitions
         self._codec = codec
-        self.promise = transaction.promise
 
-    def stage(self, events: Sequence[Event]) -> None:
-        records = []
+    @classmethod
+    def connect(cls, clients: Clients, topic: str, codec: Codec) -> EventWriter:
+        """Look up the number of partitions. Raises TopicMismatch, AccessDenied, BrokerUnavailable."""
+        return cls(topic, partition_count(clients, topic), codec)
+
+    def records(self, events: Sequence[Event]) -> list[tuple[bytes | None, bytes, Headers, int]]:
+        """(key, value, headers, partition) of each event; the partition is that of the task id."""
+        records: list[tuple[bytes | None, bytes, Headers, int]] = []
         last_id, partition = "", 0
         for event, value in zip(events, self._codec.encode_events(events), strict=True):
             task_id = event.task_id
@@ -61,7 +67,33 @@ class KafkaEvents:
                 last_id = task_id
                 partition = partition_of(task_id.encode(), self._partitions)
             records.append((event_key(event), value, (), partition))
-        self._transaction.send(self._topic, records)
+        return records
+
+    def message(self, event: Event) -> Message:
+        """One event as a record."""
+        ((key, value, headers, partition),) = self.records((event,))
+        return Message(self.topic, key, value, headers, partition)
+
+
+class KafkaEvents:
+    """Events, staged into the checkpoint's transaction. The loop thread owns it."""
+
+    def __init__(self, transaction: KafkaTransaction, writer: EventWriter) -> None:
+        self._transaction = transaction
+        self._writer = writer
+        self.promise = transaction.promise
+
+    def stage(self, events: Sequence[Event]) -> None:
+        self._transaction.send(self._writer.topic, self._writer.records(events))
+
+
+class NoEvents:
+    """Events switched off."""
+
+    promise = EXACTLY_ONCE
+
+    def stage(self, events: Sequence[Event]) -> None:
+        """Nothing is written."""
 
 
 def event_key(event: Event) -> bytes:

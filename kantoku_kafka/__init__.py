@@ -1,0 +1,66 @@
+"""kantoku-kafka: distributed task execution on Kafka, at-least-once execution, exactly-once results."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kantoku_kafka import logger
+    from kantoku_kafka.app import Kantoku
+    from kantoku_kafka.client import Spawned
+    from kantoku_kafka.context import Context
+    from kantoku_kafka.errors import KantokuError, NonRetryable, Reject, Retryable
+    from kantoku_kafka.executor import ExecutorProcess
+    from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, Task
+    from kantoku_kafka.options import headers, idempotency_key, key, labels
+    from kantoku_kafka.plugins import Plugin, SpawnContext
+    from kantoku_kafka.settings import Connection, ExecutorSettings
+
+__all__ = [
+    "Connection",
+    "Context",
+    "ErrorInfo",
+    "Event",
+    "ExecutorProcess",
+    "ExecutorSettings",
+    "Kantoku",
+    "KantokuError",
+    "NonRetryable",
+    "Plugin",
+    "Reject",
+    "Result",
+    "Retryable",
+    "Source",
+    "SpawnContext",
+    "Spawned",
+    "Status",
+    "Task",
+    "headers",
+    "idempotency_key",
+    "key",
+    "labels",
+    "logger",
+]
+
+_HOME = {
+    "app": ["Kantoku"],
+    "client": ["Spawned"],
+    "context": ["Context"],
+    "errors": ["KantokuError", "NonRetryable", "Reject", "Retryable"],
+    "executor": ["ExecutorProcess"],
+    "model": ["ErrorInfo", "Event", "Result", "Source", "Status", "Task"],
+    "options": ["headers", "idempotency_key", "key", "labels"],
+    "plugins": ["Plugin", "SpawnContext"],
+    "settings": ["Connection", "ExecutorSettings"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name at first use: pytest imports this package in every run of a user, and must stay quick."""
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    if name == "logger":
+        return importlib.import_module(f"{__name__}.logger")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,293 @@
+"""The spawning and waiting half of an app."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_futures
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
+
+from kantoku_kafka.errors import KantokuError, WaitTimeout
+from kantoku_kafka.job import Message
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.outputs import EventWriter
+from kantoku_kafka.kafka.reader import ResultReader
+from kantoku_kafka.kafka.spawner import Batch, Spawner
+from kantoku_kafka.model import Result, Task
+from kantoku_kafka.plugins import run_after
+from kantoku_kafka.settings import Connection, EventDetail
+from kantoku_kafka.spawning import prepare, spawned_event
+
+if TYPE_CHECKING:
+    from kantoku_kafka.app import Kantoku
+
+__all__ = ["Client", "Spawned"]
+
+
+class Spawned:
+    """A task that was spawned.
+
+    Attributes:
+        id: of the task.
+        topic: its input topic; ``partition`` and ``offset``: where it stands there, None until the broker has
+            acknowledged it (after ``spawn_nowait``, and inside a transaction).
+        log: what plugins noted about the creation.
+    """
+
+    __slots__ = ("_client", "id", "log", "offset", "partition", "topic")
+
+    def __init__(self, client: Client, task_id: str, topic: str, log: list[str]) -> None:
+        self._client = client
+        self.id = task_id
+        self.topic = topic
+        self.partition: int | None = None
+        self.offset: int | None = None
+        self.log = log
+
+    def __repr__(self) -> str:
+        return f"Spawned({self.id!r}, {self.topic}[{self.partition}]@{self.offset})"
+
+    def result(self, timeout_seconds: float | None = None) -> Result:
+        """Wait for the result. As :meth:`Client.wait`."""
+        return self._client.wait(self.id, timeout_seconds=timeout_seconds)
+
+    def _delivered(self, partition: int, offset: int) -> None:
+        self.partition = partition
+        self.offset = offset
+
+
+class Client:
+    """Spawns tasks and waits for results. All methods are thread-safe; connections are opened at first use.
+
+    After a fork the child has to make its own: using the parent's raises KantokuError.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        events: EventDetail,
+        queue_timeout_seconds: float,
+        delivery_timeout_seconds: float,
+    ) -> None:
+        self.connection = connection
+        self.event_detail = events
+        self._timeouts = {
+            "queue_timeout_seconds": queue_timeout_seconds,
+            "delivery_timeout_seconds": delivery_timeout_seconds,
+        }
+        self._lock = threading.RLock()
+        self._pid: int | None = None
+        self._clients: Clients | None = None
+        self._spawner: Spawner | None = None
+        self._reader: ResultReader | None = None
+        self._event_writer: EventWriter | None = None
+        self._nowait = Batch()
+        self._open_transaction: ContextVar[tuple[Spawner, Batch] | None] = ContextVar("transaction", default=None)
+
+    # --- spawning
+
+    def spawn(self, task: Task) -> Spawned:
+        """Spawn one task; returns when the broker has acknowledged it.
+
+        Inside :meth:`transaction` it returns at once, and the task is accepted when the block ends.
+
+        Raises:
+            QueueFull, TaskTooLarge, SpawnError, TopicMismatch, AccessDenied, BrokerUnavailable: not accepted.
+            Whatever a plugin's before hook raises: a veto.
+        """
+        return self.spawn_many([task])[0]
+
+    def spawn_many(self, tasks: Iterable[Task]) -> list[Spawned]:
+        """Spawn many; returns when the broker has acknowledged all. Raises as :meth:`spawn`; some may be accepted."""
+        transaction = self._open_transaction.get()
+        if transaction is not None:
+            spawner, batch = transaction
+            return [self._send(task, spawner, batch) for task in tasks]
+        spawner, batch = self._connected_spawner(), Batch()
+        spawned = [self._send(task, spawner, batch) for task in tasks]
+        spawner.wait(batch)
+        return spawned
+
+    def spawn_nowait(self, task: Task) -> Spawned:
+        """Hand a task to the local queue. It is accepted only once :meth:`flush` returns.
+
+        Raises:
+            As :meth:`spawn`, for this task or for one that was handed over before.
+        """
+        spawner = self._connected_spawner()
+        spawned = self._send(task, spawner, self._nowait)
+        if self._nowait.outstanding % 256 == 0:
+            spawner.poll()
+        spawner.check(self._nowait)
+        return spawned
+
+    def flush(self) -> None:
+        """Wait until the broker has acknowledged every :meth:`spawn_nowait`. Raises as :meth:`spawn`."""
+        self._connected_spawner().wait(self._nowait)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All spawns of this thread (or coroutine) within the block become visible together, or none does."""
+        spawner = self._new_spawner(f"{self._app.namespace}.spawners.{uuid.uuid4()}")
+        batch = Batch()
+        spawner.begin()
+        token = self._open_transaction.set((spawner, batch))
+        try:
+            yield
+            spawner.wait(batch)
+            spawner.commit()
+        except BaseException:
+            spawner.abort()
+            raise
+        finally:
+            self._open_transaction.reset(token)
+
+    async def spawn_async(self, task: Task) -> Spawned:
+        """:meth:`spawn` for asyncio."""
+        return await asyncio.to_thread(self.spawn, task)
+
+    async def spawn_many_async(self, tasks: Iterable[Task]) -> list[Spawned]:
+        """:meth:`spawn_many` for asyncio."""
+        return await asyncio.to_thread(self.spawn_many, list(tasks))
+
+    # --- waiting
+
+    def wait(self, task_id: str, *, timeout_seconds: float | None = None) -> Result:
+        """Wait for a task's result, whatever its status.
+
+        Parameters:
+            task_id: of a task that was spawned by anybody.
+            timeout_seconds: None waits as long as it takes.
+
+        Raises:
+            WaitTimeout: no result in time; the task may still run.
+            TopicMismatch, AccessDenied, BrokerUnavailable: the results cannot be read.
+        """
+        return self.gather([task_id], timeout_seconds=timeout_seconds)[0]
+
+    def gather(self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None) -> list[Result]:
+        """The results of several tasks, in their order. Raises as :meth:`wait`."""
+        ids = [_id_of(task) for task in tasks]
+        found = {result.task_id: result for result in self.as_completed(ids, timeout_seconds=timeout_seconds)}
+        return [found[task_id] for task_id in ids]
+
+    def as_completed(
+        self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None
+    ) -> Iterator[Result]:
+        """The results of several tasks as they come. Raises as :meth:`wait`."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        reader = self._connected_reader()
+        futures = {reader.expect(task_id): task_id for task_id in dict.fromkeys(map(_id_of, tasks))}
+        try:
+            while futures:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                done, _ = wait_futures(futures, left, FIRST_COMPLETED)
+                if not done:
+                    raise WaitTimeout(
+                        f"No result within {timeout_seconds:g} s for {len(futures)} tasks, e.g. "
+                        f"{next(iter(futures.values()))}; is an executor running? The tasks stay accepted."
+                    )
+                for future in done:
+                    del futures[future]
+                    yield future.result()
+        finally:
+            for future, task_id in futures.items():
+                reader.forget(task_id, future)
+
+    async def wait_async(self, task_id: str, *, timeout_seconds: float | None = None) -> Result:
+        """:meth:`wait` for asyncio."""
+        return (await self.gather_async([task_id], timeout_seconds=timeout_seconds))[0]
+
+    async def gather_async(
+        self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None
+    ) -> list[Result]:
+        """:meth:`gather` for asyncio: no thread waits."""
+        reader = await asyncio.to_thread(self._connected_reader)
+        ids = [_id_of(task) for task in tasks]
+        futures = [reader.expect(task_id) for task_id in ids]
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+        except TimeoutError:
+            raise WaitTimeout(f"Not all of {len(ids)} results came within {timeout_seconds:g} s.") from None
+        finally:
+            for task_id, future in zip(ids, futures, strict=True):
+                reader.forget(task_id, future)
+
+    def close(self) -> None:
+        """Wait for what is still queued, end the reader. The client may be used again afterwards."""
+        with self._lock:
+            spawner, reader = self._spawner, self._reader
+            self._spawner = self._reader = self._event_writer = None
+        if spawner is not None:
+            spawner.close()
+        if reader is not None:
+            reader.close()
+
+    # --- connections
+
+    @property
+    def clients(self) -> Clients:
+        """The maker of Kafka clients for this app's connection."""
+        with self._lock:
+            if self._clients is None:
+                self._clients = Clients(self.connection)
+            return self._clients
+
+    def connect_to(self, connection: Connection) -> None:
+        """Use another connection from now on (the command line's options); only before the first use."""
+        self.connection = connection
+        self._clients = None
+
+    @property
+    def _app(self) -> Kantoku:
+        return cast("Kantoku", self)
+
+    def _connected_spawner(self) -> Spawner:
+        if self._spawner is None or self._pid != os.getpid():
+            with self._lock:
+                self._check_fork()
+                if self._spawner is None:
+                    self._spawner = self._new_spawner()
+        return self._spawner
+
+    def _connected_reader(self) -> ResultReader:
+        with self._lock:
+            self._check_fork()
+            if self._reader is None:
+                self._reader = ResultReader(self.clients, self._app.topics, self._app.codec)
+            return self._reader
+
+    def _new_spawner(self, transactional_id: str | None = None) -> Spawner:
+        if self.event_detail is EventDetail.FULL and self._event_writer is None:
+            self._event_writer = EventWriter.connect(self.clients, self._app.topics.events, self._app.codec)
+        return Spawner(self.clients, transactional_id=transactional_id, **self._timeouts)
+
+    def _check_fork(self) -> None:
+        if self._pid is None:
+            self._pid = os.getpid()
+        elif self._pid != os.getpid():
+            raise KantokuError("This Kantoku was used before the fork; make a new one in the child process.")
+
+    def _send(self, task: Task, spawner: Spawner, batch: Batch) -> Spawned:
+        app = self._app
+        ctx, message = prepare(app, task)
+        spawned = Spawned(self, ctx.id, message.topic, ctx.log)
+        spawner.send(message, batch, spawned._delivered)
+        if self._event_writer is not None:
+            spawner.send(self._event_writer.message(spawned_event(ctx)), batch)
+        if app.hooks.after_scheduled:
+            run_after(app.hooks.after_scheduled, ctx)
+        return spawned
+
+
+def _id_of(task: Spawned | str) -> str:
+    return task.id if isinstance(task, Spawned) else task

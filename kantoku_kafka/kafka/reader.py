@@ -1,0 +1,191 @@
+"""One group-less reader of the results topic for all waits of a client.
+
+It is assigned only to the partitions that somebody waits on, begins at the time in the task's id, and keeps what
+passes by in a bounded cache, so that waits for many tasks, in any order, read the topic once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from kantoku_kafka.errors import EnvelopeError, KantokuError
+from kantoku_kafka.kafka.config import UNREACHABLE, Clients
+from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.topics import partition_count
+from kantoku_kafka.model import Result, Topics, carried_headers, task_id_time_ms
+from kantoku_kafka.protocols import Codec
+
+__all__ = ["ResultReader"]
+
+_log = logging.getLogger(__name__)
+SKEW_MS = 10_000
+"""How far the clocks of spawners and executors may differ."""
+_BATCH, _POLL_SECONDS = 1000, 0.05
+
+
+class ResultReader:
+    """Delivers results to whoever waits. All methods are thread-safe; a thread of its own reads.
+
+    Parameters:
+        clients: the connection.
+        topics: where the results stand.
+        codec: reads them.
+        cache_bytes: how much of what passed by is kept for later waits; default 64 MiB.
+    """
+
+    def __init__(self, clients: Clients, topics: Topics, codec: Codec, cache_bytes: int = 64 << 20) -> None:
+        self._clients = clients
+        self._topics = topics
+        self._codec = codec
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()
+        self._waiters: dict[str, list[Future[Result]]] = {}
+        self._cache: OrderedDict[str, tuple[Result, int, int, int]] = OrderedDict()
+        self._cached_bytes = 0
+        self._covered_ms: dict[int, int] = {}
+        self._requests: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        self._failure: KantokuError | None = None
+        self._stopping = threading.Event()
+        self._partitions = partition_count(clients, topics.results)
+        self._thread = threading.Thread(target=self._serve, name="kantoku-results", daemon=True)
+        self._thread.start()
+
+    def expect(self, task_id: str) -> Future[Result]:
+        """A future of the task's result."""
+        future: Future[Result] = Future()
+        partition = partition_of(task_id.encode(), self._partitions)
+        since_ms = max(0, (task_id_time_ms(task_id) or 0) - SKEW_MS)
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            cached = self._cache.get(task_id)
+            if cached is not None:
+                future.set_result(cached[0])
+                return future
+            self._waiters.setdefault(task_id, []).append(future)
+            covered_ms = self._covered_ms.get(partition)
+            if covered_ms is None or since_ms < covered_ms:
+                self._covered_ms[partition] = since_ms
+                self._requests.put((partition, since_ms))
+        return future
+
+    def forget(self, task_id: str, future: Future[Result]) -> None:
+        """Nobody waits for this future any more."""
+        with self._lock:
+            waiting = self._waiters.get(task_id, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiters.pop(task_id, None)
+
+    def close(self) -> None:
+        """End the thread. Idempotent."""
+        self._stopping.set()
+        self._thread.join(10)
+
+    # --- the reader's own thread
+
+    def _serve(self) -> None:
+        consumer = self._clients.consumer(
+            **{"group.id": f"{self._topics.namespace}.readers", "queued.max.messages.kbytes": 16 << 10}
+        )
+        try:
+            while not self._stopping.is_set():
+                self._assign(consumer)
+                for message in consumer.consume(1, _POLL_SECONDS):
+                    self._take(message)
+                    for more in consumer.consume(_BATCH, 0):
+                        self._take(more)
+        except KafkaException as error:
+            self._fail(self._clients.error(error.args[0], f"reading {self._topics.results}"))
+        except KantokuError as error:
+            self._fail(error)
+        finally:
+            consumer.close()
+
+    def _assign(self, consumer: Consumer) -> None:
+        """Begin, or begin again further back, where new waits need it."""
+        wanted: dict[int, int] = {}
+        while True:
+            try:
+                partition, since_ms = self._requests.get_nowait()
+            except Empty:
+                break
+            wanted[partition] = min(since_ms, wanted.get(partition, since_ms))
+        if not wanted:
+            return
+        topic = self._topics.results
+        starts = consumer.offsets_for_times(
+            [TopicPartition(topic, partition, ms) for partition, ms in wanted.items()],
+            self._clients.connection.timeout_seconds,
+        )
+        # No record that late yet: begin at the end, where a result that is not written yet will stand.
+        positions = []
+        for start in starts:
+            if start.offset in (OFFSET_END, -1):
+                _, start.offset = consumer.get_watermark_offsets(start, self._clients.connection.timeout_seconds)
+            elif start.offset < 0:
+                start.offset = OFFSET_BEGINNING
+            positions.append(TopicPartition(topic, start.partition, start.offset))
+        held = {p.partition for p in consumer.assignment()}
+        again = [p for p in positions if p.partition in held]
+        if again:
+            consumer.incremental_unassign(again)
+        consumer.incremental_assign(positions)
+
+    def _take(self, message: KafkaMessage) -> None:
+        error = message.error()
+        if error is not None:
+            if error.code() not in UNREACHABLE and error.code() != KafkaError._PARTITION_EOF:
+                raise self._clients.error(error, f"reading {self._topics.results}")
+            return
+        value = message.value()
+        if value is None:
+            return
+        try:
+            result = self._codec.decode_result(value)
+        except EnvelopeError as bad:
+            _log.warning(
+                "unreadable result at %s[%s] offset %s: %s",
+                message.topic(),
+                message.partition(),
+                message.offset(),
+                bad,
+                extra={"action": "unreadable_result"},
+            )
+            return
+        result = result._replace(headers=carried_headers(message.headers()))
+        with self._lock:
+            self._remember(result, message)
+            waiting = self._waiters.pop(result.task_id, ())
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
+
+    def _remember(self, result: Result, message: KafkaMessage) -> None:
+        size = len(message.value() or b"") + 500
+        if result.task_id in self._cache:  # a first result stands
+            return
+        self._cache[result.task_id] = (result, message.partition() or 0, message.timestamp()[1], size)
+        self._cached_bytes += size
+        while self._cached_bytes > self._cache_bytes:
+            _, (_, partition, at_ms, evicted) = self._cache.popitem(last=False)
+            self._cached_bytes -= evicted
+            # Who waits for something this old must have it read again.
+            self._covered_ms[partition] = max(self._covered_ms.get(partition, 0), at_ms + 1)
+
+    def _fail(self, error: KantokuError) -> None:
+        with self._lock:
+            self._failure = error
+            waiting = [future for futures in self._waiters.values() for future in futures]
+            self._waiters.clear()
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)

@@ -1,0 +1,164 @@
+"""The topics of an app: what they should be, what is there, and how the difference is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from kantoku_kafka.errors import TopicMismatch
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.model import Topics
+
+__all__ = ["Difference", "TopicPlan", "compare", "create", "max_message_bytes", "partition_count", "plan"]
+
+_DAY_MS = 86_400_000
+_KEPT = {"compact", "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """One topic as it should be. ``fixed``: its number of partitions must never change once there are records."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one topic differs. ``missing`` is made up by :func:`create`; ``problems`` are for a person to decide."""
+
+    plan: TopicPlan
+    missing: bool
+    problems: tuple[str, ...] = ()
+
+
+def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> list[TopicPlan]:
+    """What an app needs.
+
+    Parameters:
+        topics: the names.
+        task_types: for the input topics.
+        partitions: of each topic; default 4. For results and events the number is for ever.
+    """
+    week, month = str(7 * _DAY_MS), str(30 * _DAY_MS)
+    inputs = [
+        TopicPlan(topics.of_type(name), partitions, {"cleanup.policy": "delete", "retention.ms": week})
+        for name in sorted(task_types)
+    ]
+    return [
+        *inputs,
+        TopicPlan(topics.results, partitions, {"cleanup.policy": "compact,delete", "retention.ms": week}, fixed=True),
+        TopicPlan(topics.events, partitions, {"cleanup.policy": "compact"}, fixed=True),
+        # A dead letter is its original and the cause: it must fit where the original did.
+        TopicPlan(
+            topics.dlq,
+            partitions,
+            {"cleanup.policy": "delete", "retention.ms": month, "max.message.bytes": str(2 << 20)},
+        ),
+    ]
+
+
+def compare(clients: Clients, plans: Iterable[TopicPlan]) -> list[Difference]:
+    """How the cluster differs from the plans. Raises AccessDenied, BrokerUnavailable."""
+    admin = clients.admin()
+    existing = _existing(clients, admin)
+    wanted = list(plans)
+    configs = topic_configs(clients, admin, [p.name for p in wanted if p.name in existing])
+    return [
+        Difference(p, True) if p.name not in existing else Difference(p, False, _problems(p, configs.get(p.name, {})))
+        for p in wanted
+    ]
+
+
+def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: int | None = None) -> list[str]:
+    """Create the topics that are missing; the others are left as they are. Returns the names created.
+
+    Parameters:
+        replication_factor: None takes the broker's default, as Kafka itself does.
+
+    Raises:
+        AccessDenied, BrokerUnavailable, KantokuError: nothing more is created then.
+    """
+    admin = clients.admin()
+    existing = _existing(clients, admin)
+    missing = [p for p in plans if p.name not in existing]
+    if not missing:
+        return []
+    factor = -1 if replication_factor is None else replication_factor
+    requested = [NewTopic(p.name, p.partitions, factor, config=dict(p.config)) for p in missing]
+    created = []
+    for name, future in admin.create_topics(requested).items():
+        try:
+            future.result(clients.connection.timeout_seconds)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise clients.error(error.args[0], f"creating topic {name}") from error
+        else:
+            created.append(name)
+    return created
+
+
+def partition_count(clients: Clients, topic: str) -> int:
+    """How many partitions a topic has. Raises TopicMismatch if it is missing."""
+    admin = clients.admin()
+    try:
+        found = admin.list_topics(topic, timeout=clients.connection.timeout_seconds).topics[topic]
+    except KafkaException as error:
+        raise clients.error(error.args[0], f"looking up topic {topic}") from error
+    if found.error is not None and found.error.code() not in _ABSENT:
+        raise clients.error(found.error, f"looking up topic {topic}")
+    if not found.partitions:
+        raise TopicMismatch(f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes")
+    return len(found.partitions)
+
+
+def max_message_bytes(clients: Clients, names: Iterable[str]) -> dict[str, int]:
+    """What each topic takes as one record; a topic whose settings may not be read counts with Kafka's default."""
+    admin = clients.admin()
+    wanted = list(names)
+    configs = topic_configs(clients, admin, wanted)
+    return {name: int(configs.get(name, {}).get("max.message.bytes", 1_048_588)) for name in wanted}
+
+
+def topic_configs(clients: Clients, admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The settings of topics, as far as we may read them."""
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    found: dict[str, dict[str, str]] = {}
+    if not resources:
+        return found
+    for resource, future in admin.describe_configs(resources).items():
+        try:
+            entries = future.result(clients.connection.timeout_seconds)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                continue
+            raise clients.error(error.args[0], f"reading the settings of {resource.name}") from error
+        found[resource.name] = {entry.name: entry.value for entry in entries.values()}
+    return found
+
+
+_ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.LEADER_NOT_AVAILABLE})
+
+
+def _existing(clients: Clients, admin: AdminClient) -> set[str]:
+    try:
+        return set(admin.list_topics(timeout=clients.connection.timeout_seconds).topics)
+    except KafkaException as error:
+        raise clients.error(error.args[0], "listing topics") from error
+
+
+def _problems(wanted: TopicPlan, config: Mapping[str, str]) -> tuple[str, ...]:
+    """What of an existing topic would break a promise. A longer retention or more partitions are the user's choice."""
+    if not config:
+        return ()
+    problems = []
+    policy = set(config.get("cleanup.policy", "").split(","))
+    should = set(wanted.config["cleanup.policy"].split(","))
+    if policy != should and (("compact" in policy) != ("compact" in should) or policy == _KEPT and should == {"compact"}):
+        problems.append(f"cleanup.policy is {','.join(sorted(policy))}, should be {wanted.config['cleanup.policy']}")
+    return tuple(problems)

@@ -1,0 +1,65 @@
+"""Which slot a process takes: a name that a restart finds again, so that it ends what the killed one left open."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from kantoku_kafka.engine.doneset import MAX_SLOT_BYTES
+from kantoku_kafka.errors import UsageError
+
+__all__ = ["Slot", "executor_id"]
+
+_MAX_SLOTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot held by this process. The lock of an implicit one goes with the process, however it ends."""
+
+    name: str
+    explicit: bool
+    lock: IO[bytes] | None = None
+
+    @classmethod
+    def take(cls, explicit: str | None, namespace: str, directory: Path | None = None) -> Slot:
+        """The explicit slot, or the lowest one that is free on this host for this namespace.
+
+        Raises:
+            UsageError: if the lock files cannot be written.
+        """
+        if explicit is not None:
+            return cls(explicit, True)
+        folder = directory or Path(tempfile.gettempdir()) / f"kantoku-kafka-{os.getuid()}"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for k in range(_MAX_SLOTS):
+                lock = (folder / f"{namespace}.{k}.lock").open("wb")
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    lock.close()
+                    continue
+                return cls(f"{_host()}.{k}", False, lock)
+        except OSError as error:
+            raise UsageError(f"No slot: {folder} cannot be written ({error.strerror}); give --slot NAME.") from error
+        raise UsageError(f"All {_MAX_SLOTS} slots of this host are taken; give --slot NAME.")
+
+    def elsewhere(self) -> Slot:
+        """A random slot, for when another process turns out to use this one."""
+        return Slot(f"{_host()}.{uuid.uuid4().hex[:8]}", False, self.lock)
+
+
+def executor_id() -> str:
+    """``{host}-{pid}-{short random}``: unique for every process that ever runs."""
+    return f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+def _host() -> str:
+    return socket.gethostname()[: MAX_SLOT_BYTES - 10]

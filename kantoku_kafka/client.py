@@ -8,10 +8,11 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager
 from contextvars import ContextVar
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from kantoku_kafka.errors import KantokuError, WaitTimeout
@@ -185,21 +186,36 @@ class Client:
         """The results of several tasks as they come. Raises as :meth:`wait`."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         reader = self._connected_reader()
-        futures = {reader.expect(task_id): task_id for task_id in dict.fromkeys(map(_id_of, tasks))}
+        futures = {task_id: reader.expect(task_id) for task_id in dict.fromkeys(map(_id_of, tasks))}
+        ended: SimpleQueue[Future[Result]] = SimpleQueue()
+        for future in futures.values():
+            future.add_done_callback(ended.put)
         try:
             while futures:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                done, _ = wait_futures(futures, left, FIRST_COMPLETED)
-                if not done:
+                try:
+                    result = ended.get(timeout=left).result()
+                except Empty:
                     raise WaitTimeout(
-                        f"No result within {timeout_seconds:g} s for {len(futures)} tasks, e.g. "
-                        f"{next(iter(futures.values()))}; is an executor running? The tasks stay accepted."
-                    )
-                for future in done:
-                    del futures[future]
-                    yield future.result()
+                        f"No result within {timeout_seconds:g} s for {len(futures)} tasks, e.g. {next(iter(futures))}; "
+                        "is an executor running? The tasks stay accepted."
+                    ) from None
+                del futures[result.task_id]
+                yield result
         finally:
-            for future, task_id in futures.items():
+            for task_id, future in futures.items():
+                reader.forget(task_id, future)
+
+    def find_results(self, task_ids: Iterable[str], *, timeout_seconds: float = 0.0) -> dict[str, Result]:
+        """The results that are there by now, or come within ``timeout_seconds``. Raises as :meth:`wait` but WaitTimeout."""
+        reader = self._connected_reader()
+        futures = {task_id: reader.expect(task_id) for task_id in task_ids}
+        try:
+            reader.catch_up(futures)
+            wait_futures(futures.values(), timeout_seconds)
+            return {task_id: future.result() for task_id, future in futures.items() if future.done()}
+        finally:
+            for task_id, future in futures.items():
                 reader.forget(task_id, future)
 
     async def wait_async(self, task_id: str, *, timeout_seconds: float | None = None) -> Result:

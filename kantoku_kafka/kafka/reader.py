@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import OffsetSpec
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
 from kantoku_kafka.kafka.config import UNREACHABLE, Clients
@@ -50,6 +52,8 @@ class ResultReader:
         self._cache: OrderedDict[str, tuple[Result, int, int, int]] = OrderedDict()
         self._cached_bytes = 0
         self._covered_ms: dict[int, int] = {}
+        self._reached: dict[int, int] = {}
+        self._progress = threading.Condition(self._lock)
         self._requests: SimpleQueue[tuple[int, int]] = SimpleQueue()
         self._failure: KantokuError | None = None
         self._stopping = threading.Event()
@@ -76,6 +80,30 @@ class ResultReader:
                 self._requests.put((partition, since_ms))
         return future
 
+    def catch_up(self, task_ids: Iterable[str]) -> None:
+        """Block until all that stands in the partitions of these (expected) tasks by now has been read.
+
+        Gives up after the connection's timeout: an open transaction may hold the end back.
+        """
+        timeout_seconds = self._clients.connection.timeout_seconds
+        partitions = {partition_of(task_id.encode(), self._partitions) for task_id in task_ids}
+        admin = self._clients.admin()
+        wanted = {TopicPartition(self._topics.results, p): OffsetSpec.latest() for p in partitions}
+        try:
+            ends = {
+                position.partition: future.result(timeout_seconds).offset
+                for position, future in admin.list_offsets(wanted).items()
+            }
+        except KafkaException as error:
+            raise self._clients.error(error.args[0], f"reading {self._topics.results}") from error
+        with self._progress:
+            self._progress.wait_for(
+                lambda: self._failure or all(self._reached.get(p, -1) >= end for p, end in ends.items()),
+                timeout_seconds,
+            )
+            if self._failure is not None:
+                raise self._failure
+
     def forget(self, task_id: str, future: Future[Result]) -> None:
         """Nobody waits for this future any more."""
         with self._lock:
@@ -94,7 +122,7 @@ class ResultReader:
 
     def _serve(self) -> None:
         consumer = self._clients.consumer(
-            **{"group.id": f"{self._topics.namespace}.readers", "queued.max.messages.kbytes": 16 << 10}
+            **{"group.id": f"{self._topics.namespace}.readers", "queued.max.messages.kbytes": 16 << 10, "enable.partition.eof": True}
         )
         try:
             while not self._stopping.is_set():
@@ -136,6 +164,9 @@ class ResultReader:
             positions.append(TopicPartition(topic, start.partition, start.offset))
         held = {p.partition for p in consumer.assignment()}
         again = [p for p in positions if p.partition in held]
+        with self._lock:
+            for position in positions:
+                self._reached[position.partition] = -1
         if again:
             consumer.incremental_unassign(again)
         consumer.incremental_assign(positions)
@@ -143,7 +174,11 @@ class ResultReader:
     def _take(self, message: KafkaMessage) -> None:
         error = message.error()
         if error is not None:
-            if error.code() not in UNREACHABLE and error.code() != KafkaError._PARTITION_EOF:
+            if error.code() == KafkaError._PARTITION_EOF:
+                with self._progress:
+                    self._reached[message.partition() or 0] = message.offset() or 0
+                    self._progress.notify_all()
+            elif error.code() not in UNREACHABLE:
                 raise self._clients.error(error, f"reading {self._topics.results}")
             return
         value = message.value()
@@ -186,6 +221,7 @@ class ResultReader:
             self._failure = error
             waiting = [future for futures in self._waiters.values() for future in futures]
             self._waiters.clear()
+            self._progress.notify_all()
         for future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)

@@ -1,0 +1,97 @@
+"""The entry point: global options, the commands, and what an error becomes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from kantoku_kafka.cli import dev, run, tasks, topics
+from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, tell
+from kantoku_kafka.errors import KantokuError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Distributed task execution on Kafka: at-least-once execution, exactly-once results.
+
+Exit codes: 0 ok, 1 the task failed, 2 usage, 3 no broker, 4 authentication or ACL, 5 not found, 6 timed out,
+7 topic or schema mismatch, 130 interrupted.""",
+)
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    bootstrap_servers: Annotated[
+        str | None,
+        typer.Option("-b", "--bootstrap-servers", envvar="KANTOKU_BOOTSTRAP_SERVERS", help="HOST:PORT[,...]"),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("-n", "--namespace", envvar="KANTOKU_NAMESPACE", help="Prefix of all topics; default the app's."),
+    ] = None,
+    setting: Annotated[list[str] | None, typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable.")] = None,
+    log_level: Annotated[str, typer.Option(envvar="KANTOKU_LOG_LEVEL", help="debug, info, warning, error")] = "info",
+) -> None:
+    """Global options stand before the command; -b, -n and -X are also taken behind it."""
+    configure_logging(log_level)
+    ctx.obj = Options(
+        bootstrap_servers=bootstrap_servers, namespace=namespace, config=parse_settings(setting or [])
+    )
+
+
+run.register(app)
+tasks.register(app)
+topics.register(app)
+dev.register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; errors of use end in one sentence and the documented exit code."""
+    try:
+        code = app(_globals_first(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except KantokuError as error:
+        tell(f"error: {error}")
+        code = error.exit_code
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+_WITH_VALUE = {"-b", "--bootstrap-servers", "-n", "--namespace", "-X", "--log-level"}
+
+
+def _globals_first(arguments: list[str]) -> list[str]:
+    """Let the global options stand anywhere before ``--``: nobody remembers which side they belong on."""
+    moved: list[str] = []
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name = argument.partition("=")[0]
+        if argument == "--":
+            kept += [argument, *rest]
+        elif name in _WITH_VALUE:
+            moved.append(argument)
+            if "=" not in argument:
+                moved += [value for value in [next(rest, None)] if value is not None]
+        else:
+            kept.append(argument)
+    return moved + kept

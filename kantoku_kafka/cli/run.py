@@ -1,0 +1,82 @@
+"""``run-executor``: one executor process, or several under a supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from kantoku_kafka.cli.common import Options
+from kantoku_kafka.cli.supervisor import LIFELINE, Supervisor
+from kantoku_kafka.executor import ExecutorProcess
+from kantoku_kafka.settings import EventDetail, ExecutorSettings, GroupProtocol, Guarantee, PoolKind
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run-executor")(run_executor)
+
+
+def run_executor(
+    ctx: typer.Context,
+    app: Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku, e.g. shop.tasks:kan")],
+    concurrency: Annotated[int, typer.Option("-c", "--concurrency", help="Tasks at once in each pool.")] = 16,
+    processes: Annotated[int, typer.Option(help="Executor processes, supervised and restarted.", min=1)] = 1,
+    types: Annotated[str | None, typer.Option(help="Only these task types, comma-separated.")] = None,
+    pool: Annotated[PoolKind | None, typer.Option(help="Overrides the pool of every task type.")] = None,
+    guarantee: Annotated[Guarantee, typer.Option(help="What is promised of results.")] = Guarantee.EXACTLY_ONCE,
+    events: Annotated[EventDetail, typer.Option(help="Which events are logged.")] = EventDetail.FULL,
+    group_protocol: Annotated[
+        GroupProtocol, typer.Option(help="classic, or consumer (KIP-848).")
+    ] = GroupProtocol.CLASSIC,
+    slot: Annotated[
+        str | None, typer.Option(help="Stable name of this process: a restart goes on where a kill interrupted.")
+    ] = None,
+    drain_seconds: Annotated[float, typer.Option(help="How long running tasks may go on after SIGTERM.")] = 25.0,
+    max_batch: Annotated[int, typer.Option(help="Results in one checkpoint.")] = 2000,
+) -> None:
+    """Take tasks from the inputs, run them, publish results. SIGTERM or Ctrl-C: drain and end.
+
+    Example: kantoku-kafka run-executor shop.tasks:kan -c 64 -b localhost:9092
+    """
+    options: Options = ctx.obj
+    settings = ExecutorSettings(
+        concurrency=concurrency,
+        guarantee=guarantee,
+        events=events,
+        group_protocol=group_protocol,
+        slot=slot,
+        pool=pool,
+        drain_seconds=drain_seconds,
+        max_batch=max_batch,
+    )
+    kantoku = options.app(app)
+    if processes > 1:
+        raise typer.Exit(Supervisor(processes, slot, drain_seconds).run())
+    chosen = [name.strip() for name in types.split(",")] if types else None
+    process = ExecutorProcess(kantoku, settings, task_types=chosen, reference=app)
+    _stop_on_signals(process)
+    process.run()
+
+
+def _stop_on_signals(process: ExecutorProcess) -> None:
+    """The first SIGTERM or SIGINT drains, the second one ends at once; so does the supervisor's death."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        process.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    lifeline = os.environ.get(LIFELINE)
+    if lifeline is not None:
+
+        def watch() -> None:
+            os.read(int(lifeline), 1)
+            process.stop()
+
+        threading.Thread(target=watch, name="kantoku-lifeline", daemon=True).start()

@@ -1,0 +1,78 @@
+"""What the topics say of a run, read with nothing but the Kafka client: the account that tests are judged by."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from kantoku_kafka.avro.codec import AvroCodec
+from kantoku_kafka.model import Event, Result, Topics
+
+
+def read_all(bootstrap_servers: str, topic: str, *, isolation: str = "read_committed") -> list[KafkaMessage]:
+    """Every record of a topic, up to the ends as they are now."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "accounting",
+            "enable.auto.commit": False,
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        open_partitions = {p for p, end in ends.items() if end > 0}
+        records: list[KafkaMessage] = []
+        deadline = time.monotonic() + 60
+        while open_partitions:
+            assert time.monotonic() < deadline, f"{topic}: the end of {open_partitions} was not reached"
+            for message in consumer.consume(2000, 0.2):
+                error = message.error()
+                if error is None:
+                    records.append(message)
+                    continue
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                if message.offset() >= ends[message.partition()]:
+                    open_partitions.discard(message.partition())
+        return records
+    finally:
+        consumer.close()
+
+
+@dataclass
+class Account:
+    """Results and events of a namespace, by task id."""
+
+    results: list[Result] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    dead: list[KafkaMessage] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, bootstrap_servers: str, namespace: str) -> Account:
+        topics, codec = Topics(namespace=namespace), AvroCodec()
+        return cls(
+            [codec.decode_result(m.value()) for m in read_all(bootstrap_servers, topics.results)],
+            [codec.decode_event(m.value()) for m in read_all(bootstrap_servers, topics.events)],
+            read_all(bootstrap_servers, topics.dlq),
+        )
+
+    def check(self, spawned: set[str]) -> None:
+        """Exactly one result per spawned task, none besides, and one terminal event for each result."""
+        counts = Counter(result.task_id for result in self.results)
+        assert spawned - counts.keys() == set(), "tasks without a result"
+        assert {i: n for i, n in counts.items() if n > 1} == {}, "tasks with more than one result"
+        assert counts.keys() - spawned == set(), "results without a task"
+        terminal = Counter(event.task_id for event in self.events if event.name == "sent_outputs")
+        assert terminal == counts, "terminal events do not match the results"
+        assert {e.task_id: e.attributes["status"] for e in self.events if e.name == "sent_outputs"} == {
+            r.task_id: r.status.value for r in self.results
+        }

@@ -1,0 +1,74 @@
+"""Executors as users run them: processes of the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+HERE = Path(__file__).parent
+
+
+class ExecutorUnderTest:
+    """One ``run-executor`` process in a session of its own; killed, if it still runs, at the end of the test."""
+
+    def __init__(self, bootstrap_servers: str, namespace: str, *options: str, log: Path, app: str = "crash_app:kan") -> None:
+        self._command = [
+            *(sys.executable, "-m", "kantoku_kafka", "run-executor", app),
+            *("-b", bootstrap_servers, "-n", namespace, *options),
+        ]
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=HERE, stdout=log, stderr=log, env=dict(os.environ), start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    def wait(self, timeout_seconds: float) -> int:
+        assert self._process is not None
+        return self._process.wait(timeout_seconds)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def __enter__(self) -> ExecutorUnderTest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.returncode is None:
+            self.kill()
+
+
+def until(condition: Callable[[], object], timeout_seconds: float, what: str) -> float:
+    """Wait for a condition; returns how long it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < timeout_seconds, f"not within {timeout_seconds} s: {what}"
+        time.sleep(0.05)
+    return time.monotonic() - started

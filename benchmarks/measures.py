@@ -49,15 +49,11 @@ def throughput(
             published = cluster.records_in(f"{namespace}.results")
             if published < total:
                 raise program.failure(f"committed {total:,} tasks, published only {published:,} results")
-    cpu = (
-        None if cpu_before is None or cpu_after is None else 1e6 * (cpu_after - cpu_before) / (total - first)
-    )
+    cpu = None if cpu_before is None or cpu_after is None else 1e6 * (cpu_after - cpu_before) / (total - first)
     return Throughput(tasks_per_second=(total - first) / seconds, cpu_us_per_task=cpu)
 
 
-def spawning(
-    cluster: Cluster, namespace: str, arguments: Sequence[str], interpreter: Sequence[str] = ()
-) -> Throughput:
+def spawning(cluster: Cluster, namespace: str, arguments: Sequence[str], interpreter: Sequence[str] = ()) -> Throughput:
     """Tasks acknowledged in a second, by the program's own clock: first task to last acknowledgement."""
     with cluster.namespace(namespace), running(arguments, interpreter) as program:
         report = program.report(CLIENT_SECONDS)

@@ -7,16 +7,15 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from kantoku_kafka.errors import KantokuError, WaitTimeout
-from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.reader import ResultReader
@@ -180,9 +179,7 @@ class Client:
         found = {result.task_id: result for result in self.as_completed(ids, timeout_seconds=timeout_seconds)}
         return [found[task_id] for task_id in ids]
 
-    def as_completed(
-        self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None
-    ) -> Iterator[Result]:
+    def as_completed(self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None) -> Iterator[Result]:
         """The results of several tasks as they come. Raises as :meth:`wait`."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         reader = self._connected_reader()
@@ -207,7 +204,7 @@ class Client:
                 reader.forget(task_id, future)
 
     def find_results(self, task_ids: Iterable[str], *, timeout_seconds: float = 0.0) -> dict[str, Result]:
-        """The results that are there by now, or come within ``timeout_seconds``. Raises as :meth:`wait` but WaitTimeout."""
+        """The results that are there by now, or come within ``timeout_seconds``; never WaitTimeout."""
         reader = self._connected_reader()
         futures = {task_id: reader.expect(task_id) for task_id in task_ids}
         try:

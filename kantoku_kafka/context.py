@@ -116,9 +116,7 @@ class Context:
         if "." not in name or "/" in name:
             raise UsageError(f"Event name {name!r}: a name of your own has a dot and no slash, e.g. 'image.{name}'.")
         job = self._job
-        self._record(
-            Event(job.task_id, job.type, name, job.attempt, now_us(), None, job.source, None, attributes)
-        )
+        self._record(Event(job.task_id, job.type, name, job.attempt, now_us(), None, job.source, None, attributes))
 
     def _stage(self, message: Message) -> None:
         if self._job.effects is None:

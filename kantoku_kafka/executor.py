@@ -39,7 +39,6 @@ class ExecutorProcess:
         settings: see :class:`~kantoku_kafka.settings.ExecutorSettings`.
         task_types: which types to serve; default all that are registered.
         outputs, events: the user's own instead of Kafka's; the log then says which promise is left.
-        reference: ``module:attribute`` of the app; the process pool's children import it.
 
     Raises (constructor or :meth:`run`):
         UsageError, SlotTaken, BrokerUnavailable, AccessDenied, TopicMismatch.
@@ -53,14 +52,12 @@ class ExecutorProcess:
         task_types: Iterable[str] | None = None,
         outputs: Outputs | None = None,
         events: Events | None = None,
-        reference: str | None = None,
     ) -> None:
         self._kantoku = kantoku
         self._settings = settings or ExecutorSettings()
         self._types = _chosen(kantoku, task_types, self._settings.pool)
         self._own_outputs = outputs
         self._own_events = events
-        self._reference = reference
         self._slot = Slot.take(self._settings.slot, kantoku.namespace)
         self.executor_id = executor_id()
         self._loop: Loop | None = None
@@ -94,23 +91,27 @@ class ExecutorProcess:
             exactly_once=settings.guarantee is Guarantee.EXACTLY_ONCE,
             timeout_seconds=settings.timeout_seconds,
         )
-        common = {
-            "consumer": inputs.consumer,
-            "own_topics": own_topics,
-            "batch_size_bytes": min(_LARGEST_BATCH_BYTES, *limits.values()),
-            "timeout_seconds": settings.timeout_seconds,
-        }
+        batch_size_bytes = min(_LARGEST_BATCH_BYTES, *limits.values())
         transaction: ExactlyOnceTransaction | PlainTransaction
         if settings.guarantee is Guarantee.EXACTLY_ONCE:
             transaction = ExactlyOnceTransaction(
                 clients,
+                consumer=inputs.consumer,
                 group_metadata=inputs.group_metadata,
                 transactional_id=transactional_id(topics, self._slot.name),
                 on_fenced=self._on_fenced,
-                **common,
+                own_topics=own_topics,
+                batch_size_bytes=batch_size_bytes,
+                timeout_seconds=settings.timeout_seconds,
             )
         else:
-            transaction = PlainTransaction(clients, **common)
+            transaction = PlainTransaction(
+                clients,
+                consumer=inputs.consumer,
+                own_topics=own_topics,
+                batch_size_bytes=batch_size_bytes,
+                timeout_seconds=settings.timeout_seconds,
+            )
         limit = limits[topics.results]
         outputs = self._own_outputs or KafkaOutputs(
             transaction, topics.results, kantoku.codec, limit - min(_ENVELOPE_BYTES, limit // 2)
@@ -163,16 +164,7 @@ class ExecutorProcess:
             return InlineExecutor(invoker)
         if kind is PoolKind.ASYNCIO:
             return AsyncioExecutor(invoker, self._settings.concurrency)
-        if kind is PoolKind.THREAD:
-            return ThreadExecutor(invoker, self._settings.concurrency)
-        if self._reference is None:
-            raise UsageError(
-                "The process pool needs to know where its children find the app: start it with "
-                "kantoku-kafka run-executor MODULE:ATTRIBUTE, or pass reference='module:attribute'."
-            )
-        from kantoku_kafka.pools.processes import ProcessExecutor
-
-        return ProcessExecutor(self._reference, self._settings.concurrency)
+        return ThreadExecutor(invoker, self._settings.concurrency)
 
     def _on_fenced(self) -> str:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
@@ -231,5 +223,9 @@ def _chosen(kantoku: Kantoku, names: Iterable[str] | None, pool: PoolKind | None
 
 def _in_pool(task: TaskType, pool: PoolKind) -> TaskType:
     return TaskType(
-        name=task.name, function=task.function, pool=pool, limits=task.limits, takes_context=task.takes_context
+        name=task.name,
+        function=task.function,
+        pool=pool,
+        limits=task.limits,
+        takes_context=task.takes_context,
     )

@@ -40,7 +40,7 @@ class Invoker:
             try:
                 self._before(ctx)
                 output = task.function(job.data, ctx) if task.takes_context else task.function(job.data)
-            except (Exception, SystemExit) as error:  # whatever user code raises is its result
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises is its result
                 _fail(job, error)
             else:
                 _settle(job, output)
@@ -48,7 +48,7 @@ class Invoker:
             return
         try:
             output = task.function(job.data)
-        except (Exception, SystemExit) as error:  # whatever user code raises is its result
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises is its result
             _fail(job, error)
         else:
             _settle(job, output)
@@ -61,7 +61,7 @@ class Invoker:
         try:
             self._before(ctx)
             output = await (task.function(job.data, ctx) if task.takes_context else task.function(job.data))
-        except (Exception, SystemExit) as error:  # whatever user code raises is its result
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises is its result
             _fail(job, error)
         else:
             _settle(job, output)
@@ -69,7 +69,10 @@ class Invoker:
 
     def interrupted(self, job: Job) -> None:
         """The function let an asyncio cancellation escape that nobody of ours asked for."""
-        job.fail(Status.FAILED, ErrorInfo("CancelledError", "The task cancelled itself, or awaited what was cancelled."))
+        job.fail(
+            Status.FAILED,
+            ErrorInfo("CancelledError", "The task cancelled itself, or awaited what was cancelled."),
+        )
 
     def _before(self, ctx: Context) -> None:
         for hook in self._hooks.before_execute:
@@ -77,7 +80,7 @@ class Invoker:
                 hook(ctx)
             except TaskError:
                 raise
-            except Exception as error:  # any exception of a before hook is a veto
+            except Exception as error:
                 raise Reject(f"{type(error).__name__}: {error}") from error
 
 

@@ -163,6 +163,4 @@ class Job:
         attributes: dict[str, str] | None = None,
     ) -> Event:
         """One step of this task."""
-        return Event(
-            self.task_id, self.type, name, self.attempt, at_us, executor_id, source, error, attributes or {}
-        )
+        return Event(self.task_id, self.type, name, self.attempt, at_us, executor_id, source, error, attributes or {})

@@ -61,5 +61,9 @@ class ExecutionLogger(Plugin):
     def _execute_step(self, ctx: Context, step: str) -> None:
         if _OPTION in ctx.envelope.options:
             _log.info(
-                "task %s of type %s: %s", ctx.task_id, ctx.type, step, extra={"action": step, "task_id": ctx.task_id}
+                "task %s of type %s: %s",
+                ctx.task_id,
+                ctx.type,
+                step,
+                extra={"action": step, "task_id": ctx.task_id},
             )

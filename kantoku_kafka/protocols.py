@@ -103,7 +103,6 @@ class Outputs(Protocol):
         ...
 
 
-
 @runtime_checkable
 class Events(Protocol):
     """Where every step is logged. The system works without them."""

@@ -42,7 +42,6 @@ class PoolKind(StrEnum):
     INLINE = "inline"
     THREAD = "thread"
     ASYNCIO = "asyncio"
-    PROCESS = "process"
 
 
 @dataclass(frozen=True, kw_only=True)

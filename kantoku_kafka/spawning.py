@@ -45,5 +45,10 @@ def spawned_event(ctx: SpawnContext) -> Event:
     if envelope.parent_id is not None:
         attributes["parent_id"] = envelope.parent_id
     return Event(
-        ctx.id, ctx.type, EventName.SPAWNED.value, envelope.attempt, envelope.created_at_us, attributes=attributes
+        ctx.id,
+        ctx.type,
+        EventName.SPAWNED.value,
+        envelope.attempt,
+        envelope.created_at_us,
+        attributes=attributes,
     )

@@ -35,9 +35,7 @@ class Route:
     batch: int
 
 
-def exactly_once(
-    consumer: Consumer, producer: Producer, route: Route, work: Work, stopped: Callable[[], bool]
-) -> None:
+def exactly_once(consumer: Consumer, producer: Producer, route: Route, work: Work, stopped: Callable[[], bool]) -> None:
     """Results and offsets of a batch in one transaction. An error ends the program: nothing is lost."""
     producer.init_transactions()
     consumer.subscribe([route.topic])
@@ -85,9 +83,7 @@ def _offsets(route: Route, positions: Positions) -> list[TopicPartition]:
     return [TopicPartition(route.topic, partition, offset) for partition, offset in positions.items()]
 
 
-def work_fastavro(
-    messages: list[Message], produce: Callable[..., None], results: str, positions: Positions
-) -> None:
+def work_fastavro(messages: list[Message], produce: Callable[..., None], results: str, positions: Positions) -> None:
     """One pass over a batch. One clock reading, one record and one buffer serve all of it."""
     now_us = time.time_ns() // 1000
     source: dict[str, Any] = {"topic": messages[0].topic(), "partition": 0, "offset": 0, "epoch": 0}
@@ -127,9 +123,7 @@ def work_fastavro(
         positions[partition] = offset + 1
 
 
-def work_bytes(
-    messages: list[Message], produce: Callable[..., None], results: str, positions: Positions
-) -> None:
+def work_bytes(messages: list[Message], produce: Callable[..., None], results: str, positions: Positions) -> None:
     """No envelope at all, the record's bytes are copied: the limit of Kafka and of its client."""
     for message in messages:
         if message.error() is not None:

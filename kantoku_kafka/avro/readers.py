@@ -81,9 +81,7 @@ def read_result(buf: bytes, pos: int) -> tuple[Result, int]:
     started_at_us, pos = read_optional(read_long, buf, pos)
     finished_at_us, pos = read_long(buf, pos)
     source, pos = _read_source(buf, pos)
-    result = Result(
-        task_id, type_, status, data, error, attempt, executor_id, started_at_us, finished_at_us, source
-    )
+    result = Result(task_id, type_, status, data, error, attempt, executor_id, started_at_us, finished_at_us, source)
     return result, pos
 
 

@@ -71,7 +71,7 @@ def load_app(reference: str) -> Kantoku:
         raise UsageError(f"{module_name} does not import: no module {error.name!r}; install it first.") from error
     except UsageError:
         raise
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except Exception as error:
         raise UsageError(f"{module_name} does not import: {type(error).__name__}: {error}") from error
     app = getattr(module, attribute, None)
     if not isinstance(app, Kantoku):
@@ -97,7 +97,9 @@ def configure_logging(level: str) -> None:
     if level.upper() not in names:
         raise UsageError(f"--log-level takes one of {', '.join(n.lower() for n in names if n != 'NOTSET')}.")
     logging.basicConfig(
-        stream=sys.stderr, level=names[level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        stream=sys.stderr,
+        level=names[level.upper()],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
 
 

@@ -39,14 +39,14 @@ def options(
         str | None,
         typer.Option("-n", "--namespace", envvar="KANTOKU_NAMESPACE", help="Prefix of all topics; default the app's."),
     ] = None,
-    setting: Annotated[list[str] | None, typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable.")
+    ] = None,
     log_level: Annotated[str, typer.Option(envvar="KANTOKU_LOG_LEVEL", help="debug, info, warning, error")] = "info",
 ) -> None:
     """Global options stand before the command; -b, -n and -X are also taken behind it."""
     configure_logging(log_level)
-    ctx.obj = Options(
-        bootstrap_servers=bootstrap_servers, namespace=namespace, config=parse_settings(setting or [])
-    )
+    ctx.obj = Options(bootstrap_servers=bootstrap_servers, namespace=namespace, config=parse_settings(setting or []))
 
 
 run.register(app)

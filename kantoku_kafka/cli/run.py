@@ -34,7 +34,8 @@ def run_executor(
         GroupProtocol, typer.Option(help="classic, or consumer (KIP-848).")
     ] = GroupProtocol.CLASSIC,
     slot: Annotated[
-        str | None, typer.Option(help="Stable name of this process: a restart goes on where a kill interrupted.")
+        str | None,
+        typer.Option(help="Stable name of this process: a restart goes on where a kill interrupted."),
     ] = None,
     drain_seconds: Annotated[float, typer.Option(help="How long running tasks may go on after SIGTERM.")] = 25.0,
     max_batch: Annotated[int, typer.Option(help="Results in one checkpoint.")] = 2000,
@@ -58,7 +59,7 @@ def run_executor(
     if processes > 1:
         raise typer.Exit(Supervisor(processes, slot, drain_seconds).run())
     chosen = [name.strip() for name in types.split(",")] if types else None
-    process = ExecutorProcess(kantoku, settings, task_types=chosen, reference=app)
+    process = ExecutorProcess(kantoku, settings, task_types=chosen)
     _stop_on_signals(process)
     process.run()
 

@@ -102,7 +102,7 @@ class Supervisor:
             )
         return 0
 
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._stopping = True
 
     def _stop_children(self) -> None:

@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 def spawn(
     ctx: typer.Context,
     type: Annotated[str, typer.Argument(metavar="TYPE", help="Task type.")],  # noqa: A002 - the name users type
-    data: Annotated[str, typer.Argument(metavar="[DATA|-|@FILE]", help="The payload; - reads stdin, @FILE a file.")] = "",
+    data: Annotated[
+        str, typer.Argument(metavar="[DATA|-|@FILE]", help="The payload; - reads stdin, @FILE a file.")
+    ] = "",
     key: Annotated[str | None, typer.Option("-k", "--key", help="Ordering key.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Derives the task id.")] = None,
     label: Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE; repeatable.")] = None,
@@ -36,7 +38,9 @@ def spawn(
     lines: Annotated[bool, typer.Option("--lines", help="One task for each line of the payload.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait with --wait.")] = 60.0,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="table, json, jsonl (default: ids, or data)")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="table, json, jsonl (default: ids, or data)")
+    ] = None,
 ) -> None:
     """Spawn tasks; prints their ids once the broker has accepted them.
 
@@ -49,7 +53,9 @@ def spawn(
     failed = 0
     try:
         with progress("spawning", None if lines else count) as advance:
-            while chunk := [Task(type, payload).with_(*chosen) for payload, _ in zip(payloads, range(_CHUNK), strict=False)]:
+            while chunk := [
+                Task(type, payload).with_(*chosen) for payload, _ in zip(payloads, range(_CHUNK), strict=False)
+            ]:
                 spawned = kantoku.spawn_many(chunk)
                 advance(len(spawned))
                 if wait:
@@ -132,5 +138,6 @@ def _show_spawned(spawned: list[Spawned], output: str | None) -> None:
         out("\n".join(task.id for task in spawned))
     else:
         table(
-            ({"id": s.id, "topic": s.topic, "partition": s.partition, "offset": s.offset} for s in spawned), output
+            ({"id": s.id, "topic": s.topic, "partition": s.partition, "offset": s.offset} for s in spawned),
+            output,
         )

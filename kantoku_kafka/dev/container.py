@@ -81,9 +81,7 @@ def container_broker() -> Iterator[str]:
         EmbeddedBrokerError: ``testcontainers`` is missing, no Docker answers, or the broker does not come up.
     """
     if not docker_answers():
-        raise EmbeddedBrokerError(
-            "no Docker answers: start it, and install its client with pip install testcontainers"
-        )
+        raise EmbeddedBrokerError("no Docker answers: start it, and install its client with pip install testcontainers")
     from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
 

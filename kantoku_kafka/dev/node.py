@@ -37,9 +37,7 @@ class Node:
     Not thread-safe. ``process`` is None until the first ``launch``.
     """
 
-    def __init__(
-        self, number: int, home: Path, settings: Mapping[str, str], scratch: Path | None = None
-    ) -> None:
+    def __init__(self, number: int, home: Path, settings: Mapping[str, str], scratch: Path | None = None) -> None:
         self.number = number
         self.home = home
         self.log = home / "log"
@@ -94,6 +92,4 @@ class Node:
 
     def _run(self, command: Sequence[str]) -> None:
         with self.log.open("ab") as log:
-            self.process = GuardedProcess(
-                command, cwd=self.home, stdout=log, stderr=STDOUT, scratch=self._scratch
-            )
+            self.process = GuardedProcess(command, cwd=self.home, stdout=log, stderr=STDOUT, scratch=self._scratch)

@@ -14,10 +14,12 @@ from kantoku_kafka.settings import EventDetail
 __all__ = ["Checkpoint"]
 
 _TOO_LARGE = ErrorInfo(
-    "result_too_large", "The result, or a record the task produced, is more than its topic takes; nothing was kept."
+    "result_too_large",
+    "The result, or a record the task produced, is more than its topic takes; nothing was kept.",
 )
 _UNDELIVERABLE = ErrorInfo(
-    "undeliverable", "A record the task produced cannot be written: its topic is missing, forbidden or takes less."
+    "undeliverable",
+    "A record the task produced cannot be written: its topic is missing, forbidden or takes less.",
 )
 _ENDED = {status: {"status": status.value} for status in Status}
 

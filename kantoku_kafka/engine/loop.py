@@ -174,16 +174,15 @@ class Loop:
 
     def _bury(self, job: Job, error: ErrorInfo) -> None:
         """No task can be read from the record: a dead letter, and its offset is done."""
-        _log.warning(
-            "dead letter: %s", error.message, extra={"action": "dead_letter", "source": str(job.source)}
-        )
+        _log.warning("dead letter: %s", error.message, extra={"action": "dead_letter", "source": str(job.source)})
         job.letter = dead_letter(self._dead_letter_topic, job, error)
         self._end(job)
 
     def _reject(self, job: Job) -> None:
         """A task of a type that this app does not have: REJECTED, and a dead letter to look at."""
         error = ErrorInfo(
-            "unknown_task_type", f"No function is registered for task type {job.type!r}; it came by {job.partition}."
+            "unknown_task_type",
+            f"No function is registered for task type {job.type!r}; it came by {job.partition}.",
         )
         job.received_at_us = time.time_ns() // 1000
         job.fail(Status.REJECTED, error)
@@ -296,9 +295,7 @@ class Loop:
         settings = self._settings
         waiting = sum(binding.scheduler.waiting for binding in self._bindings)
         share = 2 if self._full else 1
-        self._full = (
-            waiting * share > settings.max_waiting or self._waiting_bytes * share > settings.max_waiting_bytes
-        )
+        self._full = waiting * share > settings.max_waiting or self._waiting_bytes * share > settings.max_waiting_bytes
         wanted = set(self._windows) if self._full else set(self._parked)
         if wanted != self._paused:
             self._inputs.pause(wanted - self._paused)
@@ -318,7 +315,12 @@ class Loop:
                     topic,
                     number,
                     offset,
-                    extra={"action": "foreign_metadata", "topic": topic, "partition": number, "offset": offset},
+                    extra={
+                        "action": "foreign_metadata",
+                        "topic": topic,
+                        "partition": number,
+                        "offset": offset,
+                    },
                 )
             self._epoch += 1
             partition = Partition(topic, number, self._epoch)

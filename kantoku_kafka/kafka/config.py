@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -17,6 +17,7 @@ from kantoku_kafka.settings import Connection
 __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 _LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
 
 UNREACHABLE = frozenset(
@@ -42,9 +43,7 @@ DENIED = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
-NO_TOPIC = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
-)
+NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
@@ -144,7 +143,7 @@ class Clients:
             admin.poll(0)
             raise self.error(error.args[0], "connecting") from error
 
-    def _made(self, client: Any, settings: Mapping[str, Any]) -> Any:
+    def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
         config = {
             "client.id": "kantoku-kafka",
             **librdkafka_config(self.connection),
@@ -153,7 +152,8 @@ class Clients:
             "error_cb": self._on_error,
         }
         try:
-            return client(config)
+            made: T = client(config)  # type: ignore[call-arg]  # type[T] has no signature
+            return made
         except KafkaException as error:
             raise UsageError(f"librdkafka refuses the configuration: {error.args[0].str()}.") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -89,7 +90,7 @@ class KafkaInputs:
         first = self.consumer.poll(timeout_seconds)
         if first is None:
             return []
-        messages = [first]
+        messages: list[Any] = [first]  # a consumed record without error has all its coordinates
         if max_jobs > 1:
             messages += self.consumer.consume(max_jobs - 1, 0)
         partitions = self._partitions
@@ -155,7 +156,7 @@ class KafkaInputs:
         return [partition for partition in found if partition is not None]
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Offsets and metadata as of the last checkpoint; ends a dead member's open transaction if one is in the way."""
+        """Offsets and metadata as of the last checkpoint; ends a dead member's open transaction in the way."""
         patience = _PATIENCE_SECONDS
         while True:
             try:
@@ -223,7 +224,6 @@ class KafkaInputs:
             _log.info("consumer: %s", error.str(), extra={"action": "consumer_error"})
             return
         raise self._error(error)
-
 
     def _error(self, error: KafkaError) -> KantokuError:
         return kantoku_error(error, f"reading the inputs as group {self._topics.group}")

@@ -12,16 +12,17 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
+from typing import Any, cast
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
 from kantoku_kafka.kafka.config import UNREACHABLE, Clients
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.model import Result, Topics, carried_headers, task_id_time_ms
+from kantoku_kafka.model import Headers, Result, Topics, carried_headers, task_id_time_ms
 from kantoku_kafka.protocols import Codec
 
 __all__ = ["ResultReader"]
@@ -88,7 +89,8 @@ class ResultReader:
         timeout_seconds = self._clients.connection.timeout_seconds
         partitions = {partition_of(task_id.encode(), self._partitions) for task_id in task_ids}
         admin = self._clients.admin()
-        wanted = {TopicPartition(self._topics.results, p): OffsetSpec.latest() for p in partitions}
+        latest: Any = OffsetSpec.latest
+        wanted = {TopicPartition(self._topics.results, p): latest() for p in partitions}
         try:
             ends = {
                 position.partition: future.result(timeout_seconds).offset
@@ -122,7 +124,11 @@ class ResultReader:
 
     def _serve(self) -> None:
         consumer = self._clients.consumer(
-            **{"group.id": f"{self._topics.namespace}.readers", "queued.max.messages.kbytes": 16 << 10, "enable.partition.eof": True}
+            **{
+                "group.id": f"{self._topics.namespace}.readers",
+                "queued.max.messages.kbytes": 16 << 10,
+                "enable.partition.eof": True,
+            }
         )
         try:
             while not self._stopping.is_set():
@@ -181,7 +187,7 @@ class ResultReader:
             elif error.code() not in UNREACHABLE:
                 raise self._clients.error(error, f"reading {self._topics.results}")
             return
-        value = message.value()
+        value, headers = message.value(), cast("Headers", message.headers())
         if value is None:
             return
         try:
@@ -196,7 +202,7 @@ class ResultReader:
                 extra={"action": "unreadable_result"},
             )
             return
-        result = result._replace(headers=carried_headers(message.headers()))
+        result = result._replace(headers=carried_headers(headers))
         with self._lock:
             self._remember(result, message)
             waiting = self._waiters.pop(result.task_id, ())

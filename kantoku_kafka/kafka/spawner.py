@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
@@ -122,7 +123,8 @@ class Spawner:
     def commit(self) -> None:
         """Make all records since :meth:`begin` visible, or raise and none is."""
         self._call(
-            "committing a spawn transaction", lambda: self._producer.commit_transaction(self._delivery_timeout_seconds)
+            "committing a spawn transaction",
+            lambda: self._producer.commit_transaction(self._delivery_timeout_seconds),
         )
 
     def abort(self) -> None:
@@ -137,7 +139,7 @@ class Spawner:
         """Wait for what is in the queue, for the delivery timeout at most."""
         self._producer.flush(self._delivery_timeout_seconds)
 
-    def _enqueue(self, topic: str, value: bytes, key: bytes | None, partition: int, report: object, headers: object) -> None:
+    def _enqueue(self, topic: str, value: bytes, key: bytes | None, partition: int, report: Any, headers: Any) -> None:
         deadline = None
         while True:
             try:
@@ -148,7 +150,7 @@ class Spawner:
                 deadline = deadline or now + self._queue_timeout_seconds
                 if now >= deadline:
                     raise QueueFull(
-                        f"The local queue stayed full for {self._queue_timeout_seconds:g} s; the task was not accepted. "
+                        f"The local queue stayed full for {self._queue_timeout_seconds:g} s; the task was refused. "
                         "Spawn more slowly, or raise queue.buffering.max.messages."
                     ) from None
                 self._producer.poll(min(_POLL_SECONDS, deadline - now))

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without __all__
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from kantoku_kafka.errors import TopicMismatch
 from kantoku_kafka.kafka.config import Clients
@@ -159,6 +164,8 @@ def _problems(wanted: TopicPlan, config: Mapping[str, str]) -> tuple[str, ...]:
     problems = []
     policy = set(config.get("cleanup.policy", "").split(","))
     should = set(wanted.config["cleanup.policy"].split(","))
-    if policy != should and (("compact" in policy) != ("compact" in should) or policy == _KEPT and should == {"compact"}):
+    if policy != should and (
+        ("compact" in policy) != ("compact" in should) or (policy == _KEPT and should == {"compact"})
+    ):
         problems.append(f"cleanup.policy is {','.join(sorted(policy))}, should be {wanted.config['cleanup.policy']}")
     return tuple(problems)

@@ -55,7 +55,7 @@ class _Channel:
 
     def send(self, topic: str, records: Iterable[tuple[bytes | None, bytes, Headers, int]]) -> None:
         """Stage (key, value, headers, partition) records; a full local queue is waited for, nothing is dropped."""
-        produce = self._producer.produce
+        produce: Any = self._producer.produce
         for key, value, headers, partition in records:
             while True:
                 try:
@@ -237,9 +237,7 @@ class ExactlyOnceTransaction(_Channel):
         """Whether the last commit is what the group's offsets say; any one of them decides."""
         wanted = offsets[0]
         try:
-            (found,) = self._consumer.committed(
-                [TopicPartition(wanted.topic, wanted.partition)], self._timeout_seconds
-            )
+            (found,) = self._consumer.committed([TopicPartition(wanted.topic, wanted.partition)], self._timeout_seconds)
         except KafkaException as error:
             raise self._clients.error(error.args[0], "reading the committed offsets") from error
         return bool(found.offset == wanted.offset and found.metadata == wanted.metadata)

@@ -31,8 +31,7 @@ class ThreadExecutor:
     def start(self, deliver: Callable[[Job], None]) -> None:
         self._deliver = deliver
         self._threads = [
-            threading.Thread(target=self._work, name=f"kantoku-task-{n}", daemon=True)
-            for n in range(self._concurrency)
+            threading.Thread(target=self._work, name=f"kantoku-task-{n}", daemon=True) for n in range(self._concurrency)
         ]
         for thread in self._threads:
             thread.start()

@@ -21,7 +21,7 @@ def work(data: bytes) -> bytes:
 
 @kan.task("note")
 def note(data: bytes, ctx: Context) -> bytes:
-    """Leaves a line in a file for every run of every task, so that a test can count them; ``data`` is seconds to take."""
+    """Leaves a line in a file for every run, so that a test can count them; ``data`` is seconds to take."""
     path = Path(os.environ["NOTES"])
     with path.open("ab", buffering=0) as notes:
         notes.write(f"start {ctx.task_id}\n".encode())

@@ -17,7 +17,9 @@ HERE = Path(__file__).parent
 class ExecutorUnderTest:
     """One ``run-executor`` process in a session of its own; killed, if it still runs, at the end of the test."""
 
-    def __init__(self, bootstrap_servers: str, namespace: str, *options: str, log: Path, app: str = "crash_app:kan") -> None:
+    def __init__(
+        self, bootstrap_servers: str, namespace: str, *options: str, log: Path, app: str = "crash_app:kan"
+    ) -> None:
         self._command = [
             *(sys.executable, "-m", "kantoku_kafka", "run-executor", app),
             *("-b", bootstrap_servers, "-n", namespace, *options),

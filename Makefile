@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(BIN)/kantoku-kafka: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[broker,dev]'
+	@touch $@
+
+install: $(BIN)/kantoku-kafka ## Install the project and its tools into .venv
+
+test: install ## Run all tests; the integration tests run on a real Kafka
+	$(BIN)/python -m pytest
+
+lint: install ## ruff, mypy --strict, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## This program against hand-written loops, side by side
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove what make install and the tests left
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: help install test lint bench clean

@@ -50,6 +50,8 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 class Status(StrEnum):
     """How a task ended. The order is that of the Avro enum."""
 
+    __hash__ = str.__hash__  # Enum's own is written in Python: these are looked up for every task
+
     OK = "OK"
     FAILED = "FAILED"
     TIMED_OUT = "TIMED_OUT"
@@ -61,6 +63,8 @@ class Status(StrEnum):
 
 class EventName(StrEnum):
     """The steps the system itself records."""
+
+    __hash__ = str.__hash__
 
     SPAWNED = "spawned"
     RECEIVED_TASK = "received_task"

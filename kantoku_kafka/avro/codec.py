@@ -105,7 +105,6 @@ class AvroCodec:
     def encode_result(self, result: Result) -> bytes:
         """The bytes of a record of the results topic."""
         task_id, type_, status, data, error, attempt, executor_id, started_us, finished_us, source, _ = result
-        topic, partition, offset, epoch = source
         return b"".join(
             (
                 RESULT_HEADER,
@@ -119,9 +118,7 @@ class AvroCodec:
                 _known_string(executor_id),
                 _NULL if started_us is None else b"\2" + encode_long(started_us),
                 encode_long(finished_us),
-                _source_prefix(topic, partition),
-                encode_long(offset),
-                encode_long(epoch),
+                _source(source),
             )
         )
 
@@ -134,20 +131,19 @@ class AvroCodec:
     def encode_events(self, events: Iterable[Event]) -> list[bytes]:
         """The bytes of records of the audit topic; neighbours of one task share the work."""
         encoded = []
-        last_id: str | None = None
-        last_source: Source | None = None
-        last_attributes: Mapping[str, str] | None = None
-        head = place = encoded_attributes = b""
+        last_id = last_at_us = last_executor_id = last_source = last_attributes = None
+        head = at = origin = encoded_attributes = b""
         for task_id, type_, name, attempt, at_us, executor_id, source, error, attributes in events:
             if task_id is not last_id:
                 last_id = task_id
                 head = EVENT_HEADER + encode_string(task_id)
-            if source is None:
-                place = _NULL
-            elif source is not last_source:
-                topic, partition, offset, epoch = source
-                place = b"\2" + _source_prefix(topic, partition) + encode_long(offset) + encode_long(epoch)
-            last_source = source
+            if at_us != last_at_us:
+                last_at_us = at_us
+                at = encode_long(at_us)
+            if source is not last_source or executor_id is not last_executor_id or not origin:
+                last_source, last_executor_id = source, executor_id
+                executor = _NULL if executor_id is None else _some_string(executor_id)
+                origin = executor + (_NULL if source is None else b"\2" + _source(source))
             if attributes and attributes is not last_attributes:
                 last_attributes = attributes
                 encoded_attributes = encode_map(attributes, encode_string)
@@ -155,12 +151,9 @@ class AvroCodec:
                 b"".join(
                     (
                         head,
-                        _known_string(type_),
-                        _known_string(name),
-                        encode_long(attempt),
-                        encode_long(at_us),
-                        _NULL if executor_id is None else _some_string(executor_id),
-                        place,
+                        _step(type_, name, attempt),
+                        at,
+                        origin,
                         _NULL if error is None else _error(error),
                         encoded_attributes if attributes else _NULL,
                     )
@@ -212,6 +205,16 @@ def _error(error: ErrorInfo) -> bytes:
             b"\1" if retryable else b"\0",
         )
     )
+
+
+def _source(source: Source) -> bytes:
+    topic, partition, offset, epoch = source
+    return _source_prefix(topic, partition) + encode_long(offset) + encode_long(epoch)
+
+
+@lru_cache(maxsize=4096)
+def _step(type_: str, name: str, attempt: int) -> bytes:
+    return encode_string(type_) + encode_string(name) + encode_long(attempt)
 
 
 @lru_cache(maxsize=4096)

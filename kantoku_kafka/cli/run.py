@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -61,7 +62,14 @@ def run_executor(
     chosen = [name.strip() for name in types.split(",")] if types else None
     process = ExecutorProcess(kantoku, settings, task_types=chosen)
     _stop_on_signals(process)
+    _relax_garbage_collection()
     process.run()
+
+
+def _relax_garbage_collection() -> None:
+    """Thousands of short-lived records in flight are no garbage cycles: looking for them cost a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _stop_on_signals(process: ExecutorProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.window import Window
@@ -11,7 +12,7 @@ from kantoku_kafka.model import ErrorInfo, Event, EventName, Status
 from kantoku_kafka.protocols import CheckpointRefused, Events, Outputs, Transaction
 from kantoku_kafka.settings import EventDetail
 
-__all__ = ["Checkpoint"]
+__all__ = ["Batch", "Checkpoint"]
 
 _TOO_LARGE = ErrorInfo(
     "result_too_large",
@@ -24,8 +25,21 @@ _UNDELIVERABLE = ErrorInfo(
 _ENDED = {status: {"status": status.value} for status in Status}
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One checkpoint on its way: jobs that ended, jobs to announce as received, and where the partitions stand."""
+
+    ended: list[Job]
+    announced: list[Job]
+    claimed: set[Partition]
+    offsets: list[Offset]
+
+
 class Checkpoint:
-    """Collects what has ended and commits it, together with the offsets. The loop thread owns it.
+    """Collects what has ended and makes it durable together with the offsets.
+
+    The loop thread collects and calls :meth:`take`; :meth:`publish` may run in another thread, one at a time:
+    that thread then owns Outputs, Events, Transaction and the jobs of the batch.
 
     Parameters:
         outputs, events, transaction: where it goes.
@@ -52,17 +66,18 @@ class Checkpoint:
         self._started: list[Job] = []
         self._ended: list[Job] = []
         self._claimed: set[Partition] = set()
+        self.max_data_bytes = outputs.max_data_bytes
         self.size_bytes = 0
 
     @property
-    def max_data_bytes(self) -> int:
-        """What one result may hold."""
-        return self._outputs.max_data_bytes
+    def due(self) -> bool:
+        """Something has to be committed; what has only started can wait for the next commit."""
+        return bool(self._ended or self._claimed)
 
     @property
-    def due(self) -> bool:
-        """Something has to be committed; what has only started waits for the next commit."""
-        return bool(self._ended or self._claimed)
+    def unannounced(self) -> bool:
+        """Tasks were started whose event is not on its way yet."""
+        return bool(self._started)
 
     def __len__(self) -> int:
         return len(self._ended)
@@ -88,41 +103,56 @@ class Checkpoint:
         self._started = [job for job in self._started if job.partition not in gone]
         self._ended = [job for job in self._ended if job.partition not in gone]
 
-    def commit(self, windows: Mapping[Partition, Window]) -> None:
-        """Make all of it durable, or nothing.
+    def take(self, windows: Mapping[Partition, Window]) -> Batch:
+        """All that was collected, as one checkpoint. Before the next one it is published, or restored.
+
+        It has to be all of it: the offsets count a job as done as soon as its window does.
+        """
+        announced = [job for job in self._started if job.status is None and job.partition in windows]
+        touched = {job.partition for job in self._ended}
+        touched.update(job.partition for job in announced)
+        touched |= self._claimed
+        offsets = [self._offset(partition, windows[partition]) for partition in touched]
+        batch = Batch(self._ended, announced, self._claimed, offsets)
+        self._started, self._ended, self._claimed, self.size_bytes = [], [], set(), 0
+        return batch
+
+    def restore(self, batch: Batch) -> None:
+        """A batch was refused: collect it again, before what has ended since."""
+        self._started = batch.announced + self._started
+        self._ended = batch.ended + self._ended
+        self._claimed |= batch.claimed
+        self.size_bytes = sum(len(job.output) for job in self._ended)
+
+    def publish(self, batch: Batch) -> None:
+        """Make a batch durable, or nothing of it. Blocks until it is.
 
         Raises:
-            CheckpointRefused: nothing became visible; all is kept and the call may be repeated.
+            CheckpointRefused: nothing became visible; restore the batch and try again.
         """
         try:
-            self._commit(windows)
+            self._commit(batch)
         except CheckpointRefused as refusal:
             if not refusal.culprit:
                 raise
-            for job in self._culprits(self._ended):
+            for job in self._culprits(batch.ended):
                 _withdraw(job)
-            self._commit(windows)
-        for job in self._started:
+            self._commit(batch)
+        for job in batch.announced:
             job.announced = True
-        self._started, self._ended = [], []
-        self._claimed.clear()
-        self.size_bytes = 0
 
-    def _commit(self, windows: Mapping[Partition, Window]) -> None:
+    def _commit(self, batch: Batch) -> None:
         """1. Begin. 2. Stage results, side effects and dead letters. 3. Stage events.
         4. Commit, with the offset and done-set of every partition concerned: that is the only fence."""
         self._transaction.begin()
         try:
-            self._stage(self._ended)
+            self._stage(batch.ended)
             if self._detail is not EventDetail.OFF:
-                self._events.stage(self._steps())
+                self._events.stage(self._steps(batch))
         except BaseException:
             self._transaction.abort()
             raise
-        touched = {job.partition for job in self._ended}
-        touched.update(job.partition for job in self._started)
-        touched |= self._claimed
-        self._transaction.commit([self._offset(p, windows[p]) for p in touched])
+        self._transaction.commit(batch.offsets)
 
     def _stage(self, jobs: Sequence[Job]) -> None:
         self._outputs.stage([job.result(self._executor_id) for job in jobs if job.status is not None])
@@ -158,12 +188,12 @@ class Checkpoint:
             self._transaction.abort()
         return True
 
-    def _steps(self) -> list[Event]:
+    def _steps(self, batch: Batch) -> list[Event]:
         """The events of this checkpoint, those of one task side by side."""
         events: list[Event] = []
         executor_id = self._executor_id
         full = self._detail is EventDetail.FULL
-        for job in self._ended:
+        for job in batch.ended:
             if job.status is None:  # never decoded: there is no task to speak of
                 continue
             source, at_us, error = job.source, job.finished_at_us, job.error
@@ -178,9 +208,8 @@ class Checkpoint:
             if job.events and job.status is Status.OK:
                 events += [event for event in job.events if full or "." in event.name]
             events.append(job.event(EventName.SENT_OUTPUTS, at_us, executor_id, source, error, _ENDED[job.status]))
-        for job in self._started:
-            if job.status is None and not job.announced:
-                events.append(job.event(EventName.RECEIVED_TASK, job.received_at_us, executor_id, job.source))
+        for job in batch.announced:
+            events.append(job.event(EventName.RECEIVED_TASK, job.received_at_us, executor_id, job.source))
         return events
 
 

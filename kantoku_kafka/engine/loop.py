@@ -1,6 +1,7 @@
-"""The executor's loop: poll, decode, schedule, collect, checkpoint. One thread owns everything in it.
+"""The executor's loop: poll, decode, schedule, collect, publish. The loop thread owns all of its state.
 
-Workers never touch Inputs, Outputs, Events or the Transaction; they only hand ended jobs back through a queue.
+Two more kinds of thread exist: the pools' workers, which only hand ended jobs back through a queue, and the
+publisher, which makes one checkpoint at a time durable while the loop goes on. Rebalances wait for the publisher.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.engine.checkpoint import Checkpoint
+from kantoku_kafka.engine.checkpoint import Batch, Checkpoint
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.engine.window import Window
@@ -31,6 +33,7 @@ _SLICE_SECONDS = 0.1
 _IDLE_WAIT_SECONDS = 0.1
 _BUSY_WAIT_SECONDS = (0.001, 0.005)
 _RETRY_SECONDS = (0.05, 2.0)
+_ANNOUNCE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -75,13 +78,17 @@ class Loop:
         self._parked: dict[Partition, deque[Job]] = {}
         self._paused: set[Partition] = set()
         self._running: set[Job] = set()
-        self._ended: SimpleQueue[Job] = SimpleQueue()
+        self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
+        self._publisher = ThreadPoolExecutor(1, "kantoku-publisher")
+        self._publishing: tuple[Future[None], Batch] | None = None
         self._epoch = 0
         self._waiting_bytes = 0
         self._full = False
+        self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
         self._refusals = 0
         self._not_before = 0.0
+        self._announce_at = 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -100,19 +107,20 @@ class Loop:
             self._cancel(self._running, "stopping")
             self._inputs.close()
         finally:
+            self._publisher.shutdown()
             for binding in self._bindings:
                 binding.executor.close(1.0)
 
     def _turn(self) -> None:
         """One round: take in what there is, start what may start, publish what has ended."""
         jobs = self._inputs.poll(self._settings.max_batch, self._wait_seconds())
+        self._fetching = bool(jobs)
         if jobs:
             self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
             self._take_in(jobs)
         self._start()
         self._collect()
-        if self._checkpoint.due:
-            self._try_checkpoint()
+        self._publish()
         self._press_back()
 
     # --- intake
@@ -193,10 +201,9 @@ class Loop:
     def _start(self) -> None:
         """Hand over what may start, in chunks, for a slice of time: a pool may run them in this thread."""
         deadline = time.monotonic() + _SLICE_SECONDS
-        max_batch = self._settings.max_batch
         for binding in self._bindings:
             scheduler = binding.scheduler
-            while scheduler.waiting:
+            while scheduler.waiting and not self._batch_full():
                 wanted = min(_CHUNK, binding.capacity - scheduler.running)
                 jobs = scheduler.take(wanted) if wanted > 0 else []
                 if not jobs:
@@ -210,14 +217,21 @@ class Loop:
                 binding.executor.submit(jobs)
                 if not self._ended.empty():
                     self._collect()
-                    if len(self._checkpoint) >= max_batch or time.monotonic() > deadline:
+                    if time.monotonic() > deadline:
                         return
+
+    def _batch_full(self) -> bool:
+        """What has ended makes a checkpoint by itself: nothing more is started until it is on its way."""
+        checkpoint, settings = self._checkpoint, self._settings
+        return len(checkpoint) >= settings.max_batch or checkpoint.size_bytes >= settings.max_batch_bytes
 
     def _collect(self) -> None:
         """Take back what has ended."""
         ended = self._ended
         for _ in range(ended.qsize()):
-            self._settle(ended.get_nowait())
+            job = ended.get_nowait()
+            if job is not None:
+                self._settle(job)
 
     def _settle(self, job: Job) -> None:
         """A job came back: its result is due, unless its partition went away meanwhile.
@@ -238,18 +252,34 @@ class Loop:
 
     # --- publication
 
-    def _try_checkpoint(self) -> None:
-        """Commit what has ended; a refusal keeps it for the next turn, with a growing pause."""
-        if time.monotonic() < self._not_before:
+    def _publish(self) -> None:
+        """Hand what has ended to the publisher. A refusal keeps it for later, with a growing pause."""
+        if self._publishing is not None:
+            if not self._publishing[0].done():
+                return
+            self._conclude()
+        now = time.monotonic()
+        due = self._checkpoint.due or (self._checkpoint.unannounced and now >= self._announce_at)
+        if due and now >= self._not_before:
+            batch = self._checkpoint.take(self._windows)
+            self._announce_at = now + _ANNOUNCE_SECONDS
+            future = self._publisher.submit(self._checkpoint.publish, batch)
+            self._publishing = future, batch
+            future.add_done_callback(lambda _: self._ended.put(None))
+
+    def _conclude(self) -> None:
+        """Wait for the checkpoint that is being published, and take note of what became of it."""
+        if self._publishing is None:
             return
+        (future, batch), self._publishing = self._publishing, None
         try:
-            self._checkpoint.commit(self._windows)
+            future.result()
             self._refusals = 0
         except CheckpointRefused as refusal:
+            self._checkpoint.restore(batch)
             first, last = _RETRY_SECONDS
-            pause_seconds = min(last, first * 2**self._refusals)
+            self._not_before = time.monotonic() + min(last, first * 2**self._refusals)
             self._refusals += 1
-            self._not_before = time.monotonic() + pause_seconds
             _log.info("checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
 
     def _drain(self, jobs: set[Job], seconds: float) -> None:
@@ -260,21 +290,25 @@ class Loop:
             self._await_ended(min(left, _IDLE_WAIT_SECONDS))
             self._collect()
             waiting_for &= self._running
-            if self._checkpoint.due:
-                self._try_checkpoint()
+            self._publish()
         deadline = time.monotonic() + self._settings.timeout_seconds
+        self._conclude()
         while self._checkpoint.due and time.monotonic() < deadline:
-            self._try_checkpoint()
             time.sleep(max(0.0, min(0.05, self._not_before - time.monotonic())))
+            self._publish()
+            self._conclude()
 
     # --- waiting and back-pressure
 
     def _wait_seconds(self) -> float:
-        """How long poll may block. While tasks run, an ended one ends the wait here, and poll only looks."""
-        if self._checkpoint.due:
-            return 0.0 if time.monotonic() >= self._not_before else _BUSY_WAIT_SECONDS[0]
-        if not self._running:
-            return _IDLE_WAIT_SECONDS
+        """How long poll may block. While something is under way, its end ends the wait here, and poll only looks."""
+        if self._publishing is None:
+            if self._checkpoint.due:
+                return 0.0 if time.monotonic() >= self._not_before else _BUSY_WAIT_SECONDS[0]
+            if not self._running:
+                return _IDLE_WAIT_SECONDS
+        if self._fetching:
+            return 0.0
         wait_seconds = self._busy_wait_seconds
         self._busy_wait_seconds = min(2 * wait_seconds, _BUSY_WAIT_SECONDS[1])
         self._await_ended(wait_seconds)
@@ -286,7 +320,8 @@ class Loop:
         except Empty:
             return
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
-        self._settle(job)
+        if job is not None:
+            self._settle(job)
 
     def _press_back(self) -> None:
         """Pause partitions that have enough waiting, and resume them at half of it."""
@@ -340,6 +375,7 @@ class Loop:
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Forget these: nothing of them may be published any more."""
+        self._conclude()
         going = set(partitions)
         for partition in going:
             self._drop_waiting(partition)

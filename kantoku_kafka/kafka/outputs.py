@@ -12,7 +12,7 @@ from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransac
 from kantoku_kafka.model import Event, Headers, Result
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec
 
-__all__ = ["EventWriter", "KafkaEvents", "KafkaOutputs", "NoEvents", "event_key"]
+__all__ = ["EventWriter", "KafkaEvents", "KafkaOutputs", "NoEvents"]
 
 KafkaTransaction = ExactlyOnceTransaction | PlainTransaction
 
@@ -58,15 +58,19 @@ class EventWriter:
         return cls(topic, partition_count(clients, topic), codec)
 
     def records(self, events: Sequence[Event]) -> list[tuple[bytes | None, bytes, Headers, int]]:
-        """(key, value, headers, partition) of each event; the partition is that of the task id."""
+        """(key, value, headers, partition) of each event; the partition is that of the task id.
+
+        The key is ``{task_id}/{attempt}/{name}``: a repeated event replaces itself, others survive compaction.
+        """
         records: list[tuple[bytes | None, bytes, Headers, int]] = []
-        last_id, partition = "", 0
+        last_id, last_attempt, partition, head = "", 0, 0, b""
         for event, value in zip(events, self._codec.encode_events(events), strict=True):
-            task_id = event.task_id
-            if task_id is not last_id:
-                last_id = task_id
-                partition = partition_of(task_id.encode(), self._partitions)
-            records.append((event_key(event), value, (), partition))
+            if event.task_id is not last_id or event.attempt != last_attempt:
+                last_id, last_attempt = event.task_id, event.attempt
+                raw_id = last_id.encode()
+                partition = partition_of(raw_id, self._partitions)
+                head = b"%b/%d/" % (raw_id, last_attempt)
+            records.append((head + event.name.encode(), value, (), partition))
         return records
 
     def message(self, event: Event) -> Message:
@@ -94,8 +98,3 @@ class NoEvents:
 
     def stage(self, events: Sequence[Event]) -> None:
         """Nothing is written."""
-
-
-def event_key(event: Event) -> bytes:
-    """``{task_id}/{attempt}/{name}``: a repeated event replaces itself, different ones all survive compaction."""
-    return f"{event.task_id}/{event.attempt}/{event.name}".encode()

@@ -34,6 +34,7 @@ _IDLE_WAIT_SECONDS = 0.1
 _BUSY_WAIT_SECONDS = (0.001, 0.005)
 _RETRY_SECONDS = (0.05, 2.0)
 _ANNOUNCE_SECONDS = 0.5
+_POLL_EVERY_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -89,6 +90,7 @@ class Loop:
         self._refusals = 0
         self._not_before = 0.0
         self._announce_at = 0.0
+        self._poll_by = 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -113,15 +115,29 @@ class Loop:
 
     def _turn(self) -> None:
         """One round: take in what there is, start what may start, publish what has ended."""
-        jobs = self._inputs.poll(self._settings.max_batch, self._wait_seconds())
+        wait_seconds = self._wait_seconds()
+        jobs = self._inputs.poll(self._settings.max_batch, wait_seconds) if self._hungry() else []
         self._fetching = bool(jobs)
         if jobs:
             self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
             self._take_in(jobs)
+        self._publish()
         self._start()
         self._collect()
         self._publish()
         self._press_back()
+
+    def _hungry(self) -> bool:
+        """Whether to poll. What nobody can start yet is better off in the client's buffer, which a pause would
+        empty; but rebalances are served by poll, so it is never put off for long."""
+        now = time.monotonic()
+        if self._waiting() >= self._settings.max_batch and now < self._poll_by:
+            return False
+        self._poll_by = now + _POLL_EVERY_SECONDS
+        return True
+
+    def _waiting(self) -> int:
+        return sum(binding.scheduler.waiting for binding in self._bindings)
 
     # --- intake
 
@@ -328,7 +344,7 @@ class Loop:
         if self._parked:
             self._unpark()
         settings = self._settings
-        waiting = sum(binding.scheduler.waiting for binding in self._bindings)
+        waiting = self._waiting()
         share = 2 if self._full else 1
         self._full = waiting * share > settings.max_waiting or self._waiting_bytes * share > settings.max_waiting_bytes
         wanted = set(self._windows) if self._full else set(self._parked)

@@ -72,6 +72,7 @@ class Kantoku(Client):
         self.codec: Codec = codec or AvroCodec()
         self.plugins: tuple[Plugin, ...] = (logger.CreationLogger(), *plugins)
         self.hooks = Hooks(self.plugins)
+        self.hooks_without_options = Hooks([plugin for plugin in self.plugins if not plugin.needs_option])
         self._task_types: dict[str, TaskType] = {}
         super().__init__(
             Connection(bootstrap_servers=bootstrap_servers, config=dict(config or {})),

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from kantoku_kafka.errors import KantokuError, WaitTimeout
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.reader import ResultReader
-from kantoku_kafka.kafka.spawner import Batch, Spawner
+from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket
 from kantoku_kafka.model import Result, Task
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.settings import Connection, EventDetail
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Spawned"]
 
 
-class Spawned:
+class Spawned(Ticket):
     """A task that was spawned.
 
     Attributes:
@@ -41,15 +41,13 @@ class Spawned:
         log: what plugins noted about the creation.
     """
 
-    __slots__ = ("_client", "id", "log", "offset", "partition", "topic")
+    __slots__ = ("_client", "id", "log")
 
-    def __init__(self, client: Client, task_id: str, topic: str, log: list[str]) -> None:
+    def __init__(self, client: Client, task_id: str, topic: str, log: list[str], failures: Failures) -> None:
+        super().__init__(topic, failures)
         self._client = client
         self.id = task_id
-        self.topic = topic
-        self.partition: int | None = None
-        self.offset: int | None = None
-        self.log = log
+        self.log: Sequence[str] = log or ()
 
     def __repr__(self) -> str:
         return f"Spawned({self.id!r}, {self.topic}[{self.partition}]@{self.offset})"
@@ -57,10 +55,6 @@ class Spawned:
     def result(self, timeout_seconds: float | None = None) -> Result:
         """Wait for the result. As :meth:`Client.wait`."""
         return self._client.wait(self.id, timeout_seconds=timeout_seconds)
-
-    def _delivered(self, partition: int, offset: int) -> None:
-        self.partition = partition
-        self.offset = offset
 
 
 class Client:
@@ -89,8 +83,8 @@ class Client:
         self._spawner: Spawner | None = None
         self._reader: ResultReader | None = None
         self._event_writer: EventWriter | None = None
-        self._nowait = Batch()
-        self._open_transaction: ContextVar[tuple[Spawner, Batch] | None] = ContextVar("transaction", default=None)
+        self._nowait_failures: Failures = []
+        self._open_transaction: ContextVar[tuple[Spawner, Failures] | None] = ContextVar("transaction", default=None)
 
     # --- spawning
 
@@ -107,13 +101,14 @@ class Client:
 
     def spawn_many(self, tasks: Iterable[Task]) -> list[Spawned]:
         """Spawn many; returns when the broker has acknowledged all. Raises as :meth:`spawn`; some may be accepted."""
+        tickets: list[Ticket] = []
         transaction = self._open_transaction.get()
         if transaction is not None:
-            spawner, batch = transaction
-            return [self._send(task, spawner, batch) for task in tasks]
-        spawner, batch = self._connected_spawner(), Batch()
-        spawned = [self._send(task, spawner, batch) for task in tasks]
-        spawner.wait(batch)
+            spawner, failures = transaction
+            return [self._send(task, spawner, failures, tickets) for task in tasks]
+        spawner, failures = self._connected_spawner(), []
+        spawned = [self._send(task, spawner, failures, tickets) for task in tasks]
+        spawner.wait(tickets, failures)
         return spawned
 
     def spawn_nowait(self, task: Task) -> Spawned:
@@ -123,26 +118,23 @@ class Client:
             As :meth:`spawn`, for this task or for one that was handed over before.
         """
         spawner = self._connected_spawner()
-        spawned = self._send(task, spawner, self._nowait)
-        if self._nowait.outstanding % 256 == 0:
-            spawner.poll()
-        spawner.check(self._nowait)
-        return spawned
+        spawner.check(self._nowait_failures)
+        return self._send(task, spawner, self._nowait_failures, [])
 
     def flush(self) -> None:
         """Wait until the broker has acknowledged every :meth:`spawn_nowait`. Raises as :meth:`spawn`."""
-        self._connected_spawner().wait(self._nowait)
+        self._connected_spawner().flush(self._nowait_failures)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All spawns of this thread (or coroutine) within the block become visible together, or none does."""
         spawner = self._new_spawner(f"{self._app.namespace}.spawners.{uuid.uuid4()}")
-        batch = Batch()
+        failures: Failures = []
         spawner.begin()
-        token = self._open_transaction.set((spawner, batch))
+        token = self._open_transaction.set((spawner, failures))
         try:
             yield
-            spawner.wait(batch)
+            spawner.flush(failures)
             spawner.commit()
         except BaseException:
             spawner.abort()
@@ -290,15 +282,18 @@ class Client:
         elif self._pid != os.getpid():
             raise KantokuError("This Kantoku was used before the fork; make a new one in the child process.")
 
-    def _send(self, task: Task, spawner: Spawner, batch: Batch) -> Spawned:
-        app = self._app
-        ctx, message = prepare(app, task)
-        spawned = Spawned(self, ctx.id, message.topic, ctx.log)
-        spawner.send(message, batch, spawned._delivered)
+    def _send(self, task: Task, spawner: Spawner, failures: Failures, tickets: list[Ticket]) -> Spawned:
+        ctx, message = prepare(self._app, task)
+        spawned = Spawned(self, ctx.id, message.topic, ctx.log, failures)
+        spawner.send(message, spawned)
+        tickets.append(spawned)
         if self._event_writer is not None:
-            spawner.send(self._event_writer.message(spawned_event(ctx)), batch)
-        if app.hooks.after_scheduled:
-            run_after(app.hooks.after_scheduled, ctx)
+            event = self._event_writer.message(spawned_event(ctx))
+            ticket = Ticket(event.topic, failures)
+            spawner.send(event, ticket)
+            tickets.append(ticket)
+        if ctx.hooks.after_scheduled:
+            run_after(ctx.hooks.after_scheduled, ctx)
         return spawned
 
 

@@ -102,7 +102,7 @@ class Context:
         spawn, message = prepare(self.kantoku, task, parent_id=self.task_id)
         self._stage(message)
         self._record(spawned_event(spawn))
-        run_after(self.kantoku.hooks.after_scheduled, spawn)
+        run_after(spawn.hooks.after_scheduled, spawn)
         return spawn.id
 
     def produce(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> None:

@@ -31,6 +31,8 @@ def log_everything() -> Option:
 class CreationLogger(Plugin):
     """Logs the creation of tasks that were spawned with :func:`log_everything`, and notes it in the spawn's log."""
 
+    needs_option = True
+
     def before_initialized(self, ctx: SpawnContext) -> None:
         self._spawn_step(ctx, "before initialization")
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.errors import UsageError
@@ -43,6 +44,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 Option = Callable[["SpawnContext"], None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -235,12 +237,17 @@ class Topics:
 
 def check_task_type(name: str) -> str:
     """Return ``name`` if it may be a task type, else raise UsageError."""
-    if not isinstance(name, str) or not _TASK_TYPE.fullmatch(name) or len(name) > 200:
+    if not isinstance(name, str) or not _is_task_type(name):
         raise UsageError(
             f"{name!r} cannot be a task type: begin with a letter or digit, go on with letters, digits, "
             "'.', '_' or '-', at most 200 characters."
         )
     return name
+
+
+@lru_cache(maxsize=1024)
+def _is_task_type(name: str) -> bool:
+    return len(name) <= 200 and _TASK_TYPE.fullmatch(name) is not None
 
 
 def now_us() -> int:
@@ -250,10 +257,15 @@ def now_us() -> int:
 
 def new_task_id(time_ms: int | None = None) -> str:
     """A UUID version 7 (RFC 9562, section 5.7) in canonical text form."""
-    ms = time.time_ns() // 1_000_000 if time_ms is None else time_ms
-    digits = f"{ms:012x}{os.urandom(10).hex()}"
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    digits = os.urandom(10).hex()
+    head = _id_head(time.time_ns() // 1_000_000 if time_ms is None else time_ms)
+    return f"{head}{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
+
+
+@lru_cache(maxsize=16)
+def _id_head(ms: int) -> str:
+    digits = f"{ms:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7"
 
 
 def idempotent_id(namespace: str, task_type: str, key: str) -> str:

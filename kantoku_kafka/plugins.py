@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kantoku_kafka.model import Headers, TaskEnvelope, now_us
 
@@ -30,7 +30,7 @@ class SpawnContext:
     """One spawn, as options and plugins see it. Belongs to the thread that spawns.
 
     Attributes:
-        kantoku: the app that spawns.
+        kantoku: the app that spawns; ``hooks``: those of its plugins that take part.
         id, type, data: of the task. ``data`` and everything below may be changed until the envelope is frozen.
         key: the ordering key, or None: then the record is keyed by the task id.
         headers: record headers, carried on to the result.
@@ -47,6 +47,7 @@ class SpawnContext:
         "envelope",
         "fields",
         "headers",
+        "hooks",
         "id",
         "kantoku",
         "key",
@@ -56,8 +57,9 @@ class SpawnContext:
         "type",
     )
 
-    def __init__(self, kantoku: Kantoku, task_id: str, task_type: str, data: bytes) -> None:
+    def __init__(self, kantoku: Kantoku, hooks: Hooks, task_id: str, task_type: str, data: bytes) -> None:
         self.kantoku = kantoku
+        self.hooks = hooks
         self.id = task_id
         self.type = task_type
         self.data = data
@@ -72,16 +74,11 @@ class SpawnContext:
 
     def freeze(self) -> TaskEnvelope:
         """The envelope of this spawn; later changes of the context have no effect on it."""
-        self.envelope = TaskEnvelope(
-            id=self.id,
-            type=self.type,
-            data=self.data,
-            created_at_us=now_us(),
-            labels=self.labels,
-            options=self.options,
-            **self.fields,
-        )
-        return self.envelope
+        envelope = TaskEnvelope(self.id, self.type, self.data, now_us())
+        if self.fields or self.labels or self.options:
+            envelope = envelope._replace(labels=self.labels, options=self.options, **self.fields)
+        self.envelope = envelope
+        return envelope
 
 
 class Plugin:
@@ -90,6 +87,9 @@ class Plugin:
     ``before_*`` and ``after_*`` run in the thread that spawns or executes, many at once: keep no state in the
     plugin that is not thread-safe; put what belongs to one spawn into ``ctx.bag``.
     """
+
+    needs_option: ClassVar[bool] = False
+    """True: the creation hooks do nothing for a task that was spawned without any option, and are not called."""
 
     def initialize(self, kantoku: Kantoku) -> None:
         """Called once, when the plugin is registered."""

@@ -20,8 +20,8 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
     Raises:
         Whatever an option or a before hook raises: the task is then not spawned.
     """
-    hooks = kantoku.hooks
-    ctx = SpawnContext(kantoku, new_task_id(), task.type, task.data)
+    hooks = kantoku.hooks if task.options else kantoku.hooks_without_options
+    ctx = SpawnContext(kantoku, hooks, new_task_id(), task.type, task.data)
     if parent_id is not None:
         ctx.fields["parent_id"] = parent_id
     for option in task.options:

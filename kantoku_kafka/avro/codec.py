@@ -7,7 +7,7 @@ The generic library stays the oracle of the tests: same bytes, same values, both
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeVar
 
@@ -35,6 +35,7 @@ EVENT_HEADER = schemas.MARKER + bytes.fromhex("fca43825067010ae")
 _HEADER_BYTES = len(TASK_HEADER)
 
 _PLAIN_TAIL = b"\2" + b"\0" * 10  # attempt 1, and every later field of Task at its default
+_PLAIN = TaskEnvelope("", "", b"", 0)[4:]
 _STATUS_BYTES = {status: encode_long(index) for index, status in enumerate(STATUSES)}
 _NULL = b"\0"
 _some_string = lru_cache(maxsize=4096)(lambda text: b"\2" + encode_string(text))
@@ -60,15 +61,18 @@ class AvroCodec:
 
     def encode_task(self, task: TaskEnvelope) -> bytes:
         """The bytes of an input record."""
-        head = (
-            TASK_HEADER,
-            encode_string(task.id),
-            _known_string(task.type),
-            encode_long(len(task.data)),
-            task.data,
-            encode_long(task.created_at_us),
+        task_id, type_, data, created_at_us = task[:4]
+        return b"".join(
+            (
+                TASK_HEADER,
+                encode_string(task_id),
+                _known_string(type_),
+                encode_long(len(data)),
+                data,
+                encode_long(created_at_us),
+                _PLAIN_TAIL if task[4:] == _PLAIN else _task_tail(task),
+            )
         )
-        return b"".join((*head, _task_tail(task)))
 
     def peek_task(self, value: bytes) -> tuple[str, str, bytes, int]:
         """``(id, type, data, attempt)`` of an input record, having checked all of it."""

@@ -92,7 +92,9 @@ class Clients:
                 "acks": "all",
                 "allow.auto.create.topics": False,
                 "partitioner": "murmur2_random",
-                "linger.ms": 5,
+                "linger.ms": 2,
+                # A broker that is still ending the last transaction asks to try again: at once, not in 100 ms.
+                "retry.backoff.ms": 5,
                 "topic.metadata.propagation.max.ms": 3000,
                 **settings,
             },
@@ -146,6 +148,7 @@ class Clients:
     def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
         config = {
             "client.id": "kantoku-kafka",
+            "socket.nagle.disable": True,
             **librdkafka_config(self.connection),
             **settings,
             "logger": self._log,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -14,38 +13,39 @@ from kantoku_kafka.errors import KantokuError, QueueFull, SpawnError, TaskTooLar
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import TOO_LARGE, Clients
 
-__all__ = ["Batch", "Spawner"]
+__all__ = ["Failures", "Spawner", "Ticket"]
 
 _POLL_SECONDS = 0.01
-Delivered = Callable[[int, int], None]
+_POLL_EVERY = 256
+Failures = list[tuple[KafkaError, str]]
+"""Errors of delivery reports with their topics; appending is atomic."""
 
 
-class Batch:
-    """Counts the records of one call until the broker has answered for each. Thread-safe."""
+class Ticket:
+    """The fate of one record: the delivery report fills it in, in whichever thread serves it.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.outstanding = 0
-        self.error: tuple[KafkaError, str] | None = None
-        self.failed = 0
+    Attributes:
+        topic: where the record goes; ``partition`` and ``offset``: where it stands, None until acknowledged.
+        settled: the broker has answered, or the record was given up.
+    """
 
-    def add(self) -> None:
-        with self._lock:
-            self.outstanding += 1
+    __slots__ = ("_failures", "offset", "partition", "settled", "topic")
 
-    def settle(self, error: KafkaError | None, topic: str) -> None:
-        with self._lock:
-            self.outstanding -= 1
-            if error is not None:
-                self.failed += 1
-                self.error = self.error or (error, topic)
+    def __init__(self, topic: str, failures: Failures) -> None:
+        self.topic = topic
+        self.partition: int | None = None
+        self.offset: int | None = None
+        self.settled = False
+        self._failures = failures
 
-    def take_error(self) -> tuple[KafkaError, str, int] | None:
-        """The first error, its topic and how many there were, once."""
-        with self._lock:
-            found, failed = self.error, self.failed
-            self.error, self.failed = None, 0
-        return None if found is None else (*found, failed)
+    def report(self, error: KafkaError | None, record: KafkaMessage) -> None:
+        """librdkafka's delivery report."""
+        if error is None:
+            self.partition = record.partition()
+            self.offset = record.offset()
+        else:
+            self._failures.append((error, self.topic))
+        self.settled = True
 
 
 class Spawner:
@@ -70,50 +70,71 @@ class Spawner:
         self._queue_timeout_seconds = queue_timeout_seconds
         self._delivery_timeout_seconds = delivery_timeout_seconds
         timeout_ms = max(1, int(delivery_timeout_seconds * 1000))
-        settings: dict[str, object] = {"linger.ms": 1, "message.timeout.ms": timeout_ms}
+        settings: dict[str, object] = {"linger.ms": 0.2, "message.timeout.ms": timeout_ms}
         if transactional_id is not None:
             settings |= {"transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms}
         self._producer: Producer = clients.producer(**settings)
+        self._sent = 0
 
-    def send(self, message: Message, batch: Batch, delivered: Delivered | None = None) -> None:
-        """Hand a record to the local queue; its fate is settled in ``batch``.
+    def send(self, message: Message, ticket: Ticket) -> None:
+        """Hand a record to the local queue; the broker's answer goes to ``ticket``.
 
         Raises:
             QueueFull: no room became free in time. The record was not taken.
             TaskTooLarge: the client's own limit forbids it. The record was not taken.
         """
-
-        def report(error: KafkaError | None, record: KafkaMessage) -> None:
-            if error is None and delivered is not None:
-                delivered(record.partition() or 0, record.offset() or 0)
-            batch.settle(error, message.topic)
-
         topic, key, value, headers, partition = message
-        batch.add()
-        try:
-            self._enqueue(topic, value, key, partition, report, headers or None)
-        except BaseException:
-            batch.settle(None, topic)
-            raise
+        produce: Any = self._producer.produce
+        deadline = None
+        while True:
+            try:
+                if headers:
+                    produce(topic, value, key, partition, ticket.report, headers=headers)
+                else:
+                    produce(topic, value, key, partition, ticket.report)
+                break
+            except BufferError:
+                now = time.monotonic()
+                deadline = deadline or now + self._queue_timeout_seconds
+                if now >= deadline:
+                    raise QueueFull(
+                        f"The local queue stayed full for {self._queue_timeout_seconds:g} s; the task was refused. "
+                        "Spawn more slowly, or raise queue.buffering.max.messages."
+                    ) from None
+                self._producer.poll(min(_POLL_SECONDS, deadline - now))
+            except KafkaException as error:
+                raise self._failure(error.args[0], topic, 1) from error
+        self._sent += 1
+        if not self._sent % _POLL_EVERY:
+            self._producer.poll(0)
 
-    def wait(self, batch: Batch) -> None:
-        """Serve delivery reports until the broker has answered for every record of the batch.
+    def wait(self, tickets: Iterable[Ticket], failures: Failures) -> None:
+        """Serve delivery reports until the broker has answered for every ticket.
 
         Raises:
             SpawnError, TopicMismatch, AccessDenied, BrokerUnavailable: some record was not accepted.
         """
         deadline = time.monotonic() + self._delivery_timeout_seconds + 5
-        while batch.outstanding:
-            self._producer.poll(_POLL_SECONDS)
-            if time.monotonic() > deadline:
-                raise self._clients.unreachable("waiting for the broker to acknowledge")
-        self.check(batch)
+        for ticket in tickets:
+            while not ticket.settled:
+                self._producer.poll(_POLL_SECONDS)
+                if time.monotonic() > deadline:
+                    raise self._clients.unreachable("waiting for the broker to acknowledge")
+        self.check(failures)
 
-    def check(self, batch: Batch) -> None:
-        """Raise what a delivery report said, once."""
-        found = batch.take_error()
-        if found is not None:
-            raise self._failure(*found)
+    def flush(self, failures: Failures) -> None:
+        """Serve delivery reports until the broker has answered for all that was sent. Raises as :meth:`wait`."""
+        if self._producer.flush(self._delivery_timeout_seconds + 5):
+            raise self._clients.unreachable("waiting for the broker to acknowledge")
+        self.check(failures)
+
+    def check(self, failures: Failures) -> None:
+        """Raise what delivery reports said, once."""
+        if failures:
+            error, topic = failures[0]
+            failed = len(failures)
+            del failures[:failed]
+            raise self._failure(error, topic, failed)
 
     def begin(self) -> None:
         """Open a transaction; blocks while an earlier one of the same id is ended."""
@@ -131,31 +152,9 @@ class Spawner:
         """Make none of them visible."""
         self._call("aborting", lambda: self._producer.abort_transaction(self._delivery_timeout_seconds))
 
-    def poll(self) -> None:
-        """Serve the delivery reports that are there."""
-        self._producer.poll(0)
-
     def close(self) -> None:
         """Wait for what is in the queue, for the delivery timeout at most."""
         self._producer.flush(self._delivery_timeout_seconds)
-
-    def _enqueue(self, topic: str, value: bytes, key: bytes | None, partition: int, report: Any, headers: Any) -> None:
-        deadline = None
-        while True:
-            try:
-                self._producer.produce(topic, value, key, partition, report, headers=headers)
-                return
-            except BufferError:
-                now = time.monotonic()
-                deadline = deadline or now + self._queue_timeout_seconds
-                if now >= deadline:
-                    raise QueueFull(
-                        f"The local queue stayed full for {self._queue_timeout_seconds:g} s; the task was refused. "
-                        "Spawn more slowly, or raise queue.buffering.max.messages."
-                    ) from None
-                self._producer.poll(min(_POLL_SECONDS, deadline - now))
-            except KafkaException as error:
-                raise self._failure(error.args[0], topic, 1) from error
 
     def _failure(self, error: KafkaError, topic: str, failed: int) -> KantokuError:
         if error.code() in TOO_LARGE:

@@ -219,7 +219,6 @@ class ExactlyOnceTransaction(_Channel):
                 "on_delivery": self._on_delivery,
                 "batch.size": self._batch_size_bytes,
                 "message.max.bytes": 64 << 20,
-                "linger.ms": 2,
             }
         )
         try:
@@ -287,7 +286,6 @@ class PlainTransaction(_Channel):
                 "on_delivery": self._on_delivery,
                 "batch.size": self._batch_size_bytes,
                 "message.max.bytes": 64 << 20,
-                "linger.ms": 2,
             }
         )
 

@@ -70,7 +70,7 @@ class Spawner:
         self._queue_timeout_seconds = queue_timeout_seconds
         self._delivery_timeout_seconds = delivery_timeout_seconds
         timeout_ms = max(1, int(delivery_timeout_seconds * 1000))
-        settings: dict[str, object] = {"linger.ms": 0.2, "message.timeout.ms": timeout_ms}
+        settings: dict[str, object] = {"linger.ms": 0, "message.timeout.ms": timeout_ms}
         if transactional_id is not None:
             settings |= {"transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms}
         self._producer: Producer = clients.producer(**settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import Clients
@@ -57,12 +57,11 @@ class EventWriter:
         """Look up the number of partitions. Raises TopicMismatch, AccessDenied, BrokerUnavailable."""
         return cls(topic, partition_count(clients, topic), codec)
 
-    def records(self, events: Sequence[Event]) -> list[tuple[bytes | None, bytes, Headers, int]]:
+    def records(self, events: Sequence[Event]) -> Iterator[tuple[bytes, bytes, Headers, int]]:
         """(key, value, headers, partition) of each event; the partition is that of the task id.
 
         The key is ``{task_id}/{attempt}/{name}``: a repeated event replaces itself, others survive compaction.
         """
-        records: list[tuple[bytes | None, bytes, Headers, int]] = []
         last_id, last_attempt, partition, head = "", 0, 0, b""
         for event, value in zip(events, self._codec.encode_events(events), strict=True):
             if event.task_id is not last_id or event.attempt != last_attempt:
@@ -70,8 +69,7 @@ class EventWriter:
                 raw_id = last_id.encode()
                 partition = partition_of(raw_id, self._partitions)
                 head = b"%b/%d/" % (raw_id, last_attempt)
-            records.append((head + event.name.encode(), value, (), partition))
-        return records
+            yield head + event.name.encode(), value, (), partition
 
     def message(self, event: Event) -> Message:
         """One event as a record."""

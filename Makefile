@@ -22,10 +22,13 @@ lint: install ## ruff, mypy --strict, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+demo: install ## Thousands of tasks on a real Kafka, an executor killed amid them, the account
+	$(BIN)/kantoku-kafka demo $(ARGS)
+
 bench: install ## This program against hand-written loops, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install test lint bench clean
+.PHONY: help install test lint demo bench clean

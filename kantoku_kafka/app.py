@@ -144,7 +144,7 @@ class Kantoku(Client):
 def check_pool(name: str, pool: PoolKind, *, is_async: bool) -> None:
     """Raise UsageError if a pool cannot run the function of a task type."""
     if is_async and pool in (PoolKind.INLINE, PoolKind.THREAD):
-        raise UsageError(f"Task {name!r} is async def: pool {pool.value!r} cannot run it, use 'asyncio'.")
+        raise UsageError(f"Task {name!r} is async def: pool {pool.value!r} cannot run it, use 'asyncio' or 'process'.")
     if not is_async and pool is PoolKind.ASYNCIO:
         raise UsageError(f"Task {name!r} is a plain function and would block the asyncio pool: use 'thread'.")
 

@@ -18,7 +18,9 @@ from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, 
 from kantoku_kafka.kafka.topics import max_message_bytes, partition_count
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
 from kantoku_kafka.pools.aio import AsyncioExecutor
+from kantoku_kafka.pools.hello import Hello
 from kantoku_kafka.pools.inline import InlineExecutor
+from kantoku_kafka.pools.processes import ProcessExecutor
 from kantoku_kafka.pools.threads import ThreadExecutor
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Executor, Outputs
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, Guarantee, PoolKind
@@ -39,6 +41,7 @@ class ExecutorProcess:
         settings: see :class:`~kantoku_kafka.settings.ExecutorSettings`.
         task_types: which types to serve; default all that are registered.
         outputs, events: the user's own instead of Kafka's; the log then says which promise is left.
+        reference: the app as ``module:attribute``, by which the children of pool ``process`` import it.
 
     Raises (constructor or :meth:`run`):
         UsageError, SlotTaken, BrokerUnavailable, AccessDenied, TopicMismatch.
@@ -52,13 +55,14 @@ class ExecutorProcess:
         task_types: Iterable[str] | None = None,
         outputs: Outputs | None = None,
         events: Events | None = None,
+        reference: str | None = None,
     ) -> None:
         self._kantoku = kantoku
         self._settings = settings or ExecutorSettings()
         self._types = _chosen(kantoku, task_types, self._settings.pool)
+        self._reference = _checked_reference(self._types, reference)
         self._own_outputs = outputs
         self._own_events = events
-        self._slot = Slot.take(self._settings.slot, kantoku.namespace)
         self.executor_id = executor_id()
         self._loop: Loop | None = None
         self._stop_asked = False
@@ -71,6 +75,13 @@ class ExecutorProcess:
 
     def run(self) -> None:
         """Connect, and execute tasks until :meth:`stop`. Blocks; call it once."""
+        self._slot = Slot.take(self._settings.slot, self._kantoku.namespace)
+        try:
+            self._run()
+        finally:
+            self._slot.release()
+
+    def _run(self) -> None:
         kantoku, settings, topics = self._kantoku, self._settings, self._kantoku.topics
         clients = kantoku.clients
         clients.check()
@@ -153,17 +164,20 @@ class ExecutorProcess:
         bindings: dict[str, PoolBinding] = {}
         for kind in {task.pool for task in self._types.values()}:
             members = {name: task for name, task in self._types.items() if task.pool is kind}
-            executor = self._pool(kind, invoker)
+            executor = self._pool(kind, invoker, members)
             scheduler = Scheduler({name: task.limits for name, task in members.items()})
             binding = PoolBinding(executor, scheduler, self._settings.concurrency + executor.backlog)
             bindings |= dict.fromkeys(members, binding)
         return bindings
 
-    def _pool(self, kind: PoolKind, invoker: Invoker) -> Executor:
+    def _pool(self, kind: PoolKind, invoker: Invoker, task_types: Iterable[str]) -> Executor:
         if kind is PoolKind.INLINE:
             return InlineExecutor(invoker)
         if kind is PoolKind.ASYNCIO:
             return AsyncioExecutor(invoker, self._settings.concurrency)
+        if kind is PoolKind.PROCESS:
+            assert self._reference is not None, "checked by the constructor"
+            return ProcessExecutor(Hello.of(self._kantoku, self._reference, task_types), self._settings.concurrency)
         return ThreadExecutor(invoker, self._settings.concurrency)
 
     def _on_fenced(self) -> str:
@@ -219,6 +233,16 @@ def _chosen(kantoku: Kantoku, names: Iterable[str] | None, pool: PoolKind | None
             check_pool(name, pool, is_async=inspect.iscoroutinefunction(task.function))
         types = {name: _in_pool(task, pool) for name, task in types.items()}
     return types
+
+
+def _checked_reference(types: Mapping[str, TaskType], reference: str | None) -> str | None:
+    name = next((name for name, task in types.items() if task.pool is PoolKind.PROCESS), None)
+    if name is not None and reference is None:
+        raise UsageError(
+            f"Task {name!r} runs in pool 'process', whose children import the app themselves: "
+            "say where it is, ExecutorProcess(..., reference='module:attribute')."
+        )
+    return reference
 
 
 def _in_pool(task: TaskType, pool: PoolKind) -> TaskType:

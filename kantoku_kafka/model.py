@@ -46,6 +46,7 @@ Option = Callable[["SpawnContext"], None]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAX_TOPIC = 249
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -206,13 +207,18 @@ class Topics:
     overrides: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.namespace:
+            raise UsageError("A namespace has at least one character: it is the prefix of all topics.")
         for name in (f"{self.namespace}.results", *self.overrides.values()):
             if not _TOPIC.fullmatch(name):
                 raise UsageError(f"{name!r} cannot be a topic: use letters, digits, '.', '_' and '-', at most 249.")
 
     def of_type(self, task_type: str) -> str:
-        """The input topic of a task type."""
-        return self._named(f"tasks.{task_type}")
+        """The input topic of a task type. Raises UsageError if namespace and type together are too long for one."""
+        name = self._named(f"tasks.{task_type}")
+        if len(name) > _MAX_TOPIC:
+            raise UsageError(f"Topic {name[:40]}... has {len(name)} characters, Kafka takes {_MAX_TOPIC}: shorten one.")
+        return name
 
     @property
     def results(self) -> str:

@@ -76,7 +76,7 @@ class SpawnContext:
         """The envelope of this spawn; later changes of the context have no effect on it."""
         envelope = TaskEnvelope(self.id, self.type, self.data, now_us())
         if self.fields or self.labels or self.options:
-            envelope = envelope._replace(labels=self.labels, options=self.options, **self.fields)
+            envelope = envelope._replace(labels=dict(self.labels), options=dict(self.options), **self.fields)
         self.envelope = envelope
         return envelope
 

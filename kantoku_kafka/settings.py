@@ -42,6 +42,7 @@ class PoolKind(StrEnum):
     INLINE = "inline"
     THREAD = "thread"
     ASYNCIO = "asyncio"
+    PROCESS = "process"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,11 @@ class Slot:
         """A random slot, for when another process turns out to use this one."""
         return Slot(f"{_host()}.{uuid.uuid4().hex[:8]}", False, self.lock)
 
+    def release(self) -> None:
+        """Let another process have it. Idempotent."""
+        if self.lock is not None:
+            self.lock.close()
+
 
 def executor_id() -> str:
     """``{host}-{pid}-{short random}``: unique for every process that ever runs."""

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from kantoku_kafka.app import DEFAULT_BOOTSTRAP_SERVERS, Kantoku
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.loading import load_app
 from kantoku_kafka.model import Result, Topics
 from kantoku_kafka.settings import Connection
 
-__all__ = ["Options", "load_app", "out", "show_result", "table", "tell"]
+__all__ = ["Options", "out", "show_result", "table", "tell"]
 
 
 @dataclass(kw_only=True)
@@ -49,35 +48,6 @@ class Options:
         if self.namespace is not None:
             app.topics = Topics(namespace=self.namespace, overrides=app.topics.overrides)
         return app
-
-
-def load_app(reference: str) -> Kantoku:
-    """Import ``module:attribute``; the current directory is searched first.
-
-    Raises:
-        UsageError: in one sentence, whatever went wrong.
-    """
-    module_name, colon, attribute = reference.partition(":")
-    if not (module_name and colon and attribute):
-        raise UsageError(f"{reference!r} names no app: write MODULE:ATTRIBUTE, e.g. shop.tasks:kan.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.split(".")[: len(error.name.split("."))] == error.name.split("."):
-            raise UsageError(f"There is no module {module_name!r} in {here} or on the Python path.") from error
-        raise UsageError(f"{module_name} does not import: no module {error.name!r}; install it first.") from error
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{module_name} does not import: {type(error).__name__}: {error}") from error
-    app = getattr(module, attribute, None)
-    if not isinstance(app, Kantoku):
-        found = "is missing" if app is None else f"is a {type(app).__name__}"
-        raise UsageError(f"{attribute!r} in {module_name} {found}, where a Kantoku is wanted.")
-    return app
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, str]:

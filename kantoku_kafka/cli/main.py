@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
-from kantoku_kafka.cli import dev, run, tasks, topics
+from kantoku_kafka.cli import demo, dev, run, tasks, topics
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, tell
 from kantoku_kafka.errors import KantokuError
 
 __all__ = ["app", "main"]
+
+# Base of the errors of usage. It is click's, or that of the click which later versions of typer bring along and
+# do not export: BadParameter, UsageError, ClickException.
+_ClickException: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,6 +56,7 @@ run.register(app)
 tasks.register(app)
 topics.register(app)
 dev.register(app)
+demo.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,9 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KantokuError as error:
         tell(f"error: {error}")
         code = error.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = 130
-    except click.ClickException as error:
+    except _ClickException as error:
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:

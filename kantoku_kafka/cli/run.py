@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Annotated
@@ -60,16 +61,18 @@ def run_executor(
     if processes > 1:
         raise typer.Exit(Supervisor(processes, slot, drain_seconds).run())
     chosen = [name.strip() for name in types.split(",")] if types else None
-    process = ExecutorProcess(kantoku, settings, task_types=chosen)
+    process = ExecutorProcess(kantoku, settings, task_types=chosen, reference=app)
     _stop_on_signals(process)
-    _relax_garbage_collection()
+    _tune_interpreter()
     process.run()
 
 
-def _relax_garbage_collection() -> None:
-    """Thousands of short-lived records in flight are no garbage cycles: looking for them cost a tenth of the time."""
+def _tune_interpreter() -> None:
+    """Thousands of short-lived records in flight are no garbage cycles: looking for them cost a tenth of the time.
+    And when a commit has returned, the publisher should not wait 5 ms for its turn."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    sys.setswitchinterval(0.001)
 
 
 def _stop_on_signals(process: ExecutorProcess) -> None:

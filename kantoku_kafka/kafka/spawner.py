@@ -89,7 +89,7 @@ class Spawner:
         while True:
             try:
                 if headers:
-                    produce(topic, value, key, partition, ticket.report, headers=headers)
+                    produce(topic, value, key, partition, ticket.report, headers=list(headers))
                 else:
                     produce(topic, value, key, partition, ticket.report)
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -105,6 +106,7 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
                 raise clients.error(error.args[0], f"creating topic {name}") from error
         else:
             created.append(name)
+    _await_known(clients, admin, created)
     return created
 
 
@@ -155,6 +157,13 @@ def _existing(clients: Clients, admin: AdminClient) -> set[str]:
         return set(admin.list_topics(timeout=clients.connection.timeout_seconds).topics)
     except KafkaException as error:
         raise clients.error(error.args[0], "listing topics") from error
+
+
+def _await_known(clients: Clients, admin: AdminClient, names: Iterable[str]) -> None:
+    """A topic is created before every broker has heard of it: wait for that, so that the next step finds it."""
+    deadline = time.monotonic() + clients.connection.timeout_seconds
+    while not _existing(clients, admin).issuperset(names) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _problems(wanted: TopicPlan, config: Mapping[str, str]) -> tuple[str, ...]:

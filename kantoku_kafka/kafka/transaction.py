@@ -60,7 +60,7 @@ class _Channel:
             while True:
                 try:
                     if headers:
-                        produce(topic, value, key, partition, headers=headers)
+                        produce(topic, value, key, partition, headers=list(headers))
                     else:  # a keyword argument costs as much as half the call
                         produce(topic, value, key, partition)
                     break

@@ -18,7 +18,7 @@ class ExecutorUnderTest:
     """One ``run-executor`` process in a session of its own; killed, if it still runs, at the end of the test."""
 
     def __init__(
-        self, bootstrap_servers: str, namespace: str, *options: str, log: Path, app: str = "crash_app:kan"
+        self, bootstrap_servers: str, namespace: str, *options: str, log: Path, app: str = "task_app:kan"
     ) -> None:
         self._command = [
             *(sys.executable, "-m", "kantoku_kafka", "run-executor", app),

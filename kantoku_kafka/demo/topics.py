@@ -1,0 +1,69 @@
+"""Topics that live as long as the demo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.errors import BrokerUnavailable
+from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.config import librdkafka_config
+
+__all__ = ["own_topics"]
+
+_PARTITIONS = 4
+_LEADERS_SECONDS = 30.0
+_DELETE_SECONDS = 10.0
+
+
+@contextmanager
+def own_topics(kantoku: Kantoku) -> Iterator[None]:
+    """The topics of an app whose namespace nobody else has; they and the group are deleted in the end.
+
+    Raises:
+        BrokerUnavailable, AccessDenied: they cannot be created.
+    """
+    clients = kantoku.clients
+    clients.check()
+    plan = topics.plan(kantoku.topics, kantoku.task_types, partitions=_PARTITIONS)
+    try:
+        topics.create(clients, plan)
+        _await_leaders(kantoku, [p.name for p in plan])
+        yield
+    finally:
+        _delete(kantoku, [p.name for p in plan])
+
+
+def _await_leaders(kantoku: Kantoku, names: list[str]) -> None:
+    """Topics that were created just now may have no leader for some milliseconds."""
+    deadline = time.monotonic() + _LEADERS_SECONDS
+    consumer = Consumer({**librdkafka_config(kantoku.connection), "group.id": f"{kantoku.namespace}.demo"})
+    try:
+        for partition in (TopicPartition(name, number) for name in names for number in range(_PARTITIONS)):
+            while True:
+                try:
+                    consumer.get_watermark_offsets(partition, timeout=5)
+                    break
+                except KafkaException as error:
+                    if time.monotonic() > deadline:
+                        raise BrokerUnavailable(
+                            f"Topic {partition.topic} got no leader: is the broker well?"
+                        ) from error
+                    time.sleep(0.05)
+    finally:
+        consumer.close()
+
+
+def _delete(kantoku: Kantoku, names: list[str]) -> None:
+    """As far as it goes: with an embedded broker all goes anyway."""
+    admin = kantoku.clients.admin()
+    requested = admin.delete_topics(names) | admin.delete_consumer_groups([kantoku.topics.group])
+    for future in requested.values():
+        try:
+            future.result(_DELETE_SECONDS)
+        except (KafkaException, TimeoutError):
+            continue

@@ -1,0 +1,176 @@
+"""The program of a child process: ``python -m kantoku_kafka.pools.child FD``, started by the process pool only.
+
+It imports the app, runs one task after the other in its main thread, and answers. It never outlives its parent.
+:mod:`kantoku_kafka.pools.frames` has what is said on the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import faulthandler
+import inspect
+import io
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from queue import SimpleQueue
+from types import FrameType
+
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.invoke import Invoker, printable
+from kantoku_kafka.job import Job
+from kantoku_kafka.loading import load_app
+from kantoku_kafka.model import ErrorInfo, Status, Topics
+from kantoku_kafka.pools.frames import (
+    FrameBuffer,
+    FrameError,
+    Kind,
+    decode_task,
+    encode_answer,
+    frame,
+)
+from kantoku_kafka.pools.hello import Hello
+from kantoku_kafka.settings import Connection
+
+__all__ = ["main"]
+
+_READ_BYTES = 1 << 18
+
+
+def main() -> int:
+    """Serve the parent until it says END; returns the exit code."""
+    channel = socket.socket(fileno=int(sys.argv.pop(1)))
+    channel.set_inheritable(False)  # no process that a task starts may keep it open
+    faulthandler.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    inbox = Inbox(channel)
+    body = inbox.get()
+    if body is None:
+        return 0
+    try:
+        kantoku = _imported(Hello.decode(body))
+    except UsageError as error:
+        channel.sendall(frame(Kind.FAILED, printable(str(error)).encode()))
+        return error.exit_code
+    channel.sendall(frame(Kind.READY))
+    invoker = Invoker(kantoku)
+    with asyncio.Runner() as runner:
+        while (body := inbox.get()) is not None:
+            number, job = decode_task(body)
+            job.task_id, job.type, job.data, job.attempt = kantoku.codec.peek_task(job.value)
+            if inspect.iscoroutinefunction(kantoku.task_types[job.type].function):
+                # A context of its own: else what one task sets is there for the next.
+                runner.run(_run_async(invoker, job), context=contextvars.copy_context())
+            else:
+                invoker.run(job)
+            channel.sendall(_answer(number, job))
+    return 0
+
+
+class Inbox:
+    """What the parent says, read by a thread of its own, so that a busy child hears it too."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._bodies: SimpleQueue[bytes | None] = SimpleQueue()
+        self._cancelled = False
+        self._main_thread = threading.get_ident()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, after_in_child=self._forked)
+        threading.Thread(target=self._read, name="kantoku-parent", daemon=True).start()
+
+    def get(self) -> bytes | None:
+        """The next HELLO or TASK; None when it is time to end."""
+        return self._bodies.get()
+
+    def _read(self) -> None:
+        buffer = FrameBuffer()
+        try:
+            while data := self._channel.recv(_READ_BYTES):
+                for kind, body in buffer.feed(data):
+                    if kind is Kind.CANCEL:
+                        self._cancelled = True
+                        signal.pthread_kill(self._main_thread, signal.SIGTERM)
+                    else:
+                        self._bodies.put(None if kind is Kind.END else body)
+        finally:
+            os.killpg(os.getpgrp(), signal.SIGKILL)  # the parent is gone, or nothing can be said any more
+
+    def _on_sigterm(self, number: int, _: FrameType | None) -> None:
+        """Only the parent ends a task: a SIGTERM to all processes of a service must not fail what it lets drain."""
+        if self._cancelled:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _forked(self) -> None:
+        """In a copy of this process that a task forked: SIGTERM means there what it always does."""
+        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _unblock_sigterm()
+
+
+def _block_sigterm() -> None:
+    """While forking: Python forgets in the copy which signals came before its own handlers could run."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _unblock_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def _imported(hello: Hello) -> Kantoku:
+    """The app, with the parent's settings laid over it."""
+    if hello.log_level is not None:
+        logging.basicConfig(
+            level=hello.log_level,
+            format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s",
+        )
+    sys.path += [entry for entry in hello.path if entry not in sys.path]
+    try:
+        kantoku = load_app(hello.reference)
+    except SystemExit as error:
+        raise UsageError(f"{hello.reference} does not import: it ends the process with {error.code!r}.") from error
+    missing = [name for name in hello.task_types if name not in kantoku.task_types]
+    if missing:
+        raise UsageError(
+            f"Imported as {hello.reference}, the app has no task type {', '.join(missing)}: "
+            "register it where the import finds it, not under __main__."
+        )
+    kantoku.connect_to(
+        Connection(
+            bootstrap_servers=hello.bootstrap_servers,
+            config={**kantoku.connection.config, **hello.config},
+            timeout_seconds=hello.timeout_seconds,
+        )
+    )
+    kantoku.topics = Topics(namespace=hello.namespace, overrides=hello.topics)
+    return kantoku
+
+
+async def _run_async(invoker: Invoker, job: Job) -> None:
+    try:
+        await invoker.run_async(job)
+    except asyncio.CancelledError:
+        invoker.interrupted(job)
+
+
+def _answer(number: int, job: Job) -> bytes:
+    try:
+        return frame(Kind.ANSWER, encode_answer(number, job))
+    except FrameError as error:
+        failure = ErrorInfo("result_too_large", f"The result cannot leave the process: {error}")
+    except Exception as error:  # noqa: BLE001 - the task gave its effects values of any type
+        text = f"What the task staged cannot be encoded: {type(error).__name__}: {error}"
+        failure = ErrorInfo("unserialisable_effects", printable(text))
+    job.fail(Status.FAILED, failure)
+    return frame(Kind.ANSWER, encode_answer(number, job))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

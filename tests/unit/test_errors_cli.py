@@ -1,0 +1,142 @@
+"""What an error becomes on the command line, and where global options may stand."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kantoku_kafka import errors
+from kantoku_kafka.cli import main as cli
+from kantoku_kafka.cli.common import parse_settings, printable
+from kantoku_kafka.errors import KantokuError, UsageError
+from kantoku_kafka.loading import load_app
+
+CODES = {
+    "KantokuError": 1,
+    "UsageError": 2,
+    "SlotTaken": 2,
+    "BrokerUnavailable": 3,
+    "AccessDenied": 4,
+    "NotFound": 5,
+    "WaitTimeout": 6,
+    "TopicMismatch": 7,
+    "EnvelopeError": 7,
+    "SpawnError": 1,
+    "QueueFull": 1,
+    "TaskTooLarge": 1,
+}
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, KantokuError)]
+
+
+def exit_code(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    return ended.value.code
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_error_has_its_documented_code(
+    kind: type[KantokuError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("Say what to do.")
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert exit_code() == kind.exit_code == CODES[kind.__name__]
+    assert capsys.readouterr() == ("", "error: Say what to do.\n")
+
+
+@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt(), 130), (typer.Abort(), 130)])
+def test_an_interrupt_is_130(raised: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert exit_code() == code
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_a_commands_own_code_is_kept(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda *_, **__: code)
+    assert exit_code() == code
+    monkeypatch.setattr(cli, "app", lambda *_, **__: None)
+    assert exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["spawn"],
+        ["spawn", "t", "--no-such-option"],
+        ["spawn", "t", "-X", "no-equals"],
+        ["--log-level", "loud", "spawn", "t"],
+        ["-b", "nowhere", "spawn", "t"],
+        ["run-executor", "nonsense"],
+        ["run-executor", "no_such_module:kan"],
+        ["run-executor", "json:dumps"],
+        ["demo", "-o", "xml"],
+        ["spawn", "t", "@/no/such/file"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_2_and_says_so_on_stderr(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.strip()
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        (["spawn", "t", "-b", "h:1"], ["-b", "h:1", "spawn", "t"]),
+        (["spawn", "t", "--namespace=shop", "-k", "7"], ["--namespace=shop", "spawn", "t", "-k", "7"]),
+        (["-b", "h:1", "spawn", "-X", "a=b", "t", "-X", "c=d"], ["-b", "h:1", "-X", "a=b", "-X", "c=d", "spawn", "t"]),
+        (["spawn", "t", "--", "-b", "data"], ["spawn", "t", "--", "-b", "data"]),
+        (["spawn", "-n", "shop", "--", "-n"], ["-n", "shop", "spawn", "--", "-n"]),
+        (["spawn", "t", "-b"], ["-b", "spawn", "t"]),
+        ([], []),
+    ],
+)
+def test_globals_first(given_: list[str], expected: list[str]) -> None:
+    assert cli._globals_first(given_) == expected
+
+
+WORDS = st.sampled_from(["spawn", "t", "-k", "--wait", "-b", "-n", "-X", "--namespace=x", "--log-level", "--", "a=b"])
+
+
+@given(st.lists(WORDS, max_size=12))
+def test_no_argument_is_lost_or_made_up(arguments: list[str]) -> None:
+    moved = cli._globals_first(arguments)
+    assert sorted(moved) == sorted(arguments)
+    assert any(
+        is_subsequence(moved[:split], arguments) and is_subsequence(moved[split:], arguments)
+        for split in range(len(moved) + 1)
+    ), "what moved and what stayed each keep their order"
+
+
+def is_subsequence(part: list[str], whole: list[str]) -> bool:
+    rest = iter(whole)
+    return all(argument in rest for argument in part)
+
+
+def test_settings_keep_what_follows_the_first_equals() -> None:
+    assert parse_settings(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+    with pytest.raises(UsageError, match="KEY=VALUE"):
+        parse_settings(["=x"])
+
+
+def test_nothing_from_a_topic_steers_the_terminal() -> None:
+    assert printable("a\x1b[31mb\tc\nd\x00\u202e") == "a\ufffd[31mb\tc\nd\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("reference", ["", "module", "module:", ":kan", "kantoku_kafka.demo.tasks:no_such"])
+def test_what_names_no_app_is_said(reference: str) -> None:
+    with pytest.raises(UsageError):
+        load_app(reference)

@@ -1,0 +1,94 @@
+"""Settings: what cannot be right is refused in a sentence, and no secret is ever shown."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kantoku_kafka import Kantoku
+from kantoku_kafka.engine.doneset import MAX_SLOT_BYTES
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.settings import Connection, ExecutorSettings
+
+SECRETS = (
+    "sasl.password",
+    "SASL.PASSWORD",
+    "ssl.key.password",
+    "ssl.keystore.password",
+    "ssl.key.pem",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.jaas.config",
+)
+DURATIONS_THAT_MAY_BE_ZERO = ("drain_seconds", "revoke_drain_seconds")
+NUMBERS = [
+    field.name
+    for field in dataclasses.fields(ExecutorSettings)
+    if isinstance(field.default, int | float) and field.name not in DURATIONS_THAT_MAY_BE_ZERO
+]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_secrets_are_masked_wherever_a_connection_is_shown(name: str) -> None:
+    config = {name: "hunter2", "sasl.username": "ann"}
+    for shown in (
+        repr(Connection(bootstrap_servers="h:1", config=config)),
+        f"{Connection(bootstrap_servers='h:1', config=config)}",
+        repr(Kantoku("shop", bootstrap_servers="h:1", config=config)),
+    ):
+        assert "hunter2" not in shown
+        assert "ann" in shown
+        assert name in shown, "which setting there is may be seen"
+
+
+@pytest.mark.parametrize("servers", ["localhost:9092", "a:1,b:65535", "[::1]:9092", "SASL_SSL://kafka.example:9093"])
+def test_addresses(servers: str) -> None:
+    assert Connection(bootstrap_servers=servers).bootstrap_servers == servers
+
+
+@pytest.mark.parametrize("servers", ["", "localhost", "localhost:", ":9092", "a:1,", "a:b", "a:65536", "http://a", "a:-1"])
+def test_what_is_no_address_is_named(servers: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        Connection(bootstrap_servers=servers)
+
+
+@given(st.text(max_size=30))
+def test_any_address_is_taken_or_refused_by_the_one_error(servers: str) -> None:
+    try:
+        Connection(bootstrap_servers=servers)
+    except UsageError as error:
+        assert error.exit_code == 2
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_must_be_positive(name: str, value: int) -> None:
+    with pytest.raises(UsageError, match=name.replace("_", " ")):
+        ExecutorSettings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", DURATIONS_THAT_MAY_BE_ZERO)
+def test_a_drain_may_be_zero_but_not_less(name: str) -> None:
+    assert getattr(ExecutorSettings(**{name: 0.0}), name) == 0  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="positive"):
+        ExecutorSettings(**{name: -0.1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("slot", ["", "s" * (MAX_SLOT_BYTES + 1), "ü" * (MAX_SLOT_BYTES // 2 + 1)])
+def test_a_slot_must_fit_the_commit_metadata(slot: str) -> None:
+    with pytest.raises(UsageError, match=str(MAX_SLOT_BYTES)):
+        ExecutorSettings(slot=slot)
+    assert ExecutorSettings(slot="ü" * (MAX_SLOT_BYTES // 2)).slot
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ExecutorSettings().concurrency = 3  # type: ignore[misc]
+
+
+def test_the_timeout_of_a_connection_is_positive() -> None:
+    with pytest.raises(UsageError, match="timeout seconds"):
+        Connection(bootstrap_servers="h:1", timeout_seconds=0)

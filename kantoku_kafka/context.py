@@ -111,7 +111,7 @@ class Context:
             raise UsageError("ctx.produce takes bytes: encode key and value first.")
         self._stage(Message(topic, key, value, headers))
 
-    def event(self, name: str, **attributes: str) -> None:
+    def event(self, name: str, /, **attributes: str) -> None:
         """Log a step of your own with the result of this task; the name has a dot in it: ``image.loaded``."""
         if "." not in name or "/" in name:
             raise UsageError(f"Event name {name!r}: a name of your own has a dot and no slash, e.g. 'image.{name}'.")

@@ -99,10 +99,10 @@ class Loop:
 
     def run(self) -> None:
         """Work until :meth:`stop`, then drain, checkpoint and close. Raises what the parts cannot recover from."""
-        for binding in self._bindings:
-            binding.executor.start(self._ended.put)
-        self._inputs.subscribe(list(self._pools), self)
         try:
+            for binding in self._bindings:
+                binding.executor.start(self._ended.put)
+            self._inputs.subscribe(list(self._pools), self)
             while not self._stopping:
                 self._turn()
             self._drain(self._running, self._settings.drain_seconds)

@@ -70,11 +70,12 @@ class KafkaInputs:
         self._slot = slot
         self._exactly_once = exactly_once
         self._classic = group_protocol is GroupProtocol.CLASSIC
+        self._static = static and self._classic
         self._timeout_seconds = timeout_seconds
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._metadata: bytes | None = None
         self._closed = False
-        self.consumer = clients.consumer(**self._member_config(static))
+        self.consumer = clients.consumer(**self._member_config())
 
     def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
         self._rebalance = rebalance
@@ -216,7 +217,8 @@ class KafkaInputs:
     def _on_error(self, message: KafkaMessage) -> None:
         error = message.error()
         assert error is not None
-        if error.code() == KafkaError.FENCED_INSTANCE_ID:
+        # librdkafka reports it as _FATAL; a static classic member has no other fatal error.
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or (self._static and error.code() == KafkaError._FATAL):
             raise SlotTaken(
                 f"Another executor of {self._topics.group} runs with --slot {self._slot}; give each one its own."
             )
@@ -228,7 +230,7 @@ class KafkaInputs:
     def _error(self, error: KafkaError) -> KantokuError:
         return kantoku_error(error, f"reading the inputs as group {self._topics.group}")
 
-    def _member_config(self, static: bool) -> dict[str, object]:
+    def _member_config(self) -> dict[str, object]:
         config: dict[str, object] = {
             "group.id": self._topics.group,
             "queued.max.messages.kbytes": 16 << 10,
@@ -238,7 +240,7 @@ class KafkaInputs:
         }
         if self._classic:
             config |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000}
-            if static:
+            if self._static:
                 config["group.instance.id"] = self._slot
         else:
             config["group.protocol"] = "consumer"

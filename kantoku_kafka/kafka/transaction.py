@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -200,7 +201,8 @@ class ExactlyOnceTransaction(_Channel):
             self._transactional_id = self._on_fenced()
 
     def _reason(self, error: KafkaError) -> KantokuError:
-        self._producer.poll(0)
+        with suppress(KafkaException):  # a producer that has been fenced raises here as well
+            self._producer.poll(0)  # delivery reports say which record it was
         if error.code() == KafkaError.FENCED_INSTANCE_ID:
             return SlotTaken("Another executor joined the group with the same --slot; give each one a slot of its own.")
         if self._failed is not None:

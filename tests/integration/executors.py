@@ -18,20 +18,27 @@ class ExecutorUnderTest:
     """One ``run-executor`` process in a session of its own; killed, if it still runs, at the end of the test."""
 
     def __init__(
-        self, bootstrap_servers: str, namespace: str, *options: str, log: Path, app: str = "task_app:kan"
+        self,
+        bootstrap_servers: str,
+        namespace: str,
+        *options: str,
+        log: Path,
+        app: str = "task_app:kan",
+        cwd: Path = HERE,
     ) -> None:
         self._command = [
             *(sys.executable, "-m", "kantoku_kafka", "run-executor", app),
             *("-b", bootstrap_servers, "-n", namespace, *options),
         ]
         self._log = log
+        self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=HERE, stdout=log, stderr=log, env=dict(os.environ), start_new_session=True
+                self._command, cwd=self._cwd, stdout=log, stderr=log, env=dict(os.environ), start_new_session=True
             )
 
     @property

@@ -85,9 +85,7 @@ def test_a_slow_task_holds_nothing_up_and_is_all_that_runs_again(
     slow = kan.spawn(Task("note", b"8").with_(key("k")))
     short = kan.spawn_many([Task("note", b"0").with_(key("k"))] * count)
     options = [*PROTOCOLS[how], *(["s0"] if how == "static" else [])]
-    with ExecutorUnderTest(
-        bootstrap, kan.namespace, "--types", "note", *options, log=tmp_path / "log"
-    ) as executor:
+    with ExecutorUnderTest(bootstrap, kan.namespace, "--types", "note", *options, log=tmp_path / "log") as executor:
         kan.gather(short, timeout_seconds=60)
         assert kan.find_results([slow.id]) == {}
         time.sleep(6)  # longer than the interval of Kafka's automatic commits, should somebody switch them on

@@ -106,9 +106,7 @@ def test_async_tasks_run_side_by_side(kan: Kantoku, running: Any) -> None:
         (EventDetail.FULL, {"received_task", "executed_task", "sent_outputs"}),
     ],
 )
-def test_how_much_is_logged(
-    kan: Kantoku, bootstrap: str, running: Any, detail: EventDetail, names: set[str]
-) -> None:
+def test_how_much_is_logged(kan: Kantoku, bootstrap: str, running: Any, detail: EventDetail, names: set[str]) -> None:
     with running(ExecutorSettings(events=detail)):
         kan.wait(kan.spawn(Task("echo")).id, timeout_seconds=30)
     assert {e.name for e in Account.of(bootstrap, kan.namespace).events} - {"spawned"} == names

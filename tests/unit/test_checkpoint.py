@@ -2,138 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recording import NOW_US, REFUSED, Broker, Inputs, checkpoint, publish
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.engine.checkpoint import Batch, Checkpoint
-from kantoku_kafka.engine.window import Window
-from kantoku_kafka.job import Job, Message, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, Event, EventName, Result, Status
+from kantoku_kafka.engine.checkpoint import Batch
+from kantoku_kafka.job import Job, Message
+from kantoku_kafka.model import Event, EventName, Status
 from kantoku_kafka.protocols import CheckpointRefused
-from kantoku_kafka.settings import EventDetail
-
-NOW_US = 1_800_000_000_000_000
-REFUSED = CheckpointRefused("the broker says no")
-
-
-class Broker:
-    """Outputs, Events and Transaction in one, over lists; what is committed stands in ``durable``.
-
-    ``poison``: task ids whose results no broker takes. ``refuse``: raises at the steps named, once each.
-    """
-
-    promise = "exactly-once"
-    max_data_bytes = 1_000_000
-
-    def __init__(self, poison: Sequence[str] = (), refuse: Sequence[str] = ()) -> None:
-        self.poison = set(poison)
-        self.refuse = list(refuse)
-        self.calls: list[str] = []
-        self.staged: list[Result | Event | Message] = []
-        self.durable: list[Result | Event | Message] = []
-        self.offsets: dict[tuple[str, int], Offset] = {}
-        self.open = False
-
-    def begin(self) -> None:
-        assert not self.open, "the last transaction is still open"
-        self._step("begin")
-        self.open, self.staged = True, []
-
-    def stage(self, items: Sequence[Result] | Sequence[Event]) -> None:
-        assert self.open
-        self._step("events" if items and isinstance(items[0], Event) else "results")
-        self.staged += items
-
-    def produce(self, messages: Sequence[Message]) -> None:
-        assert self.open
-        self._step("produce")
-        self.staged += messages
-
-    def probe(self) -> None:
-        assert self.open
-        if self._poisoned():
-            raise CheckpointRefused("too large", culprit=True)
-
-    def commit(self, offsets: Sequence[Offset]) -> None:
-        assert self.open
-        self._step("commit")
-        self.open = False
-        if self._poisoned():
-            raise CheckpointRefused("too large", culprit=True)
-        self.durable += self.staged
-        self.offsets |= {(o.topic, o.partition): o for o in offsets}
-
-    def abort(self) -> None:
-        self.calls.append("abort")
-        self.open = False
-
-    def close(self) -> None:
-        self.abort()
-
-    def _step(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.refuse:
-            self.refuse.remove(name)
-            self.open = False if name == "commit" else self.open
-            raise REFUSED
-
-    def _poisoned(self) -> bool:
-        return any(isinstance(item, Result) and item.task_id in self.poison and item.data for item in self.staged)
-
-    def results(self) -> list[Result]:
-        return [item for item in self.durable if isinstance(item, Result)]
-
-    def events(self, task_id: str) -> list[Event]:
-        return [item for item in self.durable if isinstance(item, Event) and item.task_id == task_id]
-
-    def messages(self) -> list[Message]:
-        return [item for item in self.durable if isinstance(item, Message)]
-
-
-def checkpoint(broker: Broker, detail: EventDetail = EventDetail.FULL) -> Checkpoint:
-    return Checkpoint(
-        outputs=broker, events=broker, transaction=broker, detail=detail, executor_id="host-1-ab", slot="host.0"
-    )
-
-
-class Inputs:
-    """Partitions with windows, and jobs out of them."""
-
-    def __init__(self, *numbers: int) -> None:
-        self.partitions = [Partition("tasks", number, 1) for number in numbers or (0,)]
-        self.windows = {partition: Window(0) for partition in self.partitions}
-
-    def job(self, name: str, of: int = 0) -> Job:
-        partition = self.partitions[of]
-        window = self.windows[partition]
-        job = Job(partition, window.next_offset, b"key", b"the record", [("a", b"1")])
-        job.task_id, job.type, job.data, job.attempt = name, "work", b"", 1
-        job.received_at_us, job.started_at_us = NOW_US, NOW_US + 1
-        assert window.admit(job.offset)
-        return job
-
-    def end(self, target: Checkpoint, job: Job, output: bytes = b"done") -> Job:
-        job.succeed(output)
-        return self.settle(target, job)
-
-    def fail(self, target: Checkpoint, job: Job, status: Status = Status.FAILED) -> Job:
-        job.fail(status, ErrorInfo("E", "m"))
-        return self.settle(target, job)
-
-    def settle(self, target: Checkpoint, job: Job) -> Job:
-        self.windows[job.partition].finish(job.offset)
-        target.end(job)
-        return job
-
-
-def publish(target: Checkpoint, inputs: Inputs) -> Batch:
-    batch = target.take(inputs.windows)
-    target.publish(batch)
-    return batch
 
 
 def test_the_order_is_begin_stage_commit() -> None:
@@ -306,6 +184,31 @@ def _refusing() -> None:
     raise REFUSED
 
 
+def test_a_claim_that_was_refused_is_committed_later() -> None:
+    broker, inputs = Broker(refuse=["commit"]), Inputs()
+    target = checkpoint(broker)
+    target.claim(inputs.partitions[0])
+    batch = target.take(inputs.windows)
+    with pytest.raises(CheckpointRefused):
+        target.publish(batch)
+    assert not target.due
+    target.restore(batch)
+    assert target.due
+    publish(target, inputs)
+    assert list(broker.offsets) == [("tasks", 0)]
+
+
+def test_nothing_is_left_to_do_for_partitions_that_are_gone() -> None:
+    inputs = Inputs()
+    target = checkpoint(Broker())
+    target.start([inputs.job("running")])
+    target.claim(inputs.partitions[0])
+    inputs.end(target, inputs.job("ended"))
+    target.forget(inputs.partitions)
+    assert not target.due
+    assert not target.unannounced
+
+
 def test_forget_drops_what_belongs_to_revoked_partitions_only() -> None:
     broker, inputs = Broker(), Inputs(0, 1)
     target = checkpoint(broker)
@@ -339,94 +242,6 @@ def test_what_was_restored_can_still_be_forgotten() -> None:
     assert [result.task_id for result in broker.results()] == ["ended1"]
 
 
-def outcomes(target: Checkpoint, inputs: Inputs) -> None:
-    """One task of every kind of ending, and one that still runs."""
-    ok, failed, expired, unknown = (inputs.job(name) for name in ("ok", "failed", "expired", "unknown"))
-    running = inputs.job("running")
-    target.start([ok, failed, running])
-    for job in (ok, failed):
-        job.events = [
-            Event(job.task_id, "work", "image.loaded", 1, NOW_US),
-            Event("child", "work", EventName.SPAWNED, 1, NOW_US),
-        ]
-        job.effects = [Message("side", None, job.task_id.encode())]
-    inputs.end(target, ok)
-    inputs.fail(target, failed)
-    expired.started_at_us = None
-    inputs.fail(target, expired, Status.EXPIRED)
-    unknown.started_at_us = None
-    unknown.letter = Message("dlq", b"k", b"v")
-    inputs.fail(target, unknown, Status.REJECTED)
-
-
-EXPECTED: dict[EventDetail, dict[str, list[str]]] = {
-    EventDetail.FULL: {
-        "ok": ["received_task", "executed_task", "image.loaded", "sent_outputs"],
-        "failed": ["received_task", "executed_task", "sent_outputs"],
-        "expired": ["received_task", "error", "sent_outputs"],
-        "unknown": ["received_task", "error", "dead_lettered", "sent_outputs"],
-        "running": ["received_task"],
-        "child": ["spawned"],
-    },
-    EventDetail.TERMINAL: {
-        "ok": ["image.loaded", "sent_outputs"],
-        **{name: ["sent_outputs"] for name in ("failed", "expired", "unknown")},
-        "running": [],
-        "child": [],
-    },
-    EventDetail.OFF: dict.fromkeys(("ok", "failed", "expired", "unknown", "running", "child"), []),
-}
-
-
-@pytest.mark.parametrize("detail", EventDetail)
-def test_events_by_detail(detail: EventDetail) -> None:
-    broker, inputs = Broker(), Inputs()
-    target = checkpoint(broker, detail)
-    outcomes(target, inputs)
-    publish(target, inputs)
-    names = {task_id: [event.name for event in broker.events(task_id)] for task_id in EXPECTED[detail]}
-    assert names == EXPECTED[detail]
-    statuses = {e.task_id: e.attributes for e in broker.durable if isinstance(e, Event) and e.name == "sent_outputs"}
-    if detail is not EventDetail.OFF:
-        ended = {"ok": "OK", "failed": "FAILED", "expired": "EXPIRED", "unknown": "REJECTED"}
-        assert statuses == {name: {"status": status} for name, status in ended.items()}
-
-
-def test_a_failed_attempt_publishes_nothing_of_what_it_staged() -> None:
-    broker, inputs = Broker(), Inputs()
-    target = checkpoint(broker)
-    outcomes(target, inputs)
-    publish(target, inputs)
-    assert [message.value for message in broker.messages()] == [b"ok", b"v"]
-    assert len(broker.results()) == 4
-
-
-def test_received_is_announced_once_also_when_the_task_ends_later() -> None:
-    broker, inputs = Broker(), Inputs()
-    target = checkpoint(broker)
-    job = inputs.job("a")
-    target.start([job])
-    publish(target, inputs)
-    assert [event.name for event in broker.events("a")] == ["received_task"]
-    inputs.end(target, job)
-    publish(target, inputs)
-    assert [event.name for event in broker.events("a")] == ["received_task", "executed_task", "sent_outputs"]
-
-
-def test_an_announcement_that_was_refused_is_made_up_for() -> None:
-    broker, inputs = Broker(refuse=["commit"]), Inputs()
-    target = checkpoint(broker)
-    job = inputs.job("a")
-    target.start([job])
-    batch = target.take(inputs.windows)
-    with pytest.raises(CheckpointRefused):
-        target.publish(batch)
-    target.restore(batch)
-    inputs.end(target, job)
-    publish(target, inputs)
-    assert [event.name for event in broker.events("a")] == ["received_task", "executed_task", "sent_outputs"]
-
-
 @pytest.mark.parametrize("raised", [RuntimeError("a bug"), KeyboardInterrupt()])
 def test_whatever_staging_raises_the_transaction_is_given_up(raised: BaseException) -> None:
     broker, inputs = Broker(), Inputs()
@@ -436,7 +251,7 @@ def test_whatever_staging_raises_the_transaction_is_given_up(raised: BaseExcepti
     def fail(_: object) -> None:
         raise raised
 
-    broker.stage: Callable[[object], None] = fail  # type: ignore[method-assign,misc]
+    broker.stage = fail  # type: ignore[method-assign,assignment]
     with pytest.raises(type(raised)):
         publish(target, inputs)
     assert broker.calls[-1] == "abort"

@@ -159,8 +159,14 @@ def test_older_versions_are_read(name: str) -> None:
     record = {
         "Task": {"id": "a", "type": "t", "data": b"d", "created_at": 7, "attempt": 2},
         "Result": {
-            "task_id": "a", "type": "t", "status": "FAILED", "data": b"", "attempt": 1, "executor_id": "e",
-            "error": {"type": "E", "message": "m"}, "finished_at": 9,
+            "task_id": "a",
+            "type": "t",
+            "status": "FAILED",
+            "data": b"",
+            "attempt": 1,
+            "executor_id": "e",
+            "error": {"type": "E", "message": "m"},
+            "finished_at": 9,
             "source": {"topic": "x", "partition": 1, "offset": 2},
         },
         "Event": {"task_id": "a", "type": "t", "name": "n", "attempt": 1, "at": 3, "executor_id": None},

@@ -15,6 +15,7 @@ from kantoku_kafka.engine.doneset import MAX_BITMAP_SPAN, MAX_RUNS, MAX_SLOT_BYT
 
 LONGEST_SLOT = "s" * MAX_SLOT_BYTES
 MAX_CHARACTERS = 4095
+FAR = 2**28 - 1
 
 slots = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
 offsets = st.integers(0, 2**50)
@@ -86,7 +87,8 @@ def test_another_version_or_kind_is_not_ours() -> None:
     assert doneset.decode(framed(9, b""), 7) is None
     assert doneset.decode(framed(0, b"more"), 7) is None
     assert doneset.decode(framed(1, b"\5"), 7) is None, "half a run"
-    assert doneset.decode(framed(1, b"\5\x80"), 7) is None, "half a number"
+    assert doneset.decode(framed(1, b"\5\6"), 7) == DoneSet("s", [(12, 18)])
+    assert doneset.decode(framed(1, b"\5\6\x80"), 7) is None, "half a number"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_another_version_or_kind_is_not_ours() -> None:
         [(i, i + 1) for i in range(1, MAX_BITMAP_SPAN, 2)],
         [(MAX_BITMAP_SPAN - 1, MAX_BITMAP_SPAN)],
         [(1, MAX_BITMAP_SPAN)],
-        [(i * 2**28, i * 2**28 + 2**28 - 1) for i in range(1, MAX_RUNS + 1)],
+        [((2 * i + 1) * FAR, (2 * i + 2) * FAR) for i in range(MAX_RUNS)],
     ],
     ids=["every other", "the last one", "all but one", "many long runs"],
 )

@@ -49,7 +49,9 @@ def test_addresses(servers: str) -> None:
     assert Connection(bootstrap_servers=servers).bootstrap_servers == servers
 
 
-@pytest.mark.parametrize("servers", ["", "localhost", "localhost:", ":9092", "a:1,", "a:b", "a:65536", "http://a", "a:-1"])
+@pytest.mark.parametrize(
+    "servers", ["", "localhost", "localhost:", ":9092", "a:1,", "a:b", "a:65536", "http://a", "a:-1"]
+)
 def test_what_is_no_address_is_named(servers: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
         Connection(bootstrap_servers=servers)

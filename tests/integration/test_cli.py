@@ -1,0 +1,164 @@
+"""The command line as a user meets it: what it prints, and the exit codes that it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accounting import Account
+from executors import ExecutorUnderTest, until
+
+from kantoku_kafka import Kantoku, Task
+
+HERE = Path(__file__).parent
+APP = """
+from kantoku_kafka import Kantoku
+
+kan = Kantoku("{namespace}", bootstrap_servers="{bootstrap}")
+
+
+@kan.task("double")
+def double(data: bytes) -> bytes:
+    return data * 2
+"""
+
+
+def cli(*arguments: str, cwd: Path = HERE, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[Any]:
+    command = [sys.executable, "-m", "kantoku_kafka", *arguments]
+    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=timeout, check=False)
+
+
+def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.format(namespace=f"{namespace}-cli", bootstrap=bootstrap))
+    assert cli("topics", "check", "app:kan", cwd=tmp_path).returncode == 7
+    created = cli("topics", "create", "app:kan", "--yes", cwd=tmp_path)
+    assert created.returncode == 0, created.stderr
+    assert cli("topics", "check", "app:kan", cwd=tmp_path).returncode == 0
+    plan = json.loads(cli("topics", "plan", "app:kan", "-o", "json", cwd=tmp_path).stdout)
+    assert {row["state"] for row in plan} == {"ok"}
+    common = ["-b", bootstrap, "-n", f"{namespace}-cli"]
+    with ExecutorUnderTest(
+        bootstrap, f"{namespace}-cli", log=tmp_path / "log", app="app:kan", cwd=tmp_path
+    ) as executor:
+        ids = cli(*common, "spawn", "double", "ab", "--count", "1000").stdout.decode().split()
+        assert len(set(ids)) == 1000
+        found = cli(*common, "result", "-", "-t", "30", "-o", "jsonl", stdin="\n".join(ids).encode())
+        assert found.returncode == 0, found.stderr
+        assert {json.loads(line)["data"] for line in found.stdout.splitlines()} == {"abab"}
+        (tmp_path / "payload").write_bytes(b"\x00\xff")
+        waited = cli(*common, "spawn", "double", f"@{tmp_path / 'payload'}", "--wait")
+        assert (waited.returncode, waited.stdout) == (0, b"\x00\xff\x00\xff")
+        piped = cli(*common, "spawn", "double", "-", "--lines", "--wait", "-o", "jsonl", stdin=b"1\n2\n3\n")
+        assert sorted(json.loads(line)["data"] for line in piped.stdout.splitlines()) == ["11", "22", "33"]
+        executor.kill(signal.SIGTERM)
+        assert executor.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run-executor", "no_such_module:kan"], 2, "no module"),
+        (["run-executor", "task_app:nothing"], 2, "missing"),
+        (["run-executor", "task_app"], 2, "MODULE:ATTRIBUTE"),
+        (["run-executor", "task_app:kan", "--types", "nonsense"], 2, "not registered"),
+        (["run-executor", "task_app:kan", "--pool", "asyncio", "--types", "work"], 2, "asyncio"),
+        (["run-executor", "task_app:kan", "--no-such-option"], 2, "No such option"),
+        (["run-executor", "task_app:kan", "-c", "0"], 2, "concurrency"),
+        (["spawn", "-n", "x", "bad/type", "-b", "127.0.0.1:9"], 2, "task type"),
+        (["spawn", "-n", "x", "t", "-b", "nonsense"], 2, "HOST:PORT"),
+        (["spawn", "-n", "x", "t", "-b", "127.0.0.1:9"], 3, "dev broker"),
+        (["run-executor", "task_app:kan", "-b", "127.0.0.1:9"], 3, "dev broker"),
+        (["spawn", "-n", "x", "t", "@/no/such/file"], 2, "cannot be read"),
+        (["spawn", "t", "-X", "nonsense"], 2, "KEY=VALUE"),
+        (["spawn", "-n", "x", "t", "-X", "no.such.setting=1"], 2, "no.such.setting"),
+    ],
+)
+def test_wrong_use_is_one_sentence(arguments: list[str], code: int, words: str) -> None:
+    done = cli(*arguments)
+    text = done.stderr.decode()
+    assert done.returncode == code, text
+    assert words in text
+    assert "Traceback" not in text
+    assert done.stdout == b""
+
+
+def test_what_is_not_there_and_what_failed(kan: Kantoku, bootstrap: str, running: Any) -> None:
+    common = ["-b", bootstrap, "-n", kan.namespace]
+    assert cli(*common, "result", "0194f1c2-7c1e-7aaa-8bbb-123456789abc").returncode == 5
+    assert cli(*common, "spawn", "no-such-type").returncode == 7
+    assert cli(*common, "run-executor", "task_app:kan", "-n", "no-such-namespace").returncode == 7
+    timed_out = cli(*common, "spawn", "side", "--wait", "--timeout", "0.5")
+    assert timed_out.returncode == 6, timed_out.stderr
+    with running():
+        failed = cli(*common, "spawn", "outcome", "raise:no luck", "--wait")
+    assert failed.returncode == 1
+    assert b"no luck" in failed.stderr
+
+
+def test_several_processes_in_one_command(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    options = ("--types", "work", "--processes", "3", "-c", "2")
+    with ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "log") as supervisor:
+        until(lambda: supervisor.log().count("assigned") >= 3, 40, "all three have partitions")
+        children = _children(supervisor.pid)
+        assert len(children) == 3
+        os.kill(children[0], signal.SIGKILL)
+        spawned = kan.spawn_many([Task("work", b"x")] * 500)
+        kan.gather(spawned, timeout_seconds=60)
+        until(lambda: len(_children(supervisor.pid)) == 3, 20, "the killed one is started again")
+        children = _children(supervisor.pid)
+        supervisor.kill(signal.SIGTERM)
+        assert supervisor.wait(40) == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    Account.of(bootstrap, kan.namespace).check({task.id for task in spawned})
+
+
+def test_no_executor_outlives_its_supervisor(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    options = ("--types", "work", "--processes", "2")
+    with ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "log") as supervisor:
+        until(lambda: supervisor.log().count("assigned") >= 2, 40, "both have partitions")
+        children = _children(supervisor.pid)
+        supervisor.kill()
+        until(lambda: not any(_runs(pid) for pid in children), 40, "the children are gone")
+
+
+def test_two_processes_with_one_slot(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    """One goes on, the other one ends with a sentence; they do not fence each other for ever."""
+    options = ("--types", "work", "--slot", "same")
+    with (
+        ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "a") as a,
+        ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "b") as b,
+    ):
+        until(lambda: (a.returncode is None) != (b.returncode is None), 60, "one of the two has ended")
+        loser, winner = (a, b) if a.returncode is not None else (b, a)
+        assert loser.returncode == 2
+        assert "--slot" in loser.log() and "Traceback" not in loser.log()
+        spawned = kan.spawn_many([Task("work", b"x")] * 100)
+        kan.gather(spawned, timeout_seconds=60)
+        winner.kill(signal.SIGTERM)
+        assert winner.wait(40) == 0
+    Account.of(bootstrap, kan.namespace).check({task.id for task in spawned})
+
+
+def test_a_closed_pipe_ends_quietly(kan: Kantoku, bootstrap: str) -> None:
+    command = (
+        f"{sys.executable} -m kantoku_kafka -b {bootstrap} -n {kan.namespace} spawn echo x --count 20000 | head -1"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
+    assert done.stderr == b""
+
+
+def _children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

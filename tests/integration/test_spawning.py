@@ -1,0 +1,197 @@
+"""Accepted means acknowledged by the broker; everything else is a typed error within a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accounting import read_all
+from confluent_kafka import Consumer, Producer
+from executors import ExecutorUnderTest, until
+
+from kantoku_kafka import Kantoku, Plugin, Status, Task
+from kantoku_kafka.errors import (
+    BrokerUnavailable,
+    KantokuError,
+    QueueFull,
+    TaskTooLarge,
+    TopicMismatch,
+    WaitTimeout,
+)
+
+NOBODY = "127.0.0.1:9"  # the discard port: nothing listens there
+
+
+def test_accepted_means_that_it_stands_in_the_topic(kan: Kantoku, bootstrap: str) -> None:
+    spawned = kan.spawn(Task("echo", b"one"))
+    (record,) = read_all(bootstrap, kan.topics.of_type("echo"))
+    assert (record.partition(), record.offset()) == (spawned.partition, spawned.offset)
+    assert (record.key() or b"").decode() == spawned.id
+
+
+def test_nowait_is_accepted_by_flush(kan: Kantoku, bootstrap: str) -> None:
+    spawned = [kan.spawn_nowait(Task("echo", b"%d" % n)) for n in range(3000)]
+    kan.flush()
+    assert all(task.offset is not None for task in spawned)
+    assert len(read_all(bootstrap, kan.topics.of_type("echo"))) == 3000
+
+
+def test_a_transaction_is_all_or_nothing(kan: Kantoku, bootstrap: str) -> None:
+    with kan.transaction():
+        kept = [kan.spawn(Task("echo", b"kept")), *kan.spawn_many([Task("work", b"kept")] * 5)]
+    with pytest.raises(ZeroDivisionError), kan.transaction():
+        kan.spawn_many([Task("echo", b"gone")] * 10)
+        raise ZeroDivisionError
+    assert [m.value()[-40:-10] for m in read_all(bootstrap, kan.topics.of_type("echo")) if b"gone" in m.value()] == []
+    topics = ("echo", "work")
+    found = {(m.key() or b"").decode() for t in topics for m in read_all(bootstrap, kan.topics.of_type(t))}
+    assert found == {task.id for task in kept}
+    logged = {(m.key() or b"").split(b"/")[0].decode() for m in read_all(bootstrap, kan.topics.events)}
+    assert logged == found
+
+
+def test_threads_have_transactions_of_their_own(kan: Kantoku, bootstrap: str) -> None:
+    """A spawn outside, in another thread, is not caught up in a transaction that is given up."""
+    outside: list[str] = []
+    with pytest.raises(ZeroDivisionError), kan.transaction():
+        kan.spawn(Task("echo", b"inside"))
+        thread = threading.Thread(target=lambda: outside.append(kan.spawn(Task("echo", b"outside")).id))
+        thread.start()
+        thread.join()
+        raise ZeroDivisionError
+    assert [(m.key() or b"").decode() for m in read_all(bootstrap, kan.topics.of_type("echo"))] == outside
+
+
+def test_async_forms(kan: Kantoku, running: Any) -> None:
+    async def go() -> list[bytes]:
+        one = await kan.spawn_async(Task("echo", b"0"))
+        more = await kan.spawn_many_async([Task("echo", b"1"), Task("echo", b"2")])
+        first = await kan.wait_async(one.id, timeout_seconds=30)
+        rest = await kan.gather_async(more, timeout_seconds=30)
+        with pytest.raises(WaitTimeout):
+            await kan.wait_async("nobody", timeout_seconds=0.1)
+        return [first.data, *(result.data for result in rest)]
+
+    with running():
+        assert asyncio.run(go()) == [b"0", b"1", b"2"]
+
+
+def test_results_as_they_come(kan: Kantoku, running: Any) -> None:
+    with running():
+        slow, fast = kan.spawn(Task("nap", b"1.5")), kan.spawn(Task("echo", b"fast"))
+        assert [r.task_id for r in kan.as_completed([slow, fast], timeout_seconds=30)] == [fast.id, slow.id]
+        assert slow.result(timeout_seconds=1).status is Status.OK
+        with pytest.raises(WaitTimeout, match="executor"):
+            kan.wait(kan.spawn(Task("side")).id, timeout_seconds=0.2)
+
+
+def test_an_old_result_is_found_by_a_new_client(kan: Kantoku, bootstrap: str, running: Any) -> None:
+    with running():
+        spawned = kan.spawn_many([Task("echo", b"%d" % n) for n in range(50)])
+        kan.gather(spawned, timeout_seconds=30)
+    late = Kantoku(kan.namespace, bootstrap_servers=bootstrap)
+    try:
+        assert late.wait(spawned[7].id, timeout_seconds=10).data == b"7"
+        assert len(late.find_results([task.id for task in spawned])) == 50
+        assert late.find_results(["no-such-task"]) == {}
+    finally:
+        late.close()
+
+
+def test_a_missing_topic_is_named(kan: Kantoku) -> None:
+    with pytest.raises(TopicMismatch, match="topics create"):
+        kan.spawn(Task("never-created"))
+
+
+def test_a_task_too_large_is_refused_and_its_neighbours_are_not(kan: Kantoku, bootstrap: str) -> None:
+    with pytest.raises(TaskTooLarge):
+        kan.spawn(Task("echo", b"x" * 3_000_000))
+    assert kan.spawn(Task("echo", b"small")).offset is not None
+    assert len(read_all(bootstrap, kan.topics.of_type("echo"))) == 1
+
+
+def test_nobody_answers() -> None:
+    lonely = Kantoku("x", bootstrap_servers=NOBODY, events="off", delivery_timeout_seconds=1.0)
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable, match="dev broker"):
+        lonely.spawn(Task("echo"))
+    assert time.monotonic() - started < 20
+    lonely.close()
+
+
+def test_a_full_queue_is_an_error_and_not_a_drop() -> None:
+    settings = {"queue.buffering.max.messages": 10}
+    full = Kantoku(
+        "x",
+        bootstrap_servers=NOBODY,
+        config=settings,
+        events="off",
+        queue_timeout_seconds=0.2,
+        delivery_timeout_seconds=3.0,
+    )
+    with pytest.raises(QueueFull):
+        for _ in range(11):
+            full.spawn_nowait(Task("echo"))
+    with pytest.raises(BrokerUnavailable):
+        full.flush()
+    full.close()
+
+
+def test_a_veto_spawns_nothing(bootstrap: str, namespace: str) -> None:
+    class Veto(Plugin):
+        def before_scheduled(self, ctx: Any) -> None:
+            if ctx.data == b"bad":
+                raise PermissionError("not this one")
+
+    kan = Kantoku(namespace, bootstrap_servers=bootstrap, plugins=[Veto()])
+    with pytest.raises(PermissionError):
+        kan.spawn(Task("echo", b"bad"))
+    good = kan.spawn(Task("echo", b"good"))
+    kan.close()
+    assert [(m.key() or b"").decode() for m in read_all(bootstrap, kan.topics.of_type("echo"))] == [good.id]
+
+
+def test_a_child_process_must_make_its_own_client(kan: Kantoku) -> None:
+    kan.spawn(Task("echo"))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            kan.spawn(Task("echo"))
+        except KantokuError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_foreign_commit_metadata_are_not_trusted(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    """Somebody else committed offsets for our group, with a note of his own: work begins there."""
+    from confluent_kafka import TopicPartition
+
+    spawned = kan.spawn_many([Task("work", b"x")] * 40)
+    topic = kan.topics.of_type("work")
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": kan.topics.group})
+    places = [TopicPartition(topic, p, 0, metadata="deployed by hand") for p in range(4)]
+    consumer.commit(offsets=places, asynchronous=False)
+    consumer.close()
+    with ExecutorUnderTest(bootstrap, kan.namespace, "--types", "work", log=tmp_path / "log") as executor:
+        assert all(result.ok for result in kan.gather(spawned, timeout_seconds=30))
+        executor.kill(signal.SIGTERM)
+        assert executor.wait(30) == 0
+        assert "not ours or damaged" in executor.log()
+
+
+def test_a_tombstone_on_an_input_is_a_dead_letter(kan: Kantoku, bootstrap: str, running: Any) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    producer.produce(kan.topics.of_type("echo"), None, b"k")
+    producer.flush(10)
+    with running():
+        kan.gather(kan.spawn_many([Task("echo")] * 20), timeout_seconds=30)
+        until(lambda: read_all(bootstrap, kan.topics.dlq), 20, "the dead letter")
+    (dead,) = read_all(bootstrap, kan.topics.dlq)
+    assert dead.key() == b"k"

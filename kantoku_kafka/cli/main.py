@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kantoku_kafka.cli import demo, dev, run, tasks, topics
+from kantoku_kafka.cli import demo, dev, doctor, run, tasks, topics
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, tell
 from kantoku_kafka.errors import KantokuError
 
@@ -56,6 +56,7 @@ run.register(app)
 tasks.register(app)
 topics.register(app)
 dev.register(app)
+doctor.register(app)
 demo.register(app)
 
 

@@ -29,7 +29,7 @@ FAR_SOURCE = {"topic": UNICODE, "partition": 2**31 - 1, "offset": LONG_MAX, "epo
 ERROR = {"type": "ValueError", "message": "no picture", "detail": "Traceback: line 1", "retryable": True}
 BARE_ERROR = {"type": "ValueError", "message": "", "detail": None, "retryable": False}
 
-TASK = {
+TASK: dict[str, Any] = {
     "id": ID,
     "type": "resize",
     "data": b"photo",
@@ -46,7 +46,7 @@ TASK = {
     "labels": {},
     "options": {},
 }
-RESULT = {
+RESULT: dict[str, Any] = {
     "task_id": ID,
     "type": "resize",
     "status": "OK",
@@ -58,7 +58,7 @@ RESULT = {
     "finished_at": NOW_US + 2500,
     "source": SOURCE,
 }
-EVENT = {
+EVENT: dict[str, Any] = {
     "task_id": ID,
     "type": "resize",
     "name": "spawned",
@@ -122,7 +122,7 @@ RESULTS: list[tuple[str, dict[str, Any]]] = [
     ("binary data", {"data": bytes(range(256))}),
     (
         "unicode",
-        {"executor_id": UNICODE, "error": {**ERROR, "message": UNICODE, "detail": UNICODE}, "status": "FAILED"},
+        {"type": "t", "executor_id": UNICODE, "error": {**ERROR, "detail": UNICODE}, "status": "FAILED"},
     ),
     ("largest numbers", {"attempt": 2**31 - 1, "started_at": LONG_MAX, "finished_at": LONG_MAX, "source": FAR_SOURCE}),
     ("least numbers", {"attempt": -(2**31), "started_at": LONG_MIN, "finished_at": LONG_MIN}),

@@ -1,0 +1,91 @@
+"""A broker that forbids something: exit code 4 and a sentence, at once and not by a time-out without words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+from test_cli import cli
+
+from kantoku_kafka import Kantoku, Task
+from kantoku_kafka.dev import EmbeddedBroker
+from kantoku_kafka.errors import AccessDenied
+from kantoku_kafka.kafka import topics
+
+NAMESPACE = "secured"
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[str]:
+    """A broker with an authorizer that allows what nobody forbade."""
+    settings = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with EmbeddedBroker(settings=settings) as broker:
+        kan = Kantoku(NAMESPACE, bootstrap_servers=broker.bootstrap_servers)
+        topics.create(kan.clients, topics.plan(kan.topics, ["work", "echo"]))
+        yield broker.bootstrap_servers
+
+
+DENIED = {
+    "inputs": (ResourceType.TOPIC, f"{NAMESPACE}.tasks.work", AclOperation.READ),
+    "results": (ResourceType.TOPIC, f"{NAMESPACE}.results", AclOperation.WRITE),
+    "group": (ResourceType.GROUP, f"{NAMESPACE}.executors", AclOperation.READ),
+    "transactions": (ResourceType.TRANSACTIONAL_ID, f"{NAMESPACE}.executors.s", AclOperation.WRITE),
+}
+
+
+@pytest.mark.parametrize("what", DENIED)
+def test_an_executor_that_may_not_says_so_and_ends(secured: str, what: str) -> None:
+    kind, name, operation = DENIED[what]
+    admin = AdminClient({"bootstrap.servers": secured})
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    kan.spawn(Task("work", b"x"))
+    kan.close()
+    binding = AclBinding(
+        kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, AclPermissionType.DENY
+    )
+    for future in admin.create_acls([binding]).values():
+        future.result(10)
+    time.sleep(0.5)  # the authorizer learns of it from the controller's log
+    try:
+        options = ["-b", secured, "-n", NAMESPACE, "--slot", "s"]
+        done = cli("run-executor", "task_app:kan", "--types", "work", *options, timeout=60)
+    finally:
+        anything = AclBindingFilter(
+            ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+        )
+        for future in admin.delete_acls([anything]).values():
+            future.result(10)
+    text = done.stderr.decode()
+    assert done.returncode == 4, text
+    assert "Traceback" not in text
+    assert "ACL" in text.splitlines()[-1]
+
+
+def test_a_spawn_that_is_forbidden(secured: str, tmp_path: Path) -> None:
+    admin = AdminClient({"bootstrap.servers": secured})
+    topic = f"{NAMESPACE}.tasks.echo"
+    binding = AclBinding(
+        *(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*"),
+        *(AclOperation.WRITE, AclPermissionType.DENY),
+    )
+    for future in admin.create_acls([binding]).values():
+        future.result(10)
+    time.sleep(0.5)
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    with pytest.raises(AccessDenied, match=topic):
+        kan.spawn(Task("echo"))
+    kan.close()

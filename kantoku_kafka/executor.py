@@ -1,29 +1,23 @@
-"""Puts an executor process together: the parts, by their settings, around the loop."""
+"""Puts an executor process together: the Kafka parts, by their settings, around the loop."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
-from kantoku_kafka.app import Kantoku, TaskType, check_pool
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.engine.loop import Loop, PoolBinding
-from kantoku_kafka.engine.scheduler import Scheduler
-from kantoku_kafka.errors import UsageError
-from kantoku_kafka.invoke import Invoker
+from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs, transactional_id
-from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
+from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, KafkaTransaction, NoEvents
 from kantoku_kafka.kafka.topics import max_message_bytes, partition_count
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
-from kantoku_kafka.pools.aio import AsyncioExecutor
-from kantoku_kafka.pools.hello import Hello
-from kantoku_kafka.pools.inline import InlineExecutor
-from kantoku_kafka.pools.processes import ProcessExecutor
-from kantoku_kafka.pools.threads import ThreadExecutor
-from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Executor, Outputs
-from kantoku_kafka.settings import EventDetail, ExecutorSettings, Guarantee, PoolKind
+from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
+from kantoku_kafka.settings import EventDetail, ExecutorSettings, Guarantee
 from kantoku_kafka.slots import Slot, executor_id
 
 __all__ = ["ExecutorProcess"]
@@ -59,8 +53,8 @@ class ExecutorProcess:
     ) -> None:
         self._kantoku = kantoku
         self._settings = settings or ExecutorSettings()
-        self._types = _chosen(kantoku, task_types, self._settings.pool)
-        self._reference = _checked_reference(self._types, reference)
+        self._types = chosen_types(kantoku, task_types, self._settings.pool, reference)
+        self._reference = reference
         self._own_outputs = outputs
         self._own_events = events
         self.executor_id = executor_id()
@@ -75,110 +69,90 @@ class ExecutorProcess:
 
     def run(self) -> None:
         """Connect, and execute tasks until :meth:`stop`. Blocks; call it once."""
-        self._slot = Slot.take(self._settings.slot, self._kantoku.namespace)
-        try:
-            self._run()
-        finally:
-            self._slot.release()
-
-    def _run(self) -> None:
-        kantoku, settings, topics = self._kantoku, self._settings, self._kantoku.topics
-        clients = kantoku.clients
-        clients.check()
-        for name in self._types:
-            partition_count(clients, topics.of_type(name))
-        own_topics = [topics.results, topics.dlq]
-        if settings.events is not EventDetail.OFF:
-            own_topics.append(topics.events)
-        for topic in own_topics:
-            partition_count(clients, topic)
-        limits = max_message_bytes(clients, own_topics)
-        inputs = KafkaInputs(
-            clients,
-            topics,
-            slot=self._slot.name,
-            static=self._slot.explicit,
-            group_protocol=settings.group_protocol,
-            exactly_once=settings.guarantee is Guarantee.EXACTLY_ONCE,
-            timeout_seconds=settings.timeout_seconds,
-        )
-        batch_size_bytes = min(_LARGEST_BATCH_BYTES, *limits.values())
-        transaction: ExactlyOnceTransaction | PlainTransaction
-        if settings.guarantee is Guarantee.EXACTLY_ONCE:
-            transaction = ExactlyOnceTransaction(
+        kantoku, settings, clients = self._kantoku, self._settings, self._kantoku.clients
+        with ExitStack() as ending:
+            self._slot = Slot.take(settings.slot, kantoku.namespace)
+            ending.callback(lambda: self._slot.release())
+            own_topics = self._check_topics(clients)
+            inputs = KafkaInputs(
                 clients,
-                consumer=inputs.consumer,
-                group_metadata=inputs.group_metadata,
-                transactional_id=transactional_id(topics, self._slot.name),
-                on_fenced=self._on_fenced,
-                own_topics=own_topics,
-                batch_size_bytes=batch_size_bytes,
+                kantoku.topics,
+                slot=self._slot.name,
+                static=self._slot.explicit,
+                group_protocol=settings.group_protocol,
+                exactly_once=settings.guarantee is Guarantee.EXACTLY_ONCE,
                 timeout_seconds=settings.timeout_seconds,
             )
-        else:
-            transaction = PlainTransaction(
-                clients,
-                consumer=inputs.consumer,
-                own_topics=own_topics,
-                batch_size_bytes=batch_size_bytes,
-                timeout_seconds=settings.timeout_seconds,
-            )
-        limit = limits[topics.results]
-        outputs = self._own_outputs or KafkaOutputs(
-            transaction, topics.results, kantoku.codec, limit - min(_ENVELOPE_BYTES, limit // 2)
-        )
-        events = self._own_events or (
-            NoEvents()
-            if settings.events is EventDetail.OFF
-            else KafkaEvents(transaction, EventWriter.connect(clients, topics.events, kantoku.codec))
-        )
-        self._announce(outputs, events, transaction.promise)
-        self._loop = Loop(
-            inputs=inputs,
-            checkpoint=Checkpoint(
+            ending.callback(inputs.close)
+            sizes = max_message_bytes(clients, own_topics)
+            transaction = self._transaction(clients, inputs, own_topics, min(_LARGEST_BATCH_BYTES, *sizes.values()))
+            ending.callback(transaction.close)
+            outputs = self._own_outputs or self._outputs(transaction, sizes[kantoku.topics.results])
+            events = self._own_events or self._events(transaction, clients)
+            self._announce(outputs, events, transaction.promise)
+            checkpoint = Checkpoint(
                 outputs=outputs,
                 events=events,
                 transaction=transaction,
                 detail=settings.events,
                 executor_id=self.executor_id,
                 slot=self._slot.name,
-            ),
-            codec=kantoku.codec,
-            pools=self._pools(),
-            dead_letter_topic=topics.dlq,
-            settings=settings,
-        )
-        if self._stop_asked:
-            self._loop.stop()
-        daemons_end = self._start_daemons()
-        try:
+            )
+            self._loop = Loop(
+                inputs=inputs,
+                checkpoint=checkpoint,
+                codec=kantoku.codec,
+                pools=bind_pools(kantoku, self._types, settings.concurrency, self._reference),
+                dead_letter_topic=kantoku.topics.dlq,
+                settings=settings,
+            )
+            if self._stop_asked:
+                self._loop.stop()
+            ending.enter_context(_daemons(kantoku))
             self._loop.run()
-        finally:
-            daemons_end.set()
-            transaction.close()
-            inputs.close()
 
-    def _pools(self) -> dict[str, PoolBinding]:
-        """One pool of each kind that is used, and one scheduler for the types in it."""
-        invoker = Invoker(self._kantoku)
-        bindings: dict[str, PoolBinding] = {}
-        for kind in {task.pool for task in self._types.values()}:
-            members = {name: task for name, task in self._types.items() if task.pool is kind}
-            executor = self._pool(kind, invoker, members)
-            scheduler = Scheduler({name: task.limits for name, task in members.items()})
-            binding = PoolBinding(executor, scheduler, self._settings.concurrency + executor.backlog)
-            bindings |= dict.fromkeys(members, binding)
-        return bindings
+    def _check_topics(self, clients: Clients) -> list[str]:
+        """Fail now if there is no broker or no topic. Answers the topics that every checkpoint may write to."""
+        topics = self._kantoku.topics
+        clients.check()
+        own = [topics.results, topics.dlq]
+        if self._settings.events is not EventDetail.OFF:
+            own.append(topics.events)
+        for topic in [*map(topics.of_type, self._types), *own]:
+            partition_count(clients, topic)
+        return own
 
-    def _pool(self, kind: PoolKind, invoker: Invoker, task_types: Iterable[str]) -> Executor:
-        if kind is PoolKind.INLINE:
-            return InlineExecutor(invoker)
-        if kind is PoolKind.ASYNCIO:
-            return AsyncioExecutor(invoker, self._settings.concurrency)
-        if kind is PoolKind.PROCESS:
-            assert self._reference is not None, "checked by the constructor"
-            return ProcessExecutor(Hello.of(self._kantoku, self._reference, task_types), self._settings.concurrency)
-        return ThreadExecutor(invoker, self._settings.concurrency)
+    def _transaction(
+        self, clients: Clients, inputs: KafkaInputs, own_topics: list[str], batch_size_bytes: int
+    ) -> KafkaTransaction:
+        if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
+            return PlainTransaction(
+                clients,
+                store=inputs.store,
+                own_topics=own_topics,
+                batch_size_bytes=batch_size_bytes,
+                timeout_seconds=self._settings.timeout_seconds,
+            )
+        return ExactlyOnceTransaction(
+            clients,
+            group=self._kantoku.topics.group,
+            group_metadata=inputs.group_metadata,
+            transactional_id=transactional_id(self._kantoku.topics, self._slot.name),
+            on_fenced=self._on_fenced,
+            own_topics=own_topics,
+            batch_size_bytes=batch_size_bytes,
+            timeout_seconds=self._settings.timeout_seconds,
+        )
+
+    def _outputs(self, transaction: KafkaTransaction, limit_bytes: int) -> KafkaOutputs:
+        max_data_bytes = limit_bytes - min(_ENVELOPE_BYTES, limit_bytes // 2)
+        return KafkaOutputs(transaction, self._kantoku.topics.results, self._kantoku.codec, max_data_bytes)
+
+    def _events(self, transaction: KafkaTransaction, clients: Clients) -> Events:
+        if self._settings.events is EventDetail.OFF:
+            return NoEvents()
+        writer = EventWriter.connect(clients, self._kantoku.topics.events, self._kantoku.codec)
+        return KafkaEvents(transaction, writer)
 
     def _on_fenced(self) -> str:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
@@ -190,66 +164,34 @@ class ExecutorProcess:
         return transactional_id(self._kantoku.topics, self._slot.name)
 
     def _announce(self, outputs: Outputs, events: Events, promise: str) -> None:
-        topics = self._kantoku.topics
         _log.info(
             "executor %s, slot %s, group %s, types %s, results %s",
             self.executor_id,
             self._slot.name,
-            topics.group,
+            self._kantoku.topics.group,
             ", ".join(sorted(self._types)),
             promise,
             extra={"action": "started"},
         )
-        if promise == EXACTLY_ONCE:
-            for name, part in (("Outputs", outputs), ("Events", events)):
-                if part.promise != EXACTLY_ONCE:
-                    _log.warning(
-                        "%s %s cannot share the transaction: what it holds is %s; it must tolerate repeats by task id",
-                        name,
-                        type(part).__name__,
-                        part.promise,
-                        extra={"action": "promise"},
-                    )
-
-    def _start_daemons(self) -> threading.Event:
-        end = threading.Event()
-        for plugin in self._kantoku.plugins:
-            for daemon in plugin.daemons():
-                threading.Thread(target=daemon, args=(end,), name="kantoku-daemon", daemon=True).start()
-        return end
+        for name, part in (("Outputs", outputs), ("Events", events)):
+            if promise == EXACTLY_ONCE and part.promise != EXACTLY_ONCE:
+                _log.warning(
+                    "%s %s cannot share the transaction: what it holds is %s; it must tolerate repeats by task id",
+                    name,
+                    type(part).__name__,
+                    part.promise,
+                    extra={"action": "promise"},
+                )
 
 
-def _chosen(kantoku: Kantoku, names: Iterable[str] | None, pool: PoolKind | None) -> Mapping[str, TaskType]:
-    registered = kantoku.task_types
-    chosen = list(names) if names is not None else list(registered)
-    if not chosen:
-        raise UsageError("The app has no task types: register one with @kan.task('name').")
-    for name in chosen:
-        if name not in registered:
-            raise UsageError(f"Task type {name!r} is not registered; there are: {', '.join(sorted(registered))}.")
-    types = {name: registered[name] for name in chosen}
-    if pool is not None:
-        for name, task in types.items():
-            check_pool(name, pool, is_async=inspect.iscoroutinefunction(task.function))
-        types = {name: _in_pool(task, pool) for name, task in types.items()}
-    return types
-
-
-def _checked_reference(types: Mapping[str, TaskType], reference: str | None) -> str | None:
-    name = next((name for name, task in types.items() if task.pool is PoolKind.PROCESS), None)
-    if name is not None and reference is None:
-        raise UsageError(
-            f"Task {name!r} runs in pool 'process', whose children import the app themselves: "
-            "say where it is, ExecutorProcess(..., reference='module:attribute')."
-        )
-    return reference
-
-
-def _in_pool(task: TaskType, pool: PoolKind) -> TaskType:
-    return TaskType(
-        name=task.name,
-        function=task.function,
-        pool=pool,
-        limits=task.limits,
-        takes_context=task.takes_context,
-    )
+@contextmanager
+def _daemons(kantoku: Kantoku) -> Iterator[None]:
+    """The background jobs of plugins, each in a thread, for as long as the executor runs."""
+    end = threading.Event()
+    for plugin in kantoku.plugins:
+        for daemon in plugin.daemons():
+            threading.Thread(target=daemon, args=(end,), name="kantoku-daemon", daemon=True).start()
+    try:
+        yield
+    finally:
+        end.set()

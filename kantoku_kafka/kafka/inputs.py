@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -43,7 +44,11 @@ _PASSING = UNREACHABLE | {
 
 
 class KafkaInputs:
-    """The input topics of some task types, shared with the other members of the group. The loop thread owns it.
+    """The input topics of some task types, shared with the other members of the group.
+
+    The loop thread owns it; only :meth:`group_metadata` and :meth:`store` may be called from the publisher. They never
+    touch the consumer: confluent-kafka lets one thread at a time into it, and a rebalance inside ``poll`` waits for
+    the publisher.
 
     Parameters:
         clients: the connection.
@@ -74,6 +79,7 @@ class KafkaInputs:
         self._timeout_seconds = timeout_seconds
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._metadata: bytes | None = None
+        self._stored: deque[Sequence[Offset]] = deque()
         self._closed = False
         self.consumer = clients.consumer(**self._member_config())
 
@@ -88,7 +94,10 @@ class KafkaInputs:
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
         # consume(n, timeout) would wait for n: the first record comes by poll, the rest is what is there.
+        self._commit_stored()
         first = self.consumer.poll(timeout_seconds)
+        if self._classic:
+            self._metadata = self._fresh_metadata()
         if first is None:
             return []
         messages: list[Any] = [first]  # a consumed record without error has all its coordinates
@@ -119,12 +128,14 @@ class KafkaInputs:
     def group_metadata(self) -> bytes | None:
         """What to commit with; None while there is no membership, for the broker would not fence such a commit.
 
-        Classic brokers refuse every old generation, so it is taken afresh. KIP-848 fences by the epoch in which
-        a partition was assigned: what was valid after the last rebalance stays so for all that we hold.
+        Classic brokers refuse every old generation, so it is that of the last poll. KIP-848 fences by the epoch in
+        which a partition was assigned: what was valid after the last rebalance stays so for all that we hold.
         """
-        if self._classic or self._metadata is None:
-            self._metadata = self._fresh_metadata()
         return self._metadata
+
+    def store(self, offsets: Sequence[Offset]) -> None:
+        """Commit these outside of any transaction, with the next poll, or before the partitions go."""
+        self._stored.append(offsets)
 
     # --- rebalances: librdkafka calls these from inside poll and close, on the loop thread
 
@@ -142,7 +153,10 @@ class KafkaInputs:
 
     def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:
         _log.info("revoked %s", _names(revoked), extra={"action": "revoked"})
+        if self._classic:  # the group has a new generation by now
+            self._metadata = self._fresh_metadata()
         self._rebalance.revoked(self._forget(revoked, keep=True))
+        self._commit_stored(wait=True)
         self._forget(revoked)
         self._metadata = None
 
@@ -155,6 +169,16 @@ class KafkaInputs:
         take = self._partitions.get if keep else self._partitions.pop
         found = (take((p.topic, p.partition), None) for p in partitions)
         return [partition for partition in found if partition is not None]
+
+    def _commit_stored(self, *, wait: bool = False) -> None:
+        """Commit what was stored. A commit that fails is made up for by a later one: this promises at least once."""
+        commit: Any = self.consumer.commit  # its stub knows either constant of asynchronous, but no bool
+        while self._stored:
+            positions = [TopicPartition(o.topic, o.partition, o.offset, o.metadata) for o in self._stored.popleft()]
+            try:
+                commit(offsets=positions, asynchronous=not wait)
+            except KafkaException as error:
+                _log.info("offsets were not committed: %s", error, extra={"action": "commit_refused"})
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Offsets and metadata as of the last checkpoint; ends a dead member's open transaction in the way."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
@@ -106,8 +106,8 @@ class ExactlyOnceTransaction(_Channel):
 
     Parameters:
         clients: the connection.
-        consumer: the group member whose offsets are committed; its metadata are the fence.
-        group_metadata: answers the metadata to commit with, or None while there is no valid membership.
+        group: whose offsets are committed.
+        group_metadata: answers the metadata to commit with, the fence; None while there is no valid membership.
         transactional_id: stable, so that a restart ends what a killed process left open.
         on_fenced: answers the id to go on with when another producer took ours; may raise SlotTaken.
         own_topics: results, events and dead letters: without these nothing can go on.
@@ -120,7 +120,7 @@ class ExactlyOnceTransaction(_Channel):
         self,
         clients: Clients,
         *,
-        consumer: Consumer,
+        group: str,
         group_metadata: Callable[[], Any | None],
         transactional_id: str,
         on_fenced: Callable[[], str],
@@ -128,7 +128,7 @@ class ExactlyOnceTransaction(_Channel):
         batch_size_bytes: int,
         timeout_seconds: float,
     ) -> None:
-        self._consumer = consumer
+        self._group = group
         self._group_metadata = group_metadata
         self._transactional_id = transactional_id
         self._on_fenced = on_fenced
@@ -240,15 +240,22 @@ class ExactlyOnceTransaction(_Channel):
     def _is_committed(self, offsets: Sequence[Offset]) -> bool:
         """Whether the last commit is what the group's offsets say; any one of them decides."""
         wanted = offsets[0]
+        observer = self._clients.consumer(**{"group.id": self._group})
         try:
-            (found,) = self._consumer.committed([TopicPartition(wanted.topic, wanted.partition)], self._timeout_seconds)
+            (found,) = observer.committed([TopicPartition(wanted.topic, wanted.partition)], self._timeout_seconds)
         except KafkaException as error:
             raise self._clients.error(error.args[0], "reading the committed offsets") from error
+        finally:
+            observer.close()
         return bool(found.offset == wanted.offset and found.metadata == wanted.metadata)
 
 
 class PlainTransaction(_Channel):
-    """At least once: the records are acknowledged first, then the offsets are committed."""
+    """At least once: the records are acknowledged first, then the offsets are committed.
+
+    Parameters:
+        store: takes the offsets to be committed; it must not block.
+    """
 
     promise = AT_LEAST_ONCE
 
@@ -256,12 +263,12 @@ class PlainTransaction(_Channel):
         self,
         clients: Clients,
         *,
-        consumer: Consumer,
+        store: Callable[[Sequence[Offset]], None],
         own_topics: Iterable[str],
         batch_size_bytes: int,
         timeout_seconds: float,
     ) -> None:
-        self._consumer = consumer
+        self._store = store
         self._batch_size_bytes = batch_size_bytes
         super().__init__(clients, own_topics, timeout_seconds)
 
@@ -270,10 +277,7 @@ class PlainTransaction(_Channel):
 
     def commit(self, offsets: Sequence[Offset]) -> None:
         self.probe()
-        try:
-            self._consumer.commit(offsets=_positions(offsets), asynchronous=False)
-        except KafkaException as error:
-            raise CheckpointRefused(error.args[0].name()) from error
+        self._store(offsets)
 
     def abort(self) -> None:
         """Nothing can be taken back; what was staged is flushed with the next checkpoint."""

@@ -1,0 +1,75 @@
+"""Which task types an executor serves, and the pool that each of them runs in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from kantoku_kafka.app import Kantoku, TaskType, check_pool
+from kantoku_kafka.engine.loop import PoolBinding
+from kantoku_kafka.engine.scheduler import Scheduler
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.invoke import Invoker
+from kantoku_kafka.pools.aio import AsyncioExecutor
+from kantoku_kafka.pools.hello import Hello
+from kantoku_kafka.pools.inline import InlineExecutor
+from kantoku_kafka.pools.processes import ProcessExecutor
+from kantoku_kafka.pools.threads import ThreadExecutor
+from kantoku_kafka.protocols import Executor
+from kantoku_kafka.settings import PoolKind
+
+__all__ = ["bind_pools", "chosen_types"]
+
+
+def chosen_types(
+    kantoku: Kantoku, names: Iterable[str] | None, pool: PoolKind | None, reference: str | None
+) -> Mapping[str, TaskType]:
+    """The task types to serve, all of them unless ``names`` says which, in ``pool`` if it is given.
+
+    Raises:
+        UsageError: nothing to serve, an unknown name, or a pool that cannot run the function.
+    """
+    registered = kantoku.task_types
+    chosen = list(names) if names is not None else list(registered)
+    if not chosen:
+        raise UsageError("The app has no task types: register one with @kan.task('name').")
+    types = {}
+    for name in chosen:
+        if name not in registered:
+            raise UsageError(f"Task type {name!r} is not registered; there are: {', '.join(sorted(registered))}.")
+        task = registered[name]
+        if pool is not None:
+            check_pool(name, pool, is_async=inspect.iscoroutinefunction(task.function))
+            task = replace(task, pool=pool)
+        if task.pool is PoolKind.PROCESS and reference is None:
+            raise UsageError(
+                f"Task {name!r} runs in pool 'process', whose children import the app themselves: "
+                "say where it is, ExecutorProcess(..., reference='module:attribute')."
+            )
+        types[name] = task
+    return types
+
+
+def bind_pools(
+    kantoku: Kantoku, types: Mapping[str, TaskType], concurrency: int, reference: str | None = None
+) -> dict[str, PoolBinding]:
+    """By task type: one pool of each kind that is used, and one scheduler for the types in it."""
+    invoker = Invoker(kantoku)
+    bindings: dict[str, PoolBinding] = {}
+    for kind in {task.pool for task in types.values()}:
+        members = {name: task for name, task in types.items() if task.pool is kind}
+        executor: Executor
+        match kind:
+            case PoolKind.INLINE:
+                executor = InlineExecutor(invoker)
+            case PoolKind.THREAD:
+                executor = ThreadExecutor(invoker, concurrency)
+            case PoolKind.ASYNCIO:
+                executor = AsyncioExecutor(invoker, concurrency)
+            case PoolKind.PROCESS:
+                assert reference is not None, "chosen_types has checked it"
+                executor = ProcessExecutor(Hello.of(kantoku, reference, members), concurrency)
+        scheduler = Scheduler({name: task.limits for name, task in members.items()})
+        bindings |= dict.fromkeys(members, PoolBinding(executor, scheduler, concurrency + executor.backlog))
+    return bindings

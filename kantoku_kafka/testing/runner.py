@@ -1,0 +1,146 @@
+"""Runs tasks of an app without any broker: the real loop, scheduler, pools and codec over an in-memory log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.bindings import bind_pools, chosen_types
+from kantoku_kafka.engine.checkpoint import Checkpoint
+from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.errors import WaitTimeout
+from kantoku_kafka.kafka.outputs import EventWriter
+from kantoku_kafka.model import Event, Result, Task
+from kantoku_kafka.plugins import run_after
+from kantoku_kafka.settings import ExecutorSettings
+from kantoku_kafka.spawning import prepare, spawned_event
+from kantoku_kafka.testing.memory import (
+    InMemoryEvents,
+    InMemoryInputs,
+    InMemoryLog,
+    InMemoryOutputs,
+    InMemoryTransaction,
+    Record,
+)
+
+__all__ = ["Run", "run_tasks"]
+
+_EXECUTOR_ID = "in-memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of :func:`run_tasks`.
+
+    Attributes:
+        results: of the tasks, in their order.
+        log: everything else: side outputs, dead letters, results of child tasks.
+    """
+
+    kantoku: Kantoku
+    results: Sequence[Result]
+    log: InMemoryLog
+
+    @property
+    def all_results(self) -> list[Result]:
+        """Those of child tasks as well."""
+        return [self.kantoku.codec.decode_result(r.value) for r in self.log.read(self.kantoku.topics.results)]
+
+    @property
+    def events(self) -> list[Event]:
+        """Every step that was logged; those of one task in their order."""
+        return [self.kantoku.codec.decode_event(r.value) for r in self.log.read(self.kantoku.topics.events)]
+
+    @property
+    def dead_letters(self) -> list[Record]:
+        """Records that no task could be read from, and tasks of unknown types."""
+        return self.log.read(self.kantoku.topics.dlq)
+
+
+def run_tasks(
+    kantoku: Kantoku,
+    tasks: Iterable[Task],
+    *,
+    log: InMemoryLog | None = None,
+    settings: ExecutorSettings | None = None,
+    reference: str | None = None,
+    timeout_seconds: float = 10.0,
+) -> Run:
+    """Spawn tasks and run them and their children to the end, as an executor would; plugins take part.
+
+    ::
+
+        def test_resize():
+            run = run_tasks(kan, [Task("resize", photo)])
+            assert run.results[0].ok
+
+    Parameters:
+        log: one that has been used before, or that holds records of the test's own; default a new one.
+        settings: of the executor; default as in production.
+        reference: ``module:attribute`` of the app, for tasks of pool ``process``.
+        timeout_seconds: for all of them; default 10.
+
+    Raises:
+        WaitTimeout: not all of them ended in time.
+        Whatever a before hook of a plugin raises: the task is then not spawned.
+    """
+    log = InMemoryLog() if log is None else log
+    types = chosen_types(kantoku, None, None, reference)
+    ids = [_spawn(kantoku, log, task) for task in tasks]
+    loop = _loop(kantoku, log, settings or ExecutorSettings(), reference)
+    failures: list[BaseException] = []
+    thread = threading.Thread(target=_run, args=(loop, failures), name="kantoku-run-tasks")
+    thread.start()
+    done = log.wait_until_done([kantoku.topics.of_type(name) for name in types], timeout_seconds)
+    loop.stop()
+    thread.join()
+    if failures:
+        raise failures[0]
+    found = {
+        record.key: kantoku.codec.decode_result(record.value)._replace(headers=record.headers)
+        for record in log.read(kantoku.topics.results)
+    }
+    missing = [task_id for task_id in ids if task_id.encode() not in found]
+    if missing or not done:
+        raise WaitTimeout(f"{len(missing)} of {len(ids)} tasks did not end within {timeout_seconds:g} s.")
+    return Run(kantoku, [found[task_id.encode()] for task_id in ids], log)
+
+
+def _spawn(kantoku: Kantoku, log: InMemoryLog, task: Task) -> str:
+    ctx, message = prepare(kantoku, task)
+    event = EventWriter(kantoku.topics.events, log.partitions, kantoku.codec).message(spawned_event(ctx))
+    log.append(message, event)
+    run_after(ctx.hooks.after_scheduled, ctx)
+    return ctx.id
+
+
+def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, reference: str | None) -> Loop:
+    topics, codec = kantoku.topics, kantoku.codec
+    inputs = InMemoryInputs(log, topics)
+    transaction = InMemoryTransaction(log, inputs)
+    checkpoint = Checkpoint(
+        outputs=InMemoryOutputs(transaction, topics.results, codec, max_data_bytes=log.max_record_bytes - 1_024),
+        events=InMemoryEvents(transaction, EventWriter(topics.events, log.partitions, codec)),
+        transaction=transaction,
+        detail=settings.events,
+        executor_id=_EXECUTOR_ID,
+        slot=_EXECUTOR_ID,
+    )
+    types = chosen_types(kantoku, None, settings.pool, reference)
+    return Loop(
+        inputs=inputs,
+        checkpoint=checkpoint,
+        codec=codec,
+        pools=bind_pools(kantoku, types, settings.concurrency, reference),
+        dead_letter_topic=topics.dlq,
+        settings=settings,
+    )
+
+
+def _run(loop: Loop, failures: list[BaseException]) -> None:
+    try:
+        loop.run()
+    except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+        failures.append(error)

@@ -83,6 +83,11 @@ class Clients:
         self._log = LimitedLog()
         self.denied: str | None = None
 
+    @property
+    def client_id(self) -> str:
+        """What brokers know our clients by: the user's own choice (quotas go by it), or our name."""
+        return str(self.connection.config.get("client.id", "kantoku-kafka"))
+
     def producer(self, **settings: Any) -> Producer:
         """A producer that loses nothing: idempotent, acknowledged by all, partitions as the Java client."""
         return self._made(
@@ -147,7 +152,7 @@ class Clients:
 
     def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
         config = {
-            "client.id": "kantoku-kafka",
+            "client.id": self.client_id,
             "socket.nagle.disable": True,
             **librdkafka_config(self.connection),
             **settings,

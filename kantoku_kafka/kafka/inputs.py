@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -181,33 +181,60 @@ class KafkaInputs:
                 _log.info("offsets were not committed: %s", error, extra={"action": "commit_refused"})
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Offsets and metadata as of the last checkpoint; ends a dead member's open transaction in the way."""
+        """Offsets and metadata as of the last checkpoint; ends what a dead member left open.
+
+        An open transaction that holds offsets already makes the read wait; one that has only records in it does
+        not, but keeps the results behind it from every reader.
+        """
         patience = _PATIENCE_SECONDS
         while True:
             try:
-                return self._read_committed(self.consumer, partitions, patience)
+                found = self._read_committed(self.consumer, partitions, patience)
             except KafkaException as error:
                 if error.args[0].code() not in UNREACHABLE | _UNSTABLE:
                     raise self._clients.error(error.args[0], "reading the committed offsets") from error
+            else:
+                self._take_over(found, lambda writers: writers - self._live_slots())
+                return found
             _log.info("waiting for the offsets of %s", _names(partitions), extra={"action": "unstable_offsets"})
-            if self._exactly_once:
-                self._end_foreign_transactions(partitions)
+            self._take_over(self._read_behind_transactions(partitions), lambda writers: writers)
             patience = self._timeout_seconds
 
-    def _end_foreign_transactions(self, partitions: list[TopicPartition]) -> None:
-        """The metadata before the open transaction name its writer's slot; a new epoch of that id ends it."""
-        config = {"group.id": self._topics.group, "isolation.level": "read_uncommitted"}
-        observer = self._clients.consumer(**config)
+    def _read_behind_transactions(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """What was committed before the transaction that is open; nothing if it cannot be read either."""
+        observer = self._clients.consumer(**{"group.id": self._topics.group, "isolation.level": "read_uncommitted"})
         try:
-            last = self._read_committed(observer, partitions, self._timeout_seconds)
-            found = (doneset.decode(p.metadata or "", p.offset) for p in last)
-            for slot in {done.slot for done in found if done is not None} - {self._slot}:
-                _log.warning("ending the open transaction of slot %s", slot, extra={"action": "takeover"})
+            return self._read_committed(observer, partitions, self._timeout_seconds)
+        except KafkaException as error:
+            _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
+            return []
+        finally:
+            observer.close()
+
+    def _take_over(self, committed: Iterable[TopicPartition], dead_among: Callable[[set[str]], set[str]]) -> None:
+        """The metadata name the slot of their writer. If it is gone, a new epoch of its id ends its transaction."""
+        done_sets = (doneset.decode(p.metadata, p.offset) for p in committed if p.metadata)
+        writers = {done.slot for done in done_sets if done is not None} - {self._slot}
+        if not writers or not self._exactly_once:
+            return
+        try:
+            for slot in dead_among(writers):
+                _log.warning("ending what slot %s may have left open", slot, extra={"action": "takeover"})
                 end_transaction_of(self._clients, transactional_id(self._topics, slot), self._timeout_seconds)
         except KafkaException as error:
             _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
-        finally:
-            observer.close()
+
+    def _live_slots(self) -> set[str]:
+        """Slots of the group's present members, which their client ids tell."""
+        admin = self._clients.admin()
+        (future,) = admin.describe_consumer_groups([self._topics.group]).values()
+        return {
+            member.client_id.removeprefix(self._client_id(""))
+            for member in future.result(self._timeout_seconds).members
+        }
+
+    def _client_id(self, slot: str) -> str:
+        return f"{self._clients.client_id}/{slot}"
 
     def _read_committed(
         self, consumer: Consumer, partitions: list[TopicPartition], timeout_seconds: float
@@ -257,13 +284,18 @@ class KafkaInputs:
     def _member_config(self) -> dict[str, object]:
         config: dict[str, object] = {
             "group.id": self._topics.group,
+            "client.id": self._client_id(self._slot),
             "queued.max.messages.kbytes": 16 << 10,
             "queued.min.messages": 20_000,
             "max.poll.interval.ms": 300_000,
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         if self._classic:
-            config |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000}
+            config |= {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": 10_000,
+                "heartbeat.interval.ms": 1_000,  # by a heartbeat a survivor learns that another member is gone
+            }
             if self._static:
                 config["group.instance.id"] = self._slot
         else:

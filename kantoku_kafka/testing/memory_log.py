@@ -81,11 +81,13 @@ class InMemoryLog:
     def is_done(self, topics: Iterable[str]) -> bool:
         """Whether the group has committed every record of the topics as finished."""
         with self._changed:
-            return all(
-                self._position(place).offset > records[-1].offset
-                for place, records in self._places.items()
-                if place[0] in topics and records
-            )
+            return self._is_done(set(topics))
+
+    def wait_until_done(self, topics: Iterable[str], timeout_seconds: float) -> bool:
+        """Wait for :meth:`is_done`; False if it takes longer than that."""
+        names = set(topics)
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_done(names), timeout_seconds)
 
     def expel(self, member: object) -> None:
         """Throw Inputs out of the group, as after a session that timed out: they learn it at their next poll."""
@@ -201,6 +203,13 @@ class InMemoryLog:
         if message.key is None:  # in turn, as good as at random
             return len(self._topics[message.topic]) % self.partitions
         return partition_of(message.key, self.partitions)
+
+    def _is_done(self, topics: set[str]) -> bool:
+        return all(
+            self._position(place).offset > records[-1].offset
+            for place, records in self._places.items()
+            if place[0] in topics and records
+        )
 
     def _share(self, member: object, topic: str) -> list[Place]:
         takers = [other for other, topics in self._members.items() if topic in topics]

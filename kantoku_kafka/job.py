@@ -152,15 +152,3 @@ class Job:
             self.source,
             self.headers,
         )
-
-    def event(
-        self,
-        name: str,
-        at_us: int,
-        executor_id: str,
-        source: Source,
-        error: ErrorInfo | None = None,
-        attributes: dict[str, str] | None = None,
-    ) -> Event:
-        """One step of this task."""
-        return Event(self.task_id, self.type, name, self.attempt, at_us, executor_id, source, error, attributes or {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Annotated
@@ -63,16 +62,14 @@ def run_executor(
     chosen = [name.strip() for name in types.split(",")] if types else None
     process = ExecutorProcess(kantoku, settings, task_types=chosen, reference=app)
     _stop_on_signals(process)
-    _tune_interpreter()
+    _relax_garbage_collection()
     process.run()
 
 
-def _tune_interpreter() -> None:
-    """Thousands of short-lived records in flight are no garbage cycles: looking for them cost a tenth of the time.
-    And when a commit has returned, the publisher should not wait 5 ms for its turn."""
+def _relax_garbage_collection() -> None:
+    """Thousands of short-lived records in flight are no garbage cycles: looking for them cost a tenth of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    sys.setswitchinterval(0.001)
 
 
 def _stop_on_signals(process: ExecutorProcess) -> None:

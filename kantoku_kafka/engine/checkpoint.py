@@ -22,6 +22,8 @@ _UNDELIVERABLE = ErrorInfo(
     "undeliverable",
     "A record the task produced cannot be written: its topic is missing, forbidden or takes less.",
 )
+_RECEIVED, _EXECUTED, _SENT = EventName.RECEIVED_TASK, EventName.EXECUTED_TASK, EventName.SENT_OUTPUTS
+_ERROR, _DEAD_LETTERED = EventName.ERROR, EventName.DEAD_LETTERED
 _ENDED = {status: {"status": status.value} for status in Status}
 
 
@@ -196,20 +198,22 @@ class Checkpoint:
         for job in batch.ended:
             if job.status is None:  # never decoded: there is no task to speak of
                 continue
+            task_id, type_, attempt = job.task_id, job.type, job.attempt
             source, at_us, error = job.source, job.finished_at_us, job.error
             if full:
                 if not job.announced:
-                    events.append(job.event(EventName.RECEIVED_TASK, job.received_at_us, executor_id, source))
-                executed = job.started_at_us is not None
-                name = EventName.EXECUTED_TASK if executed else EventName.ERROR
-                events.append(job.event(name, at_us, executor_id, source, error))
+                    events.append(Event(task_id, type_, _RECEIVED, attempt, job.received_at_us, executor_id, source))
+                name = _EXECUTED if job.started_at_us is not None else _ERROR
+                events.append(Event(task_id, type_, name, attempt, at_us, executor_id, source, error))
                 if job.letter is not None:
-                    events.append(job.event(EventName.DEAD_LETTERED, at_us, executor_id, source, error))
+                    events.append(Event(task_id, type_, _DEAD_LETTERED, attempt, at_us, executor_id, source, error))
             if job.events and job.status is Status.OK:
                 events += [event for event in job.events if full or "." in event.name]
-            events.append(job.event(EventName.SENT_OUTPUTS, at_us, executor_id, source, error, _ENDED[job.status]))
+            ended = _ENDED[job.status]
+            events.append(Event(task_id, type_, _SENT, attempt, at_us, executor_id, source, error, ended))
         for job in batch.announced:
-            events.append(job.event(EventName.RECEIVED_TASK, job.received_at_us, executor_id, job.source))
+            at_us = job.received_at_us
+            events.append(Event(job.task_id, job.type, _RECEIVED, job.attempt, at_us, executor_id, job.source))
         return events
 
 

@@ -97,7 +97,7 @@ class Clients:
                 "acks": "all",
                 "allow.auto.create.topics": False,
                 "partitioner": "murmur2_random",
-                "linger.ms": 0,
+                "linger.ms": 1,
                 # A broker that is still ending the last transaction asks to try again: at once, not in 100 ms.
                 "retry.backoff.ms": 5,
                 "topic.metadata.propagation.max.ms": 3000,

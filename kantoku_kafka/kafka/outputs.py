@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.partitioner import partitioner
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
 from kantoku_kafka.model import Event, Headers, Result
@@ -51,6 +51,7 @@ class EventWriter:
         self.topic = topic
         self._partitions = partitions
         self._codec = codec
+        self._partition_of = partitioner()
 
     @classmethod
     def connect(cls, clients: Clients, topic: str, codec: Codec) -> EventWriter:
@@ -62,12 +63,13 @@ class EventWriter:
 
         The key is ``{task_id}/{attempt}/{name}``: a repeated event replaces itself, others survive compaction.
         """
+        partition_of, partitions = self._partition_of, self._partitions
         last_id, last_attempt, partition, head = "", 0, 0, b""
         for event, value in zip(events, self._codec.encode_events(events), strict=True):
             if event.task_id is not last_id or event.attempt != last_attempt:
                 last_id, last_attempt = event.task_id, event.attempt
                 raw_id = last_id.encode()
-                partition = partition_of(raw_id, self._partitions)
+                partition = partition_of(raw_id, partitions)
                 head = b"%b/%d/" % (raw_id, last_attempt)
             yield head + event.name.encode(), value, (), partition
 

@@ -13,7 +13,7 @@ __all__ = ["InlineExecutor"]
 class InlineExecutor:
     """Runs each job within :meth:`submit`. The loop thread owns it."""
 
-    backlog = 0
+    backlog = 64  # so many are handed over at once, and have ended when submit returns
 
     def __init__(self, invoker: Invoker) -> None:
         self._run = invoker.run

@@ -35,7 +35,7 @@ def test_native_and_python_agree(key: bytes, partitions: int) -> None:
 
 
 def test_the_native_one_is_found_here() -> None:
-    assert partitioner._native() is not partitioner.python_partition_of
+    assert partitioner.partitioner() is not partitioner.python_partition_of
 
 
 def test_without_the_native_one_the_python_one_serves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,4 +43,4 @@ def test_without_the_native_one_the_python_one_serves(monkeypatch: pytest.Monkey
         raise OSError("no such library")
 
     monkeypatch.setattr("ctypes.CDLL", refuse)
-    assert partitioner._native.__wrapped__() is partitioner.python_partition_of
+    assert partitioner.partitioner.__wrapped__() is partitioner.python_partition_of

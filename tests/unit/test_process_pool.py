@@ -423,7 +423,7 @@ def test_frames_arrive_whole_however_they_are_cut(frames: list[tuple[Kind, bytes
 def test_a_damaged_answer_is_an_answer_or_a_frame_error_and_nothing_else(data: st.DataObject) -> None:
     answered = job("echo")
     answered.effects = [Message("side", None, b"effect", (("h", None),))]
-    answered.events = [answered.event("image.loaded", 5, "me", answered.source)]
+    answered.events = [Event(answered.task_id, answered.type, "image.loaded", 1, 5, "me", answered.source)]
     answered.succeed(b"output")
     body = bytearray(encode_answer(1, answered))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -25,10 +25,13 @@ lint: install ## ruff, mypy --strict, import rules
 demo: install ## Thousands of tasks on a real Kafka, an executor killed amid them, the account
 	$(BIN)/kantoku-kafka demo $(ARGS)
 
+crash: install ## The crash tests at full scale: 20,000 tasks, 15 kills each
+	KANTOKU_CRASH_TASKS=20000 $(BIN)/python -m pytest tests/integration/test_crash.py
+
 bench: install ## This program against hand-written loops, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install test lint demo bench clean
+.PHONY: crash help install test lint demo bench clean

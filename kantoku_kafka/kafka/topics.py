@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without __all__
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -106,7 +107,7 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
                 raise clients.error(error.args[0], f"creating topic {name}") from error
         else:
             created.append(name)
-    _await_known(clients, admin, created)
+    _await_served(clients, admin, [p for p in missing if p.name in created])
     return created
 
 
@@ -159,11 +160,22 @@ def _existing(clients: Clients, admin: AdminClient) -> set[str]:
         raise clients.error(error.args[0], "listing topics") from error
 
 
-def _await_known(clients: Clients, admin: AdminClient, names: Iterable[str]) -> None:
-    """A topic is created before every broker has heard of it: wait for that, so that the next step finds it."""
+def _await_served(clients: Clients, admin: AdminClient, plans: Iterable[TopicPlan]) -> None:
+    """A topic is created before its leaders know that they lead it: wait until each of them answers."""
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka leaves it untyped
+    unserved = {TopicPartition(p.name, n) for p in plans for n in range(p.partitions)}
     deadline = time.monotonic() + clients.connection.timeout_seconds
-    while not _existing(clients, admin).issuperset(names) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while unserved and time.monotonic() < deadline:
+        _existing(clients, admin)  # without it librdkafka may remember "no leader" until its next refresh
+        for partition, future in admin.list_offsets(dict.fromkeys(unserved, latest)).items():
+            try:
+                future.result(clients.connection.timeout_seconds)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    continue
+            unserved.discard(partition)
+        if unserved:
+            time.sleep(0.05)
 
 
 def _problems(wanted: TopicPlan, config: Mapping[str, str]) -> tuple[str, ...]:

@@ -110,6 +110,7 @@ def read(broker: EmbeddedBroker, count: int, group: str) -> list[bytes]:
 
 
 def test_serves_transactions_and_leaves_nothing() -> None:
+    before = guarded_by(os.getpid())
     with EmbeddedBroker() as broker:
         pid, log = broker.pid(), broker.log()
         create_topic(broker)
@@ -118,7 +119,7 @@ def test_serves_transactions_and_leaves_nothing() -> None:
         assert broker.wait(timeout_seconds=0) is None
         assert log.exists()
     assert not runs(pid)
-    eventually(lambda: not guarded_by(os.getpid()), "the watcher is gone")
+    eventually(lambda: guarded_by(os.getpid()) == before, "the watcher is gone")
     assert not log.exists()
     with pytest.raises(EmbeddedBrokerError):
         _ = broker.bootstrap_servers
@@ -201,9 +202,10 @@ def test_runs_a_tool() -> None:
 
 
 def test_says_why_it_did_not_start() -> None:
+    before = guarded_by(os.getpid())
     with pytest.raises(EmbeddedBrokerError, match=r"no\.such\.Class"):
         EmbeddedBroker(settings={"metric.reporters": "no.such.Class"}).start()
-    eventually(lambda: not guarded_by(os.getpid()), "nothing is left")
+    eventually(lambda: guarded_by(os.getpid()) == before, "nothing is left")
 
 
 def test_refuses_a_port_in_use() -> None:

@@ -267,7 +267,7 @@ class Client:
     def _connected_reader(self) -> ResultReader:
         with self._lock:
             self._check_fork()
-            if self._reader is None:
+            if self._reader is None or self._reader.failed:
                 self._reader = ResultReader(self.clients, self._app.topics, self._app.codec)
             return self._reader
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 SKEW_MS = 10_000
 """How far the clocks of spawners and executors may differ."""
 _BATCH, _POLL_SECONDS = 1000, 0.05
+_ELECTING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 class ResultReader:
@@ -61,6 +63,11 @@ class ResultReader:
         self._partitions = partition_count(clients, topics.results)
         self._thread = threading.Thread(target=self._serve, name="kantoku-results", daemon=True)
         self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """It cannot go on; every wait raises why. A new reader may do better."""
+        return self._failure is not None
 
     def expect(self, task_id: str) -> Future[Result]:
         """A future of the task's result."""
@@ -130,10 +137,14 @@ class ResultReader:
                 "enable.partition.eof": True,
             }
         )
+        wanted: dict[int, int] = {}
+        begun = False
         try:
             while not self._stopping.is_set():
-                self._assign(consumer)
-                for message in consumer.consume(1, _POLL_SECONDS):
+                self._ask(wanted, 0.0 if begun else _POLL_SECONDS)
+                if wanted and self._begin(consumer, wanted):
+                    wanted, begun = {}, True
+                for message in consumer.consume(1, _POLL_SECONDS) if begun else ():
                     self._take(message)
                     for more in consumer.consume(_BATCH, 0):
                         self._take(more)
@@ -144,30 +155,29 @@ class ResultReader:
         finally:
             consumer.close()
 
-    def _assign(self, consumer: Consumer) -> None:
-        """Begin, or begin again further back, where new waits need it."""
-        wanted: dict[int, int] = {}
-        while True:
-            try:
-                partition, since_ms = self._requests.get_nowait()
-            except Empty:
-                break
-            wanted[partition] = min(since_ms, wanted.get(partition, since_ms))
-        if not wanted:
-            return
-        topic = self._topics.results
-        starts = consumer.offsets_for_times(
-            [TopicPartition(topic, partition, ms) for partition, ms in wanted.items()],
-            self._clients.connection.timeout_seconds,
-        )
-        # No record that late yet: begin at the end, where a result that is not written yet will stand.
-        positions = []
-        for start in starts:
-            if start.offset in (OFFSET_END, -1):
-                _, start.offset = consumer.get_watermark_offsets(start, self._clients.connection.timeout_seconds)
-            elif start.offset < 0:
-                start.offset = OFFSET_BEGINNING
-            positions.append(TopicPartition(topic, start.partition, start.offset))
+    def _ask(self, wanted: dict[int, int], wait_seconds: float) -> None:
+        """Add to ``wanted`` from when on which partitions are waited on."""
+        with suppress(Empty):
+            while True:
+                partition, since_ms = self._requests.get(timeout=wait_seconds)
+                wanted[partition] = min(since_ms, wanted.get(partition, since_ms))
+                wait_seconds = 0.0
+
+    def _begin(self, consumer: Consumer, wanted: Mapping[int, int]) -> bool:
+        """Begin, or begin again further back, where new waits need it. False: not yet, a leader is being elected."""
+        # The ends come first: what is written between the two answers stands behind them. No record that late yet
+        # means to begin at the end, where a result that is not written yet will stand.
+        try:
+            ends = self._offsets_for(consumer, dict.fromkeys(wanted, OFFSET_END))
+            starts = self._offsets_for(consumer, wanted)
+        except KafkaException as error:
+            if error.args[0].code() not in _ELECTING:
+                raise
+            self._stopping.wait(_POLL_SECONDS)
+            return False
+        positions = [
+            TopicPartition(self._topics.results, p, start if start >= 0 else ends[p]) for p, start in starts.items()
+        ]
         held = {p.partition for p in consumer.assignment()}
         again = [p for p in positions if p.partition in held]
         with self._lock:
@@ -176,6 +186,18 @@ class ResultReader:
         if again:
             consumer.incremental_unassign(again)
         consumer.incremental_assign(positions)
+        return True
+
+    def _offsets_for(self, consumer: Consumer, times_ms: Mapping[int, int]) -> dict[int, int]:
+        """By partition: the first offset of that time or later, negative if there is none; of OFFSET_END the end."""
+        topic, timeout_seconds = self._topics.results, self._clients.connection.timeout_seconds
+        found = consumer.offsets_for_times(
+            [TopicPartition(topic, p, ms) for p, ms in times_ms.items()], timeout_seconds
+        )
+        for position in found:
+            if position.error is not None:
+                raise KafkaException(position.error)
+        return {position.partition: position.offset for position in found}
 
     def _take(self, message: KafkaMessage) -> None:
         error = message.error()
@@ -184,7 +206,7 @@ class ResultReader:
                 with self._progress:
                     self._reached[message.partition() or 0] = message.offset() or 0
                     self._progress.notify_all()
-            elif error.code() not in UNREACHABLE:
+            elif error.code() not in UNREACHABLE | _ELECTING:
                 raise self._clients.error(error, f"reading {self._topics.results}")
             return
         value, headers = message.value(), cast("Headers", message.headers())

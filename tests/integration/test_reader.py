@@ -1,0 +1,43 @@
+"""The results reader against a topic that is being written to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import wait
+
+import pytest
+from confluent_kafka import Producer
+
+from kantoku_kafka import Kantoku, Result, Status
+from kantoku_kafka.avro.codec import AvroCodec
+from kantoku_kafka.kafka.reader import ResultReader
+from kantoku_kafka.model import Source, new_task_id
+
+
+@pytest.fixture
+def producer(bootstrap: str) -> Iterator[Producer]:
+    client = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+    yield client
+    client.flush(10)
+
+
+def test_a_result_that_is_written_while_the_reader_begins_is_found(kan: Kantoku, producer: Producer) -> None:
+    """Each round's result comes a little later after the reader has begun to look where to start."""
+    codec, started_ms = AvroCodec(), time.time_ns() // 1_000_000
+    for number in range(60):
+        at_ms = started_ms + 20_000 * (number + 1)  # no earlier record is that late: the reader begins at the end
+        task_id = new_task_id(at_ms)
+        result = Result(task_id, "echo", Status.OK, b"", None, 1, "e", None, at_ms * 1000, Source("t", 0, 0))
+        reader = ResultReader(kan.clients, kan.topics, codec)
+        try:
+            future = reader.expect(task_id)
+            write_at = time.monotonic() + number * 0.0002
+            while time.monotonic() < write_at:
+                pass
+            producer.produce(kan.topics.results, codec.encode_result(result), task_id, timestamp=at_ms)
+            producer.flush(10)
+            done, _ = wait([future], timeout=5)
+            assert done, f"round {number}: the reader began behind the result"
+        finally:
+            reader.close()

@@ -14,8 +14,10 @@ import fastavro
 from accounting import Account, read_all
 from confluent_kafka import Producer
 
-from kantoku_kafka import Kantoku, Status, Task
+from kantoku_kafka import Kantoku, Status, Task, headers
 from kantoku_kafka.avro.codec import AvroCodec
+from kantoku_kafka.dev import EmbeddedBroker
+from kantoku_kafka.kafka.partitioner import python_partition_of
 from kantoku_kafka.model import TaskEnvelope, new_task_id, now_us
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -62,6 +64,35 @@ def test_a_foreign_program_spawns_and_reads(kan: Kantoku, bootstrap: str, runnin
     assert {(s["task_id"], s["name"]) for s in steps} == {
         (task_id, name) for task_id in ids for name in ("received_task", "executed_task", "sent_outputs")
     }
+
+
+def test_the_console_consumer_shows_keys_that_make_sense(kan: Kantoku, bootstrap: str, running: Any) -> None:
+    tasks = [Task("echo", b"%d" % n).with_(headers(traceparent="00-1")) for n in range(5)]
+    with running():
+        ids = {spawned.id for spawned in kan.spawn_many(tasks)}
+        kan.gather(ids, timeout_seconds=30)
+    home = {task_id: f"Partition:{python_partition_of(task_id.encode(), 4)}" for task_id in ids}
+    assert console(bootstrap, kan.topics.results, 5) == sorted(
+        (home[task_id], "traceparent:00-1", task_id) for task_id in ids
+    )
+    assert console(bootstrap, kan.topics.events, 20) == sorted(
+        (home[task_id], "NO_HEADERS", f"{task_id}/1/{name}")
+        for task_id in ids
+        for name in ("spawned", "received_task", "executed_task", "sent_outputs")
+    )
+
+
+def console(bootstrap: str, topic: str, count: int) -> list[tuple[str, ...]]:
+    """Partition, headers and key of all records, as Kafka's console consumer prints them."""
+    shown = ("print.partition=true", "print.headers=true", "print.key=true", "print.value=false")
+    done = EmbeddedBroker().run_tool(
+        "org.apache.kafka.tools.consumer.ConsoleConsumer",
+        *("--bootstrap-server", bootstrap, "--topic", topic, "--from-beginning", "--timeout-ms", "20000"),
+        *("--isolation-level", "read_committed", "--max-messages", str(count)),
+        *(word for setting in shown for word in ("--formatter-property", setting)),
+    )
+    assert done.returncode == 0, done.stderr
+    return sorted(tuple(line.split("\t")) for line in done.stdout.splitlines())
 
 
 def test_garbage_between_good_tasks_goes_to_the_dead_letters(kan: Kantoku, bootstrap: str, running: Any) -> None:

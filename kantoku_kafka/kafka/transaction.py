@@ -181,6 +181,7 @@ class ExactlyOnceTransaction(_Channel):
         _log.info("checkpoint refused: %s", error, extra={"action": "checkpoint_refused"})
         if not committing or error.txn_requires_abort():
             self._abort()
+            self._tainted = True
             return True
         # The commit may or may not have happened: a new epoch ends it, then the offsets tell.
         self._check_fenced(error)
@@ -191,6 +192,8 @@ class ExactlyOnceTransaction(_Channel):
         self._open = False
         try:
             self._producer.abort_transaction(self._timeout_seconds)
+            # After a refused record librdkafka's sequence numbers may not be those of the broker any more.
+            self._tainted = self._failed is not None
         except KafkaException as error:
             _log.info("abort failed, replacing the producer: %s", error, extra={"action": "abort_failed"})
             self._check_fenced(error.args[0])

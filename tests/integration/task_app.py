@@ -27,11 +27,18 @@ def work(data: bytes) -> bytes:
 
 @kan.task("note")
 def note(data: bytes, ctx: Context) -> bytes:
-    """Leaves a line in a file when it starts and when it ends, so that a test counts runs; data: seconds to take."""
+    """Leaves a line in a file when it starts and when it ends, so that a test counts runs.
+
+    Data: seconds to take, or the path of a file to wait for.
+    """
     path = Path(os.environ["NOTES"])
     with path.open("ab", buffering=0) as notes:
         notes.write(f"start {ctx.task_id}\n".encode())
-        time.sleep(float(data))
+        if data.startswith(b"/"):
+            while not Path(data.decode()).exists():
+                time.sleep(0.05)
+        else:
+            time.sleep(float(data))
         notes.write(f"end {ctx.task_id}\n".encode())
     return data
 

@@ -60,6 +60,11 @@ class UsageError(KantokuError):
 class SlotTaken(UsageError):
     """Another live process uses the same explicit slot; one of the two has to go."""
 
+    @classmethod
+    def of(cls, group: str, slot: str) -> SlotTaken:
+        """The slot by its name."""
+        return cls(f"Another executor of {group} runs with --slot {slot}; give each one its own.")
+
 
 class BrokerUnavailable(KantokuError):
     """No broker answered in time."""

@@ -11,9 +11,11 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.errors import SlotTaken
 from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.inputs import KafkaInputs, transactional_id
+from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, KafkaTransaction, NoEvents
+from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.topics import max_message_bytes, partition_count
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
@@ -96,7 +98,7 @@ class ExecutorProcess:
                 transaction=transaction,
                 detail=settings.events,
                 executor_id=self.executor_id,
-                slot=self._slot.name,
+                writer=inputs.writer,
             )
             self._loop = Loop(
                 inputs=inputs,
@@ -136,9 +138,9 @@ class ExecutorProcess:
         return ExactlyOnceTransaction(
             clients,
             group=self._kantoku.topics.group,
-            group_metadata=inputs.group_metadata,
+            memberships=inputs,
             transactional_id=transactional_id(self._kantoku.topics, self._slot.name),
-            on_fenced=self._on_fenced,
+            on_fenced=lambda: self._on_fenced(inputs),
             own_topics=own_topics,
             batch_size_bytes=batch_size_bytes,
             timeout_seconds=self._settings.timeout_seconds,
@@ -154,8 +156,10 @@ class ExecutorProcess:
         writer = EventWriter.connect(clients, self._kantoku.topics.events, self._kantoku.codec)
         return KafkaEvents(transaction, writer)
 
-    def _on_fenced(self) -> str:
+    def _on_fenced(self, inputs: KafkaInputs) -> str:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
+        if self._slot.explicit and inputs.slot_is_taken():
+            raise SlotTaken.of(self._kantoku.topics.group, self._slot.name)
         if not self._slot.explicit:
             self._slot = self._slot.elsewhere()
             _log.warning("fenced: moving to slot %s", self._slot.name, extra={"action": "fenced"})

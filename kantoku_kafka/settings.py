@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from kantoku_kafka.engine.doneset import MAX_SLOT_BYTES
 from kantoku_kafka.errors import UsageError
 
 __all__ = ["Connection", "EventDetail", "ExecutorSettings", "GroupProtocol", "Guarantee", "PoolKind"]
+
+MAX_SLOT_BYTES = 64
+"""Of a slot's name in UTF-8: it stands in the commit metadata."""
 
 _SECRET_WORDS = ("password", "secret", "token", "key.pem", "jaas")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kantoku_kafka.engine.doneset import MAX_SLOT_BYTES
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.settings import MAX_SLOT_BYTES
 
 __all__ = ["Slot", "executor_id"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kantoku_kafka.engine import doneset
@@ -46,7 +46,8 @@ class Checkpoint:
     Parameters:
         outputs, events, transaction: where it goes.
         detail: which events are staged.
-        executor_id, slot: who writes.
+        executor_id: who writes.
+        writer: whom the commit metadata of a partition name.
     """
 
     def __init__(
@@ -57,14 +58,14 @@ class Checkpoint:
         transaction: Transaction,
         detail: EventDetail,
         executor_id: str,
-        slot: str,
+        writer: Callable[[Partition], str],
     ) -> None:
         self._outputs = outputs
         self._events = events
         self._transaction = transaction
         self._detail = detail
         self._executor_id = executor_id
-        self._slot = slot
+        self._writer = writer
         self._started: list[Job] = []
         self._ended: list[Job] = []
         self._claimed: set[Partition] = set()
@@ -95,7 +96,7 @@ class Checkpoint:
         self.size_bytes += len(job.output)
 
     def claim(self, partition: Partition) -> None:
-        """Write our slot into the partition's metadata: a successor then knows whose transaction may hang."""
+        """Name us in the partition's metadata: a successor then knows whose transaction may hang."""
         self._claimed.add(partition)
 
     def forget(self, partitions: Iterable[Partition]) -> None:
@@ -165,7 +166,7 @@ class Checkpoint:
 
     def _offset(self, partition: Partition, window: Window) -> Offset:
         base = window.base
-        metadata = doneset.encode(self._slot, base, window.done_runs())
+        metadata = doneset.encode(self._writer(partition), base, window.done_runs())
         return Offset(partition.topic, partition.number, base, metadata)
 
     def _culprits(self, jobs: list[Job]) -> list[Job]:

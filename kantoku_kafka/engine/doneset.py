@@ -1,6 +1,6 @@
 """The text that a checkpoint leaves in the commit metadata: who wrote it, and what is done beyond the offset.
 
-Layout, then base85: version (1 byte), CRC-32 of the rest (4 bytes), slot (length, UTF-8), body kind (1 byte),
+Layout, then base85: version (1 byte), CRC-32 of the rest (4 bytes), writer (length, UTF-8), body kind (1 byte),
 body. The body is a list of runs relative to the committed offset, whichever form is shorter:
 ``runs`` are varint pairs (unfinished, finished); ``bitmap`` has bit i set if offset + i is finished.
 Pure functions.
@@ -14,13 +14,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MAX_BITMAP_SPAN", "MAX_RUNS", "MAX_SLOT_BYTES", "DoneSet", "Run", "decode", "encode"]
+__all__ = ["MAX_BITMAP_SPAN", "MAX_RUNS", "MAX_WRITER_BYTES", "DoneSet", "Run", "decode", "encode"]
 
 # Kafka keeps 4,096 bytes of metadata and librdkafka sends a closing NUL: 4,095 characters, 3,276 raw bytes.
 _MAX_CHARACTERS = 4095
 _VERSION = 1
-MAX_SLOT_BYTES = 64
-_HEADER_BYTES = 1 + 4 + 1 + MAX_SLOT_BYTES + 1
+MAX_WRITER_BYTES = 128
+_HEADER_BYTES = 1 + 4 + 1 + MAX_WRITER_BYTES + 1
 _MAX_BODY_BYTES = _MAX_CHARACTERS // 5 * 4 - _HEADER_BYTES
 MAX_BITMAP_SPAN = _MAX_BODY_BYTES * 8
 """A done-set within this many offsets always fits."""
@@ -34,31 +34,31 @@ Run = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class DoneSet:
-    """What a commit says besides its offset: the slot that wrote it and the finished runs beyond."""
+    """What a commit says besides its offset: who wrote it and the finished runs beyond."""
 
-    slot: str
+    writer: str
     runs: Sequence[Run]
 
 
-def encode(slot: str, offset: int, runs: Sequence[Run]) -> str:
+def encode(writer: str, offset: int, runs: Sequence[Run]) -> str:
     """The metadata text for a commit at ``offset``.
 
     Parameters:
-        slot: of the writer, at most 64 bytes in UTF-8.
+        writer: at most 128 bytes in UTF-8.
         runs: ascending, not touching, all beyond ``offset``.
 
     Raises:
         ValueError: if it does not fit; the window keeps that from happening.
     """
-    raw_slot = slot.encode()
+    raw_writer = writer.encode()
     kind, body = _EMPTY, b""
     if runs:
         kind, body = _RUNS, _encode_runs(offset, runs)
         if (runs[-1][1] - offset + 7) // 8 < len(body):
             kind, body = _BITMAP, _encode_bitmap(offset, runs)
-    if len(raw_slot) > MAX_SLOT_BYTES or len(body) > _MAX_BODY_BYTES:
+    if len(raw_writer) > MAX_WRITER_BYTES or len(body) > _MAX_BODY_BYTES:
         raise ValueError(f"a done-set of {len(runs)} runs ({len(body)} bytes) does not fit the commit metadata")
-    rest = bytes((len(raw_slot),)) + raw_slot + bytes((kind,)) + body
+    rest = bytes((len(raw_writer),)) + raw_writer + bytes((kind,)) + body
     return base64.b85encode(bytes((_VERSION,)) + zlib.crc32(rest).to_bytes(4, "big") + rest).decode()
 
 
@@ -69,13 +69,13 @@ def decode(metadata: str, offset: int) -> DoneSet | None:
         rest = raw[5:]
         if raw[0] != _VERSION or zlib.crc32(rest) != int.from_bytes(raw[1:5], "big"):
             return None
-        slot_end = 1 + rest[0]
-        slot, kind, body = rest[1:slot_end].decode(), rest[slot_end], rest[slot_end + 1 :]
+        writer_end = 1 + rest[0]
+        writer, kind, body = rest[1:writer_end].decode(), rest[writer_end], rest[writer_end + 1 :]
         if kind == _RUNS:
-            return DoneSet(slot, _decode_runs(offset, body))
+            return DoneSet(writer, _decode_runs(offset, body))
         if kind == _BITMAP:
-            return DoneSet(slot, _decode_bitmap(offset, body))
-        return DoneSet(slot, ()) if kind == _EMPTY and not body else None
+            return DoneSet(writer, _decode_bitmap(offset, body))
+        return DoneSet(writer, ()) if kind == _EMPTY and not body else None
     except (ValueError, IndexError, binascii.Error):
         return None
 

@@ -110,8 +110,16 @@ class Loop:
             self._inputs.close()
         finally:
             self._publisher.shutdown()
+            self._let_go()
             for binding in self._bindings:
                 binding.executor.close(1.0)
+
+    def _let_go(self) -> None:
+        """Whatever has not been published by now runs again: after a failure, leaving the inputs publishes nothing."""
+        self._stopping = True
+        self._publishing = None
+        self._checkpoint.forget(self._windows)
+        self._windows.clear()
 
     def _turn(self) -> None:
         """One round: take in what there is, start what may start, publish what has ended."""

@@ -111,7 +111,6 @@ class Clients:
             Consumer,
             {
                 "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
                 "check.crcs": True,

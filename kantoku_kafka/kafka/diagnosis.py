@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from kantoku_kafka.errors import KantokuError, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.inputs import transactional_id
+from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.model import Topics
 
 __all__ = ["Finding", "diagnose"]

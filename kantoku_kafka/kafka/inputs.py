@@ -5,26 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from kantoku_kafka.engine import doneset
 from kantoku_kafka.errors import KantokuError, SlotTaken
 from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.kafka.config import UNREACHABLE, Clients, kantoku_error
-from kantoku_kafka.kafka.transaction import end_transaction_of
+from kantoku_kafka.kafka.inheritance import Inheritance, Key
+from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.takeover import Takeover, names
 from kantoku_kafka.model import Topics
 from kantoku_kafka.protocols import Rebalance
 from kantoku_kafka.settings import GroupProtocol
 
-__all__ = ["KafkaInputs", "transactional_id"]
+__all__ = ["KafkaInputs"]
 
 _log = logging.getLogger(__name__)
-_PATIENCE_SECONDS = 1.0
-_NO_GENERATION = b"\xff\xff\xff\xff"
 # Passing states of the connection or the group: librdkafka goes on by itself.
 _PASSING = UNREACHABLE | {
     KafkaError._PARTITION_EOF,
@@ -41,6 +40,7 @@ _PASSING = UNREACHABLE | {
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
 }
+_FETCHING: dict[str, object] = {"queued.max.messages.kbytes": 16 << 10, "queued.min.messages": 20_000}
 
 
 class KafkaInputs:
@@ -73,36 +73,44 @@ class KafkaInputs:
         self._clients = clients
         self._topics = topics
         self._slot = slot
-        self._exactly_once = exactly_once
         self._classic = group_protocol is GroupProtocol.CLASSIC
         self._static = static and self._classic
+        self._inherits = static and exactly_once and not self._classic
         self._timeout_seconds = timeout_seconds
-        self._partitions: dict[tuple[str, int], Partition] = {}
+        self._takeover = Takeover(
+            clients, topics, slot=slot, exactly_once=exactly_once, timeout_seconds=timeout_seconds
+        )
+        self._partitions: dict[Key, Partition] = {}
+        self._inheritance: Inheritance | None = None
         self._metadata: bytes | None = None
         self._stored: deque[Sequence[Offset]] = deque()
         self._closed = False
         self.consumer = clients.consumer(**self._member_config())
+        self._member_id = Membership.of(slot, self.consumer.consumer_group_metadata()).member_id
+        self._membership = Membership(slot)
 
     def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
         self._rebalance = rebalance
+        topics = [self._topics.of_type(task_type) for task_type in task_types]
+        if self._inherits:
+            self._inherit(topics)
         self.consumer.subscribe(
-            [self._topics.of_type(task_type) for task_type in task_types],
+            topics,
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
-        # consume(n, timeout) would wait for n: the first record comes by poll, the rest is what is there.
         self._commit_stored()
-        first = self.consumer.poll(timeout_seconds)
+        messages: list[Any] = []  # Any: a consumed record without error has all its coordinates
+        self._let_go()
+        if self._inheritance is not None:
+            messages += _poll(self._inheritance.consumer, max_jobs, timeout_seconds)
+            timeout_seconds = 0.0
+        messages += _poll(self.consumer, max_jobs, timeout_seconds)
         if self._classic:
             self._metadata = self._fresh_metadata()
-        if first is None:
-            return []
-        messages: list[Any] = [first]  # a consumed record without error has all its coordinates
-        if max_jobs > 1:
-            messages += self.consumer.consume(max_jobs - 1, 0)
         partitions = self._partitions
         jobs = []
         for message in messages:
@@ -115,23 +123,51 @@ class KafkaInputs:
         return jobs
 
     def pause(self, partitions: Iterable[Partition]) -> None:
-        self.consumer.pause([TopicPartition(p.topic, p.number) for p in partitions])
+        for partition in partitions:
+            self._reader_of(partition).pause([TopicPartition(partition.topic, partition.number)])
 
     def resume(self, partitions: Iterable[Partition]) -> None:
-        self.consumer.resume([TopicPartition(p.topic, p.number) for p in partitions])
+        for partition in partitions:
+            self._reader_of(partition).resume([TopicPartition(partition.topic, partition.number)])
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self.consumer.close()
+            if self._inheritance is not None:
+                self._inheritance.consumer.close()
 
-    def group_metadata(self) -> bytes | None:
-        """What to commit with; None while there is no membership, for the broker would not fence such a commit.
+    def shares(self, offsets: Sequence[Offset]) -> list[tuple[bytes, Sequence[Offset]]] | None:
+        """The group metadata to commit each offset with; None while we are no member, for nobody would be fenced.
 
         Classic brokers refuse every old generation, so it is that of the last poll. KIP-848 fences by the epoch in
         which a partition was assigned: what was valid after the last rebalance stays so for all that we hold.
         """
-        return self._metadata
+        own, inheritance = self._metadata, self._inheritance
+        if inheritance is None:
+            return None if own is None else [(own, offsets)]
+        shares = inheritance.shares(offsets)
+        if own is None and None in shares:
+            return None
+        return [(inheritance.group_metadata(m) if m else own or b"", share) for m, share in shares.items()]
+
+    def refused(self, group_metadata: bytes) -> None:
+        """A commit with these was refused by the group. If they were inherited, the next poll lets go."""
+        if self._inheritance is not None:
+            self._inheritance.refused(group_metadata)
+
+    def writer(self, partition: Partition) -> str:
+        """Whom the metadata of a commit name: a successor then knows whose transaction may hang."""
+        inheritance = self._inheritance
+        inherited = inheritance.membership_of(partition.topic, partition.number) if inheritance else None
+        return (inherited or self._membership).text
+
+    def slot_is_taken(self) -> bool:
+        """Whether another live member of a KIP-848 group has our slot. (A classic broker tells by itself.)"""
+        if self._classic:
+            return False
+        members = self._takeover.members()
+        return any(slot == self._slot and member != self._member_id for member, slot in members.items())
 
     def store(self, offsets: Sequence[Offset]) -> None:
         """Commit these outside of any transaction, with the next poll, or before the partitions go."""
@@ -140,35 +176,73 @@ class KafkaInputs:
     # --- rebalances: librdkafka calls these from inside poll and close, on the loop thread
 
     def _on_assign(self, _: Consumer, assigned: list[TopicPartition]) -> None:
-        positions = [
-            Offset(p.topic, p.partition, self._start_of(p), p.metadata or "") for p in self._committed(assigned)
-        ]
-        for partition in self._rebalance.assigned(positions):
-            self._partitions[partition.topic, partition.number] = partition
-        self.consumer.incremental_assign([TopicPartition(p.topic, p.partition, p.offset) for p in positions])
+        self._let_go((p.topic, p.partition) for p in assigned)
+        positions = self._open(self._takeover.committed(self.consumer, assigned))
+        self.consumer.incremental_assign(positions)
         # Pauses outlive an assignment in librdkafka: begin with a clean state.
         self.consumer.resume([TopicPartition(p.topic, p.partition) for p in positions])
         self._metadata = self._fresh_metadata()
-        _log.info("assigned %s", _names(assigned), extra={"action": "assigned"})
+        if self._inherits and self._metadata is not None:
+            self._membership = Membership.of(self._slot, self._metadata)
+        _log.info("assigned %s", names(assigned), extra={"action": "assigned"})
+
+    def _open(self, committed: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Begin an assignment of these; answers from where to read."""
+        positions = [Offset(p.topic, p.partition, self._start_of(p), p.metadata or "") for p in committed]
+        for partition in self._rebalance.assigned(positions):
+            self._partitions[partition.topic, partition.number] = partition
+        return [TopicPartition(p.topic, p.partition, p.offset) for p in positions]
 
     def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:
-        _log.info("revoked %s", _names(revoked), extra={"action": "revoked"})
+        _log.info("revoked %s", names(revoked), extra={"action": "revoked"})
         if self._classic:  # the group has a new generation by now
             self._metadata = self._fresh_metadata()
-        self._rebalance.revoked(self._forget(revoked, keep=True))
+        self._rebalance.revoked(self._known(revoked))
         self._commit_stored(wait=True)
-        self._forget(revoked)
+        self._forget((p.topic, p.partition) for p in revoked)
         self._metadata = None
 
     def _on_lost(self, _: Consumer, lost: list[TopicPartition]) -> None:
-        _log.warning("lost %s", _names(lost), extra={"action": "lost"})
-        self._rebalance.lost(self._forget(lost))
+        _log.warning("lost %s", names(lost), extra={"action": "lost"})
+        self._rebalance.lost(self._forget((p.topic, p.partition) for p in lost))
         self._metadata = None
 
-    def _forget(self, partitions: Iterable[TopicPartition], *, keep: bool = False) -> list[Partition]:
-        take = self._partitions.get if keep else self._partitions.pop
-        found = (take((p.topic, p.partition), None) for p in partitions)
+    def _known(self, partitions: Iterable[TopicPartition]) -> list[Partition]:
+        found = (self._partitions.get((p.topic, p.partition)) for p in partitions)
         return [partition for partition in found if partition is not None]
+
+    def _forget(self, keys: Iterable[Key]) -> list[Partition]:
+        found = (self._partitions.pop(key, None) for key in keys)
+        return [partition for partition in found if partition is not None]
+
+    # --- what a dead process of our slot still holds
+
+    def _inherit(self, topics: Sequence[str]) -> None:
+        inheritance = Inheritance(self._clients, self._topics.group, _FETCHING)
+        positions = inheritance.find(self._takeover, topics, self._slot)
+        if positions:
+            self._inheritance = inheritance
+            inheritance.consumer.assign(self._open(positions))
+            _log.info("inherited %s", names(positions), extra={"action": "inherited"})
+        else:
+            inheritance.consumer.close()
+
+    def _let_go(self, assigned: Iterable[Key] = ()) -> None:
+        """End what was inherited of members that have gone, which an assignment of theirs to somebody tells too."""
+        inheritance = self._inheritance
+        ended = inheritance.ended(assigned) if inheritance else ()
+        if inheritance is None or not ended:
+            return
+        _log.info("inherited no longer: %d partitions", len(ended), extra={"action": "inheritance_ended"})
+        self._rebalance.lost(self._forget(ended))
+        if not inheritance.drop(ended):
+            inheritance.consumer.close()
+            self._inheritance = None
+
+    def _reader_of(self, partition: Partition) -> Consumer:
+        inheritance = self._inheritance
+        inherited = inheritance and inheritance.membership_of(partition.topic, partition.number)
+        return inheritance.consumer if inheritance and inherited else self.consumer
 
     def _commit_stored(self, *, wait: bool = False) -> None:
         """Commit what was stored. A commit that fails is made up for by a later one: this promises at least once."""
@@ -179,71 +253,6 @@ class KafkaInputs:
                 commit(offsets=positions, asynchronous=not wait)
             except KafkaException as error:
                 _log.info("offsets were not committed: %s", error, extra={"action": "commit_refused"})
-
-    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Offsets and metadata as of the last checkpoint; ends what a dead member left open.
-
-        An open transaction that holds offsets already makes the read wait; one that has only records in it does
-        not, but keeps the results behind it from every reader.
-        """
-        patience = _PATIENCE_SECONDS
-        while True:
-            try:
-                found = self._read_committed(self.consumer, partitions, patience)
-            except KafkaException as error:
-                if error.args[0].code() not in UNREACHABLE | _UNSTABLE:
-                    raise self._clients.error(error.args[0], "reading the committed offsets") from error
-            else:
-                self._take_over(found, lambda writers: writers - self._live_slots())
-                return found
-            _log.info("waiting for the offsets of %s", _names(partitions), extra={"action": "unstable_offsets"})
-            self._take_over(self._read_behind_transactions(partitions), lambda writers: writers)
-            patience = self._timeout_seconds
-
-    def _read_behind_transactions(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """What was committed before the transaction that is open; nothing if it cannot be read either."""
-        observer = self._clients.consumer(**{"group.id": self._topics.group, "isolation.level": "read_uncommitted"})
-        try:
-            return self._read_committed(observer, partitions, self._timeout_seconds)
-        except KafkaException as error:
-            _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
-            return []
-        finally:
-            observer.close()
-
-    def _take_over(self, committed: Iterable[TopicPartition], dead_among: Callable[[set[str]], set[str]]) -> None:
-        """The metadata name the slot of their writer. If it is gone, a new epoch of its id ends its transaction."""
-        done_sets = (doneset.decode(p.metadata, p.offset) for p in committed if p.metadata)
-        writers = {done.slot for done in done_sets if done is not None} - {self._slot}
-        if not writers or not self._exactly_once:
-            return
-        try:
-            for slot in dead_among(writers):
-                _log.warning("ending what slot %s may have left open", slot, extra={"action": "takeover"})
-                end_transaction_of(self._clients, transactional_id(self._topics, slot), self._timeout_seconds)
-        except KafkaException as error:
-            _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
-
-    def _live_slots(self) -> set[str]:
-        """Slots of the group's present members, which their client ids tell."""
-        admin = self._clients.admin()
-        (future,) = admin.describe_consumer_groups([self._topics.group]).values()
-        return {
-            member.client_id.removeprefix(self._client_id(""))
-            for member in future.result(self._timeout_seconds).members
-        }
-
-    def _client_id(self, slot: str) -> str:
-        return f"{self._clients.client_id}/{slot}"
-
-    def _read_committed(
-        self, consumer: Consumer, partitions: list[TopicPartition], timeout_seconds: float
-    ) -> list[TopicPartition]:
-        found = consumer.committed([TopicPartition(p.topic, p.partition) for p in partitions], timeout_seconds)
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-        return list(found)
 
     def _start_of(self, committed: TopicPartition) -> int:
         """Where to begin: the committed offset, or the oldest record."""
@@ -262,17 +271,14 @@ class KafkaInputs:
 
     def _fresh_metadata(self) -> bytes | None:
         metadata: bytes = self.consumer.consumer_group_metadata()
-        # Serialised as "CGMDv2:", the generation in 4 bytes, group, member: generation -1 is "never joined".
-        return None if metadata[7:11] == _NO_GENERATION else metadata
+        return metadata if Membership.joined(metadata) else None
 
     def _on_error(self, message: KafkaMessage) -> None:
         error = message.error()
         assert error is not None
         # librdkafka reports it as _FATAL; a static classic member has no other fatal error.
         if error.code() == KafkaError.FENCED_INSTANCE_ID or (self._static and error.code() == KafkaError._FATAL):
-            raise SlotTaken(
-                f"Another executor of {self._topics.group} runs with --slot {self._slot}; give each one its own."
-            )
+            raise SlotTaken.of(self._topics.group, self._slot)
         if error.code() in _PASSING and not error.fatal():
             _log.info("consumer: %s", error.str(), extra={"action": "consumer_error"})
             return
@@ -284,9 +290,8 @@ class KafkaInputs:
     def _member_config(self) -> dict[str, object]:
         config: dict[str, object] = {
             "group.id": self._topics.group,
-            "client.id": self._client_id(self._slot),
-            "queued.max.messages.kbytes": 16 << 10,
-            "queued.min.messages": 20_000,
+            "client.id": self._takeover.client_id,
+            **_FETCHING,
             "max.poll.interval.ms": 300_000,
             "topic.metadata.refresh.interval.ms": 30_000,
         }
@@ -303,13 +308,7 @@ class KafkaInputs:
         return config
 
 
-_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
-
-
-def transactional_id(topics: Topics, slot: str) -> str:
-    """The transactional id of an executor process: an ACL can name the prefix ``{ns}.executors.``."""
-    return f"{topics.group}.{slot}"
-
-
-def _names(partitions: Iterable[TopicPartition]) -> str:
-    return ", ".join(f"{p.topic}[{p.partition}]" for p in partitions) or "nothing"
+def _poll(consumer: Consumer, max_messages: int, timeout_seconds: float) -> list[KafkaMessage]:
+    """As soon as there is one, what there is; ``consume`` alone would wait until there are so many."""
+    first = consumer.poll(timeout_seconds)
+    return [] if first is None else [first, *consumer.consume(max_messages - 1, 0)]

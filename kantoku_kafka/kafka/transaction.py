@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -101,13 +101,25 @@ class _Channel:
 _DENIED_TOPIC = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
 
+class Memberships(Protocol):
+    """Under which membership of the group offsets are committed. Thread-safe, does not block."""
+
+    def shares(self, offsets: Sequence[Offset]) -> Sequence[tuple[Any, Sequence[Offset]]] | None:
+        """The offsets by the group metadata to commit them with; None while there is no valid membership."""
+        ...
+
+    def refused(self, group_metadata: bytes) -> None:
+        """The group took no commit with these."""
+        ...
+
+
 class ExactlyOnceTransaction(_Channel):
     """One short Kafka transaction per checkpoint: records and offsets become visible together.
 
     Parameters:
         clients: the connection.
         group: whose offsets are committed.
-        group_metadata: answers the metadata to commit with, the fence; None while there is no valid membership.
+        memberships: under which each offset is committed; they are the fence.
         transactional_id: stable, so that a restart ends what a killed process left open.
         on_fenced: answers the id to go on with when another producer took ours; may raise SlotTaken.
         own_topics: results, events and dead letters: without these nothing can go on.
@@ -121,7 +133,7 @@ class ExactlyOnceTransaction(_Channel):
         clients: Clients,
         *,
         group: str,
-        group_metadata: Callable[[], Any | None],
+        memberships: Memberships,
         transactional_id: str,
         on_fenced: Callable[[], str],
         own_topics: Iterable[str],
@@ -129,7 +141,7 @@ class ExactlyOnceTransaction(_Channel):
         timeout_seconds: float,
     ) -> None:
         self._group = group
-        self._group_metadata = group_metadata
+        self._memberships = memberships
         self._transactional_id = transactional_id
         self._on_fenced = on_fenced
         self._batch_size_bytes = batch_size_bytes
@@ -150,14 +162,15 @@ class ExactlyOnceTransaction(_Channel):
         self._open = True
 
     def commit(self, offsets: Sequence[Offset]) -> None:
-        metadata = self._group_metadata()
-        if metadata is None:
+        shares = self._memberships.shares(offsets)
+        if shares is None:
             self._abort()
             raise CheckpointRefused("this executor is not a member of its group at the moment")
         committing = False
         started = time.monotonic()
         try:
-            self._producer.send_offsets_to_transaction(_positions(offsets), metadata, self._timeout_seconds)
+            for group_metadata, share in shares:
+                self._send_offsets(share, group_metadata)
             committing = True
             self._producer.commit_transaction(self._timeout_seconds)
         except KafkaException as error:
@@ -167,6 +180,14 @@ class ExactlyOnceTransaction(_Channel):
         finally:
             self._open = False
         self._tainted = time.monotonic() - started > _SLOW_COMMIT_SECONDS
+
+    def _send_offsets(self, offsets: Sequence[Offset], group_metadata: Any) -> None:
+        try:
+            self._producer.send_offsets_to_transaction(_positions(offsets), group_metadata, self._timeout_seconds)
+        except KafkaException as error:
+            if error.args[0].code() in _FENCED_BY_GROUP:
+                self._memberships.refused(group_metadata)
+            raise
 
     def abort(self) -> None:
         """Give up what was staged since ``begin``."""
@@ -207,7 +228,7 @@ class ExactlyOnceTransaction(_Channel):
         with suppress(KafkaException):  # a producer that has been fenced raises here as well
             self._producer.poll(0)  # delivery reports say which record it was
         if error.code() == KafkaError.FENCED_INSTANCE_ID:
-            return SlotTaken("Another executor joined the group with the same --slot; give each one a slot of its own.")
+            return SlotTaken.of(self._group, self._transactional_id.removeprefix(f"{self._group}."))
         if self._failed is not None:
             return self._refused(*self._failed)
         if error.code() in _FENCED_BY_GROUP or error.retriable() or error.txn_requires_abort() or error.fatal():

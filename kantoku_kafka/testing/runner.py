@@ -126,7 +126,7 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         transaction=transaction,
         detail=settings.events,
         executor_id=_EXECUTOR_ID,
-        slot=_EXECUTOR_ID,
+        writer=lambda _: _EXECUTOR_ID,
     )
     types = chosen_types(kantoku, None, settings.pool, reference)
     return Loop(

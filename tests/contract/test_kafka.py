@@ -13,8 +13,9 @@ from confluent_kafka import Producer
 from kantoku_kafka import Kantoku
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.kafka import topics
-from kantoku_kafka.kafka.inputs import KafkaInputs, transactional_id
+from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs
+from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
 from kantoku_kafka.model import Event, Headers, Result
 from kantoku_kafka.settings import GroupProtocol
@@ -60,7 +61,7 @@ class KafkaRig(LogRig):
             transaction = ExactlyOnceTransaction(
                 self._kan.clients,
                 group=self._topics.group,
-                group_metadata=inputs.group_metadata,
+                memberships=inputs,
                 transactional_id=name,
                 on_fenced=lambda: name,
                 **common,  # type: ignore[arg-type]  # the values are of several types

@@ -15,6 +15,7 @@ from accounting import Account
 from executors import ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Task
+from kantoku_kafka.settings import GroupProtocol
 
 HERE = Path(__file__).parent
 APP = """
@@ -127,18 +128,20 @@ def test_no_executor_outlives_its_supervisor(kan: Kantoku, bootstrap: str, tmp_p
         until(lambda: not any(_runs(pid) for pid in children), 40, "the children are gone")
 
 
-def test_two_processes_with_one_slot(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", GroupProtocol)
+def test_two_processes_with_one_slot(kan: Kantoku, bootstrap: str, tmp_path: Path, protocol: GroupProtocol) -> None:
     """One goes on, the other one ends with a sentence; they do not fence each other for ever."""
-    options = ("--types", "work", "--slot", "same")
+    options = ("--types", "work", "--slot", "same", "--group-protocol", protocol.value)
     with (
         ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "a") as a,
         ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "b") as b,
     ):
+        spawned = kan.spawn_many([Task("work", b"x")] * 4000)
         until(lambda: (a.returncode is None) != (b.returncode is None), 60, "one of the two has ended")
         loser, winner = (a, b) if a.returncode is not None else (b, a)
         assert loser.returncode == 2
         assert "--slot" in loser.log() and "Traceback" not in loser.log()
-        spawned = kan.spawn_many([Task("work", b"x")] * 100)
+        spawned += kan.spawn_many([Task("work", b"x")] * 100)
         kan.gather(spawned, timeout_seconds=60)
         winner.kill(signal.SIGTERM)
         assert winner.wait(40) == 0

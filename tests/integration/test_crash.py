@@ -22,7 +22,12 @@ from kantoku_kafka.testing.broker import BrokerHandle
 
 TASKS = int(os.environ.get("KANTOKU_CRASH_TASKS", "3000"))
 KILLS = max(4, TASKS * 15 // 20_000)
-PROTOCOLS = {"classic": (), "static": ("--slot",), "consumer": ("--group-protocol", "consumer")}
+PROTOCOLS = {
+    "classic": (),
+    "static": ("--slot",),
+    "consumer": ("--group-protocol", "consumer"),
+    "inherited": ("--group-protocol", "consumer", "--slot"),
+}
 
 
 @pytest.mark.parametrize("how", PROTOCOLS)
@@ -33,7 +38,7 @@ def test_each_task_has_one_result_though_executors_are_killed(
     executors = [
         ExecutorUnderTest(
             *(bootstrap, kan.namespace, "--types", "work"),
-            *([*options, f"s{n}"] if how == "static" else options),
+            *([*options, f"s{n}"] if "--slot" in options else options),
             log=tmp_path / f"{n}.log",
         )
         for n in range(3)
@@ -84,7 +89,7 @@ def test_a_slow_task_holds_nothing_up_and_is_all_that_runs_again(
 
     slow = kan.spawn(Task("note", str(gate).encode()).with_(key("k")))
     short = kan.spawn_many([Task("note", b"0").with_(key("k"))] * count)
-    options = [*PROTOCOLS[how], *(["s0"] if how == "static" else [])]
+    options = [*PROTOCOLS[how], *(["s0"] if "--slot" in PROTOCOLS[how] else [])]
     with ExecutorUnderTest(bootstrap, kan.namespace, "--types", "note", *options, log=tmp_path / "log") as executor:
         kan.gather(short, timeout_seconds=60)
         time.sleep(6)  # longer than the interval of Kafka's automatic commits, should somebody switch them on
@@ -100,11 +105,11 @@ def test_a_slow_task_holds_nothing_up_and_is_all_that_runs_again(
     Account.of(bootstrap, kan.namespace).check({slow.id, *(task.id for task in short)})
 
 
-@pytest.mark.parametrize(("how", "bound_seconds"), [("static", 3), ("classic", 15), ("consumer", 15)])
+@pytest.mark.parametrize(("how", "bound_seconds"), [("static", 3), ("inherited", 3), ("classic", 15), ("consumer", 15)])
 def test_work_goes_on_soon_after_a_kill(
     kan: Kantoku, kantoku_broker: BrokerHandle, tmp_path: Path, how: str, bound_seconds: float
 ) -> None:
-    """Static: the same slot is started again at once. Else: another executor takes over."""
+    """With a slot: the same one is started again at once. Else: another executor takes over."""
     bootstrap = kantoku_broker.bootstrap_servers
     if how == "consumer" and kantoku_broker.engine is None:
         bound_seconds = 60  # with KIP-848 it is the broker that sets the session timeout; 45 s is its default
@@ -118,12 +123,12 @@ def test_work_goes_on_soon_after_a_kill(
             time.sleep(0.05)
 
     loader = threading.Thread(target=load)
-    options = [*PROTOCOLS[how], *(["s0"] if how == "static" else [])]
+    options = [*PROTOCOLS[how], *(["s0"] if "--slot" in PROTOCOLS[how] else [])]
     with ExecutorUnderTest(*common, *options, log=tmp_path / "victim") as victim:
         loader.start()
         try:
             until(lambda: spawned and kan.find_results([spawned[0].id]), 30, "the first result")
-            if how == "static":
+            if "--slot" in options:
                 time.sleep(1)
                 killed = time.monotonic()
                 victim.kill()
@@ -148,7 +153,7 @@ def test_work_goes_on_soon_after_a_kill(
         finally:
             stop.set()
             loader.join()
-        kan.gather(spawned, timeout_seconds=60) if how == "static" else None
+        kan.gather(spawned, timeout_seconds=60) if "--slot" in options else None
         print(f"{how}: {took:.1f} s")  # noqa: T201 - shown with -s
     Account.of(bootstrap, kan.namespace).check({task.id for task in spawned})
 
@@ -162,6 +167,7 @@ def test_a_zombie_publishes_nothing(kan: Kantoku, bootstrap: str, tmp_path: Path
         zombie.kill(signal.SIGSTOP)
         with ExecutorUnderTest(*common, log=tmp_path / "heir") as heir:
             kan.gather(spawned, timeout_seconds=60)
+            until(lambda: "assigned" in heir.log(), 30, "the heir has partitions")
             spawned += kan.spawn_many([Task("work", b"x")] * 200)
             zombie.kill(signal.SIGCONT)
             kan.gather(spawned, timeout_seconds=60)

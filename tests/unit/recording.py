@@ -91,7 +91,12 @@ class Broker:
 
 def checkpoint(broker: Broker, detail: EventDetail = EventDetail.FULL) -> Checkpoint:
     return Checkpoint(
-        outputs=broker, events=broker, transaction=broker, detail=detail, executor_id="host-1-ab", slot="host.0"
+        outputs=broker,
+        events=broker,
+        transaction=broker,
+        detail=detail,
+        executor_id="host-1-ab",
+        writer=lambda _: "host.0",
     )
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.engine.doneset import MAX_BITMAP_SPAN, MAX_RUNS, MAX_SLOT_BYTES, DoneSet, Run
+from kantoku_kafka.engine.doneset import MAX_BITMAP_SPAN, MAX_RUNS, MAX_WRITER_BYTES, DoneSet, Run
 
-LONGEST_SLOT = "s" * MAX_SLOT_BYTES
+LONGEST_SLOT = "s" * MAX_WRITER_BYTES
 MAX_CHARACTERS = 4095
 FAR = 2**28 - 1
 
@@ -78,7 +78,7 @@ def test_foreign_text_is_nobodys_done_set(text: str, offset: int) -> None:
 @given(st.integers(0, 255), st.binary(max_size=60), offsets)
 def test_any_body_under_a_valid_checksum_raises_nothing(kind: int, body: bytes, offset: int) -> None:
     done = doneset.decode(framed(kind, body), offset)
-    assert done is None or done.slot == "s"
+    assert done is None or done.writer == "s"
 
 
 def test_another_version_or_kind_is_not_ours() -> None:
@@ -109,7 +109,7 @@ def test_the_promised_limits_fit(runs: Sequence[Run]) -> None:
 
 def test_what_does_not_fit_is_refused_not_cut() -> None:
     with pytest.raises(ValueError, match="does not fit"):
-        doneset.encode("s" * (MAX_SLOT_BYTES + 1), 0, ())
+        doneset.encode("s" * (MAX_WRITER_BYTES + 1), 0, ())
     with pytest.raises(ValueError, match="does not fit"):
         doneset.encode("s", 0, [(i * 2**40, i * 2**40 + 2**34) for i in range(1, MAX_RUNS + 1)])
 

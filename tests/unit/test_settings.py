@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantoku_kafka import Kantoku
-from kantoku_kafka.engine.doneset import MAX_SLOT_BYTES
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.settings import Connection, ExecutorSettings
+from kantoku_kafka.settings import MAX_SLOT_BYTES, Connection, ExecutorSettings
 
 SECRETS = (
     "sasl.password",

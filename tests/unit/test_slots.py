@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kantoku_kafka.engine.doneset import MAX_SLOT_BYTES
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.settings import MAX_SLOT_BYTES
 from kantoku_kafka.slots import Slot, executor_id
 
 HOLDER = """

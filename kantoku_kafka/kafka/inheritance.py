@@ -1,0 +1,83 @@
+"""The partitions that a killed process of our slot still holds in a KIP-848 group.
+
+The broker keeps them for it until the session timeout, 45 s by default. Yet a commit needs no more than the id and
+the epoch of a member, and the commit metadata name those: the broker takes it exactly as long as it gives the partition
+to nobody else, and refuses it from then on. So the slot's next process goes on at once under the dead membership.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from confluent_kafka import TopicPartition
+
+from kantoku_kafka.job import Offset
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.takeover import Takeover, writer_of
+from kantoku_kafka.kafka.topics import partition_count
+
+__all__ = ["Inheritance", "Key"]
+
+Key = tuple[str, int]
+"""Topic and number of a partition."""
+
+
+class Inheritance:
+    """Reads the inherited partitions by a consumer that is no member, and knows under whom to commit each.
+
+    The loop thread owns it; the publisher may call :meth:`membership_of`, :meth:`group_metadata` and :meth:`refused`.
+    """
+
+    def __init__(self, clients: Clients, group: str, settings: dict[str, object]) -> None:
+        self._clients = clients
+        self._memberships: dict[Key, Membership] = {}
+        self._refused: set[Membership] = set()
+        self.consumer = clients.consumer(**{"group.id": group, **settings})
+        self._template: bytes = self.consumer.consumer_group_metadata()
+
+    def find(self, takeover: Takeover, topics: Iterable[str], slot: str) -> list[TopicPartition]:
+        """Where the partitions stand whose last writer is a member of this slot that the group still has.
+
+        Call it once the slot's last transaction has ended, and before joining the group.
+        """
+        partitions = [TopicPartition(t, n) for t in topics for n in range(partition_count(self._clients, t))]
+        found = []
+        members = takeover.members()
+        for position in takeover.peek(partitions):
+            writer = writer_of(position)
+            if writer is not None and writer.slot == slot and members.get(writer.member_id) == slot:
+                self._memberships[position.topic, position.partition] = writer
+                found.append(position)
+        return found
+
+    def membership_of(self, topic: str, partition: int) -> Membership | None:
+        """Under whom to commit; None for a partition that is not inherited."""
+        return self._memberships.get((topic, partition))
+
+    def group_metadata(self, membership: Membership) -> bytes:
+        """What to commit with."""
+        return membership.group_metadata(self._template)
+
+    def shares(self, offsets: Sequence[Offset]) -> dict[Membership | None, list[Offset]]:
+        """The offsets by who commits them; None is this process itself."""
+        shares: dict[Membership | None, list[Offset]] = {}
+        for offset in offsets:
+            shares.setdefault(self.membership_of(offset.topic, offset.partition), []).append(offset)
+        return shares
+
+    def refused(self, group_metadata: bytes) -> None:
+        """The broker took no commit under these: the member has gone."""
+        self._refused |= {m for m in self._memberships.values() if self.group_metadata(m) == group_metadata}
+
+    def ended(self, assigned: Iterable[Key] = ()) -> set[Key]:
+        """What is inherited no longer: of members that were refused, or that lost one of these partitions."""
+        gone = self._refused | {self._memberships[key] for key in assigned if key in self._memberships}
+        return {key for key, membership in self._memberships.items() if membership in gone}
+
+    def drop(self, keys: Iterable[Key]) -> bool:
+        """Read these no more. Whether anything is left."""
+        for key in keys:
+            del self._memberships[key]
+            self.consumer.incremental_unassign([TopicPartition(*key)])
+        return bool(self._memberships)

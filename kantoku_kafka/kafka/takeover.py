@@ -1,0 +1,133 @@
+"""What dead members leave behind: open transactions are ended, where their partitions stand is read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.kafka.config import UNREACHABLE, Clients
+from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.transaction import end_transaction_of
+from kantoku_kafka.model import Topics
+
+__all__ = ["Takeover", "names", "transactional_id", "writer_of"]
+
+_log = logging.getLogger(__name__)
+_PATIENCE_SECONDS = 1.0
+_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
+
+
+class Takeover:
+    """Reads committed offsets on behalf of one slot. The loop thread owns it; :meth:`members` is thread-safe.
+
+    Parameters:
+        clients, topics: the connection, and the names.
+        slot: ours.
+        exactly_once: whether offsets come by transactions, which a dead member may have left open.
+        timeout_seconds: for one request to Kafka.
+    """
+
+    def __init__(
+        self, clients: Clients, topics: Topics, *, slot: str, exactly_once: bool, timeout_seconds: float
+    ) -> None:
+        self._clients = clients
+        self._topics = topics
+        self._slot = slot
+        self._exactly_once = exactly_once
+        self._timeout_seconds = timeout_seconds
+
+    @property
+    def client_id(self) -> str:
+        """By which the other members know our slot."""
+        return self._client_id(self._slot)
+
+    def members(self) -> dict[str, str]:
+        """Slot by member id of the group's present members. Raises KafkaException."""
+        admin = self._clients.admin()
+        (future,) = admin.describe_consumer_groups([self._topics.group]).values()
+        return {
+            member.member_id: member.client_id.removeprefix(self._client_id(""))
+            for member in future.result(self._timeout_seconds).members
+        }
+
+    def committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Offsets and metadata as of the last checkpoint; ends what a dead member left open.
+
+        An open transaction that holds offsets already makes the read wait; one that has only records in it does
+        not, but keeps the results behind it from every reader.
+        """
+        patience = _PATIENCE_SECONDS
+        while True:
+            try:
+                found = self._read(consumer, partitions, patience)
+            except KafkaException as error:
+                if error.args[0].code() not in UNREACHABLE | _UNSTABLE:
+                    raise self._clients.error(error.args[0], "reading the committed offsets") from error
+            else:
+                self._end_transactions(found, lambda slots: slots - set(self.members().values()))
+                return found
+            _log.info("waiting for the offsets of %s", names(partitions), extra={"action": "unstable_offsets"})
+            self._end_transactions(self.peek(partitions), lambda slots: slots)
+            patience = self._timeout_seconds
+
+    def peek(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """What was committed, whatever transaction is open; nothing if it cannot be read."""
+        observer = self._clients.consumer(**{"group.id": self._topics.group, "isolation.level": "read_uncommitted"})
+        try:
+            return self._read(observer, partitions, self._timeout_seconds)
+        except KafkaException as error:
+            _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
+            return []
+        finally:
+            observer.close()
+
+    def _end_transactions(
+        self, committed: Iterable[TopicPartition], dead_among: Callable[[set[str]], set[str]]
+    ) -> None:
+        """The metadata name their writer. If it is gone, a new epoch of its id ends its transaction."""
+        writers = (writer_of(position) for position in committed)
+        slots = {writer.slot for writer in writers if writer is not None} - {self._slot}
+        if not slots or not self._exactly_once:
+            return
+        try:
+            for slot in dead_among(slots):
+                _log.warning("ending what slot %s may have left open", slot, extra={"action": "takeover"})
+                end_transaction_of(self._clients, transactional_id(self._topics, slot), self._timeout_seconds)
+        except KafkaException as error:
+            _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
+
+    def _client_id(self, slot: str) -> str:
+        return f"{self._clients.client_id}/{slot}"
+
+    def _read(
+        self, consumer: Consumer, partitions: list[TopicPartition], timeout_seconds: float
+    ) -> list[TopicPartition]:
+        found = consumer.committed([TopicPartition(p.topic, p.partition) for p in partitions], timeout_seconds)
+        for partition in found:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+        return list(found)
+
+
+def writer_of(committed: TopicPartition) -> Membership | None:
+    """Who committed this; None if the metadata are not ours."""
+    done = doneset.decode(committed.metadata, committed.offset) if committed.metadata else None
+    if done is None:
+        return None
+    try:
+        return Membership.parse(done.writer)
+    except ValueError:
+        return None
+
+
+def transactional_id(topics: Topics, slot: str) -> str:
+    """The transactional id of an executor process: an ACL can name the prefix ``{ns}.executors.``."""
+    return f"{topics.group}.{slot}"
+
+
+def names(partitions: Iterable[TopicPartition]) -> str:
+    """For the log."""
+    return ", ".join(f"{p.topic}[{p.partition}]" for p in partitions) or "nothing"

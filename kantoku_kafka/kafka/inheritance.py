@@ -7,7 +7,7 @@ to nobody else, and refuses it from then on. So the slot's next process goes on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from confluent_kafka import TopicPartition
 
@@ -26,7 +26,7 @@ Key = tuple[str, int]
 class Inheritance:
     """Reads the inherited partitions by a consumer that is no member, and knows under whom to commit each.
 
-    The loop thread owns it; the publisher may call :meth:`membership_of`, :meth:`group_metadata` and :meth:`refused`.
+    The loop thread owns it; the publisher may call :meth:`shares` and :meth:`refused`.
     """
 
     def __init__(self, clients: Clients, group: str, settings: dict[str, object]) -> None:
@@ -55,20 +55,20 @@ class Inheritance:
         """Under whom to commit; None for a partition that is not inherited."""
         return self._memberships.get((topic, partition))
 
-    def group_metadata(self, membership: Membership) -> bytes:
-        """What to commit with."""
-        return membership.group_metadata(self._template)
-
-    def shares(self, offsets: Sequence[Offset]) -> dict[Membership | None, list[Offset]]:
-        """The offsets by who commits them; None is this process itself."""
-        shares: dict[Membership | None, list[Offset]] = {}
+    def shares(self, own: bytes | None, offsets: Iterable[Offset]) -> list[tuple[bytes, list[Offset]]] | None:
+        """The offsets by the group metadata to commit them with; None if it takes ``own`` and there are none."""
+        shares: dict[bytes, list[Offset]] = {}
         for offset in offsets:
-            shares.setdefault(self.membership_of(offset.topic, offset.partition), []).append(offset)
-        return shares
+            membership = self.membership_of(offset.topic, offset.partition)
+            metadata = own if membership is None else membership.group_metadata(self._template)
+            if metadata is None:
+                return None
+            shares.setdefault(metadata, []).append(offset)
+        return list(shares.items())
 
     def refused(self, group_metadata: bytes) -> None:
         """The broker took no commit under these: the member has gone."""
-        self._refused |= {m for m in self._memberships.values() if self.group_metadata(m) == group_metadata}
+        self._refused |= {m for m in self._memberships.values() if m.group_metadata(self._template) == group_metadata}
 
     def ended(self, assigned: Iterable[Key] = ()) -> set[Key]:
         """What is inherited no longer: of members that were refused, or that lost one of these partitions."""

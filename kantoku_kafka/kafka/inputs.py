@@ -103,14 +103,27 @@ class KafkaInputs:
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
         self._commit_stored()
-        messages: list[Any] = []  # Any: a consumed record without error has all its coordinates
         self._let_go()
-        if self._inheritance is not None:
-            messages += _poll(self._inheritance.consumer, max_jobs, timeout_seconds)
-            timeout_seconds = 0.0
-        messages += _poll(self.consumer, max_jobs, timeout_seconds)
+        if self._inheritance is None:
+            jobs = self._poll(self.consumer, max_jobs, timeout_seconds)
+        else:
+            jobs = self._poll(self._inheritance.consumer, max_jobs, timeout_seconds)
+            jobs += self._poll(self.consumer, max_jobs, 0)
         if self._classic:
             self._metadata = self._fresh_metadata()
+        return jobs
+
+    def _poll(self, consumer: Consumer, max_jobs: int, timeout_seconds: float) -> list[Job]:
+        """As soon as there is one, what there is; ``consume`` alone would wait until there are so many."""
+        first = consumer.poll(timeout_seconds)
+        if first is None:
+            return []
+        # A rebalance within the next call must not give this record to a later assignment: a job of it now.
+        jobs = self._jobs((first,))
+        return jobs + self._jobs(consumer.consume(max_jobs - 1, 0))
+
+    def _jobs(self, messages: Iterable[Any]) -> list[Job]:
+        # Any: a consumed record without error has all its coordinates.
         partitions = self._partitions
         jobs = []
         for message in messages:
@@ -137,19 +150,15 @@ class KafkaInputs:
             if self._inheritance is not None:
                 self._inheritance.consumer.close()
 
-    def shares(self, offsets: Sequence[Offset]) -> list[tuple[bytes, Sequence[Offset]]] | None:
+    def shares(self, offsets: Sequence[Offset]) -> Sequence[tuple[bytes, Sequence[Offset]]] | None:
         """The group metadata to commit each offset with; None while we are no member, for nobody would be fenced.
 
         Classic brokers refuse every old generation, so it is that of the last poll. KIP-848 fences by the epoch in
         which a partition was assigned: what was valid after the last rebalance stays so for all that we hold.
         """
-        own, inheritance = self._metadata, self._inheritance
-        if inheritance is None:
-            return None if own is None else [(own, offsets)]
-        shares = inheritance.shares(offsets)
-        if own is None and None in shares:
-            return None
-        return [(inheritance.group_metadata(m) if m else own or b"", share) for m, share in shares.items()]
+        if self._inheritance is not None:
+            return self._inheritance.shares(self._metadata, offsets)
+        return None if self._metadata is None else [(self._metadata, offsets)]
 
     def refused(self, group_metadata: bytes) -> None:
         """A commit with these was refused by the group. If they were inherited, the next poll lets go."""
@@ -306,9 +315,3 @@ class KafkaInputs:
         else:
             config["group.protocol"] = "consumer"
         return config
-
-
-def _poll(consumer: Consumer, max_messages: int, timeout_seconds: float) -> list[KafkaMessage]:
-    """As soon as there is one, what there is; ``consume`` alone would wait until there are so many."""
-    first = consumer.poll(timeout_seconds)
-    return [] if first is None else [first, *consumer.consume(max_messages - 1, 0)]

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -123,38 +124,31 @@ def test_work_goes_on_soon_after_a_kill(
             time.sleep(0.05)
 
     loader = threading.Thread(target=load)
-    options = [*PROTOCOLS[how], *(["s0"] if "--slot" in PROTOCOLS[how] else [])]
-    with ExecutorUnderTest(*common, *options, log=tmp_path / "victim") as victim:
+    slot = ["s0"] if "--slot" in PROTOCOLS[how] else []
+    with ExitStack() as running:
+        victim = running.enter_context(ExecutorUnderTest(*common, *PROTOCOLS[how], *slot, log=tmp_path / "victim"))
         loader.start()
-        try:
-            until(lambda: spawned and kan.find_results([spawned[0].id]), 30, "the first result")
-            if "--slot" in options:
-                time.sleep(1)
-                killed = time.monotonic()
-                victim.kill()
-                victim.start()
-                kan.wait(spawned[-1].id, timeout_seconds=bound_seconds)
-                took = time.monotonic() - killed
-            else:
-                with ExecutorUnderTest(*common, *PROTOCOLS[how], log=tmp_path / "survivor") as survivor:
-                    until(lambda: "assigned" in survivor.log(), 30, "the second member has partitions")
-                    time.sleep(1)
-                    victim.kill()
-                    probe = kan.spawn_many([Task("work", b"probe")] * 40)
-                    killed = time.monotonic()
-                    kan.gather(probe, timeout_seconds=bound_seconds)
-                    took = time.monotonic() - killed
-                    spawned.extend(probe)
-                    stop.set()
-                    loader.join()
-                    kan.gather(spawned, timeout_seconds=60)
-                    survivor.kill(signal.SIGTERM)
-                    assert survivor.wait(40) == 0
-        finally:
-            stop.set()
-            loader.join()
-        kan.gather(spawned, timeout_seconds=60) if "--slot" in options else None
-        print(f"{how}: {took:.1f} s")  # noqa: T201 - shown with -s
+        running.callback(loader.join)
+        running.callback(stop.set)
+        until(lambda: spawned and kan.find_results([spawned[0].id]), 30, "the first result")
+        heir = victim
+        if not slot:
+            heir = running.enter_context(ExecutorUnderTest(*common, *PROTOCOLS[how], log=tmp_path / "survivor"))
+            until(lambda: "assigned" in heir.log(), 30, "the second member has partitions")
+        time.sleep(1)
+        killed = time.monotonic()
+        victim.kill()
+        if slot:
+            victim.start()
+        probe = kan.spawn_many([Task("work", b"probe")] * 40)  # in every partition
+        kan.gather(probe, timeout_seconds=bound_seconds)
+        print(f"{how}: {time.monotonic() - killed:.1f} s")  # noqa: T201 - shown with -s
+        stop.set()
+        loader.join()
+        spawned.extend(probe)
+        kan.gather(spawned, timeout_seconds=60)
+        heir.kill(signal.SIGTERM)
+        assert heir.wait(40) == 0
     Account.of(bootstrap, kan.namespace).check({task.id for task in spawned})
 
 

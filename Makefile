@@ -6,9 +6,10 @@ BIN = $(VENV)/bin
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-$(BIN)/kantoku-kafka: pyproject.toml
+$(BIN)/kantoku-kafka: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[broker,dev]'
+	$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
 install: $(BIN)/kantoku-kafka ## Install the project and its tools into .venv
@@ -31,7 +32,12 @@ crash: install ## The crash tests at full scale: 20,000 tasks, 15 kills each
 bench: install ## This program against hand-written loops, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
+pin: install ## Pin what the project is tested with anew, in constraints.txt
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --strip-extras --no-header --no-annotate --upgrade --extra broker --extra dev -o constraints.txt pyproject.toml
+
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: crash help install test lint demo bench clean
+.PHONY: pin crash help install test lint demo bench clean

@@ -160,6 +160,7 @@ class ExecutorProcess:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
         if self._slot.explicit and inputs.slot_is_taken():
             raise SlotTaken.of(self._kantoku.topics.group, self._slot.name)
+        inputs.fenced()
         if not self._slot.explicit:
             self._slot = self._slot.elsewhere()
             _log.warning("fenced: moving to slot %s", self._slot.name, extra={"action": "fenced"})

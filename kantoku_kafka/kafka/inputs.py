@@ -85,17 +85,24 @@ class KafkaInputs:
         self._metadata: bytes | None = None
         self._stored: deque[Sequence[Offset]] = deque()
         self._closed = False
-        self.consumer = clients.consumer(**self._member_config())
-        self._member_id = Membership.of(slot, self.consumer.consumer_group_metadata()).member_id
-        self._membership = Membership(slot)
+        self._untrusted = False
+        self._connect()
+
+    def _connect(self) -> None:
+        self.consumer = self._clients.consumer(**self._member_config())
+        self._member_id = Membership.of(self._slot, self.consumer.consumer_group_metadata()).member_id
+        self._membership = Membership(self._slot)
 
     def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
         self._rebalance = rebalance
-        topics = [self._topics.of_type(task_type) for task_type in task_types]
+        self._subscribed = [self._topics.of_type(task_type) for task_type in task_types]
         if self._inherits:
-            self._inherit(topics)
+            self._inherit(self._subscribed)
+        self._join()
+
+    def _join(self) -> None:
         self.consumer.subscribe(
-            topics,
+            self._subscribed,
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
@@ -103,6 +110,8 @@ class KafkaInputs:
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
         self._commit_stored()
+        if self._untrusted:
+            self._start_over()
         self._let_go()
         if self._inheritance is None:
             jobs = self._poll(self.consumer, max_jobs, timeout_seconds)
@@ -156,6 +165,8 @@ class KafkaInputs:
         Classic brokers refuse every old generation, so it is that of the last poll. KIP-848 fences by the epoch in
         which a partition was assigned: what was valid after the last rebalance stays so for all that we hold.
         """
+        if self._untrusted:
+            return None
         if self._inheritance is not None:
             return self._inheritance.shares(self._metadata, offsets)
         return None if self._metadata is None else [(self._metadata, offsets)]
@@ -164,6 +175,13 @@ class KafkaInputs:
         """A commit with these was refused by the group. If they were inherited, the next poll lets go."""
         if self._inheritance is not None:
             self._inheritance.refused(group_metadata)
+
+    def fenced(self) -> None:
+        """Our producer was fenced: who inherits from us may have committed under our membership meanwhile.
+
+        So nothing is committed under it any more; the next poll starts over with another one.
+        """
+        self._untrusted = self._inherits
 
     def writer(self, partition: Partition) -> str:
         """Whom the metadata of a commit name: a successor then knows whose transaction may hang."""
@@ -235,6 +253,19 @@ class KafkaInputs:
             _log.info("inherited %s", names(positions), extra={"action": "inherited"})
         else:
             inheritance.consumer.close()
+
+    def _start_over(self) -> None:
+        """Forget all that was not committed, and join the group as a new member."""
+        _log.warning("slot %s was fenced: joining anew", self._slot, extra={"action": "start_over"})
+        self._rebalance.lost(self._forget(list(self._partitions)))
+        if self._inheritance is not None:
+            self._inheritance.consumer.close()
+            self._inheritance = None
+        self.consumer.close()
+        self._metadata = None
+        self._untrusted = False
+        self._connect()
+        self._join()
 
     def _let_go(self, assigned: Iterable[Key] = ()) -> None:
         """End what was inherited of members that have gone, which an assignment of theirs to somebody tells too."""

@@ -136,8 +136,13 @@ def test_two_processes_with_one_slot(kan: Kantoku, bootstrap: str, tmp_path: Pat
         ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "a") as a,
         ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "b") as b,
     ):
-        spawned = kan.spawn_many([Task("work", b"x")] * 4000)
-        until(lambda: (a.returncode is None) != (b.returncode is None), 60, "one of the two has ended")
+        spawned = []
+
+        def one_has_ended() -> bool:
+            spawned.extend(kan.spawn_many([Task("work", b"x")] * 50))
+            return (a.returncode is None) != (b.returncode is None)
+
+        until(one_has_ended, 60, "one of the two has ended")
         loser, winner = (a, b) if a.returncode is not None else (b, a)
         assert loser.returncode == 2
         assert "--slot" in loser.log() and "Traceback" not in loser.log()

@@ -131,7 +131,7 @@ class Transaction(Protocol):
         ...
 
     def commit(self, offsets: Sequence[Offset]) -> None:
-        """Make it durable. Blocks until it is.
+        """Make it durable. Blocks until it is; readers may see it a moment later.
 
         Raises:
             CheckpointRefused: nothing became visible, and the same checkpoint may be tried again.

@@ -20,6 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pytest
 
@@ -43,6 +44,8 @@ __all__ = ["CodecContract", "ExecutorContract", "LogContract", "LogRig", "Member
 
 _PATIENCE_SECONDS = 30.0
 
+T = TypeVar("T")
+
 
 def a_result(data: bytes = b"", task_id: str | None = None) -> Result:
     """A result like those that an executor stages."""
@@ -50,6 +53,14 @@ def a_result(data: bytes = b"", task_id: str | None = None) -> Result:
     return Result(
         task_id or new_task_id(), "t", Status.OK, data, None, 1, "contract", now, now, Source("t", 0, 0, 1), ()
     )
+
+
+def eventually(read: Callable[[], T], enough: Callable[[T], object] = bool) -> T:
+    """What ``read`` answers once that is ``enough``: a commit may return a moment before its records are visible."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not enough(seen := read()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return seen
 
 
 # --- Inputs, Transaction, and the Outputs and Events that share it
@@ -109,15 +120,15 @@ class LogRig(ABC):
 
     @abstractmethod
     def results(self) -> list[tuple[bytes | None, Result]]:
-        """Every visible result with its record's key."""
+        """Every result that is visible now, with its record's key."""
 
     @abstractmethod
     def events(self) -> list[Event]:
-        """Every visible event."""
+        """Every event that is visible now."""
 
     @abstractmethod
     def side(self) -> list[bytes]:
-        """Values of every visible record of ``side_topic``."""
+        """Values of every record of ``side_topic`` that is visible now."""
 
     def join(self) -> Member:
         """A member that takes part."""
@@ -199,9 +210,8 @@ class LogContract:
         if self.exactly_once:
             assert (rig.results(), rig.events(), rig.side()) == ([], [], [])
         member.transaction.commit(member.positions(jobs))
-        assert rig.results() == [(result.task_id.encode(), result)]
-        assert rig.events() == steps
-        assert rig.side() == [b"side"]
+        seen = eventually(lambda: (rig.results(), rig.events(), rig.side()), all)
+        assert seen == ([(result.task_id.encode(), result)], steps, [b"side"])
         member.inputs.close()
 
     def test_what_is_given_up_stays_invisible(self, rig: LogRig) -> None:
@@ -219,7 +229,7 @@ class LogContract:
         kept = a_result(b"kept")
         member.outputs.stage([kept])
         member.transaction.commit(member.positions(jobs))
-        assert [result.data for _, result in rig.results()] == [b"kept"]
+        assert [result.data for _, result in eventually(rig.results)] == [b"kept"]
         member.inputs.close()
 
     def test_a_record_that_can_never_be_published_is_called_the_culprit(self, rig: LogRig) -> None:
@@ -235,7 +245,7 @@ class LogContract:
         member.transaction.begin()
         member.transaction.produce([Message(rig.side_topic, None, b"small")])
         member.transaction.commit(member.positions(jobs))
-        assert rig.side() == [b"small"]
+        assert eventually(rig.side) == [b"small"]
         member.inputs.close()
 
     def test_who_left_publishes_nothing(self, rig: LogRig) -> None:
@@ -255,7 +265,7 @@ class LogContract:
         heir.transaction.begin()
         heir.outputs.stage([a_result(b"heir")])
         heir.transaction.commit(heir.positions(jobs))
-        assert [result.data for _, result in rig.results()] == [b"heir"]
+        assert [result.data for _, result in eventually(rig.results)] == [b"heir"]
         heir.inputs.close()
 
 

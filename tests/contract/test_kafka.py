@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import Producer
 
 from kantoku_kafka import Kantoku
@@ -80,16 +81,17 @@ class KafkaRig(LogRig):
             producer.produce(self._topics.of_type(self.task_type), value, key, headers=list(headers))
         assert producer.flush(10) == 0
 
+    def _visible(self, topic: str) -> list[KafkaMessage]:
+        return read_all(self._bootstrap, topic, wait_for_open=False)
+
     def results(self) -> list[tuple[bytes | None, Result]]:
-        return [
-            (m.key(), CODEC.decode_result(m.value() or b"")) for m in read_all(self._bootstrap, self._topics.results)
-        ]
+        return [(m.key(), CODEC.decode_result(m.value() or b"")) for m in self._visible(self._topics.results)]
 
     def events(self) -> list[Event]:
-        return [CODEC.decode_event(m.value() or b"") for m in read_all(self._bootstrap, self._topics.events)]
+        return [CODEC.decode_event(m.value() or b"") for m in self._visible(self._topics.events)]
 
     def side(self) -> list[bytes]:
-        return [m.value() or b"" for m in read_all(self._bootstrap, self.side_topic)]
+        return [m.value() or b"" for m in self._visible(self.side_topic)]
 
     def close(self) -> None:
         for member in self._members:

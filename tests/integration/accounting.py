@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.model import Event, Result, Topics
 
 
-def read_all(bootstrap_servers: str, topic: str, *, isolation: str = "read_committed") -> list[KafkaMessage]:
-    """Every record of a topic, up to the ends as they are now."""
+def read_all(bootstrap_servers: str, topic: str, *, wait_for_open: bool = True) -> list[KafkaMessage]:
+    """Every committed record of a topic, up to its high watermark as it is now.
+
+    The markers of a commit are written shortly after it returns, and a killed executor's transaction stays open until
+    it times out: this waits for both (60 s at most). With ``wait_for_open=False``: what can be seen at this moment.
+    """
+    config = {"bootstrap.servers": bootstrap_servers, "group.id": "accounting", "enable.auto.commit": False}
+    visible = "read_committed"
+    ends = _ends({**config, "isolation.level": "read_uncommitted" if wait_for_open else visible}, topic)
     consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": "accounting",
-            "enable.auto.commit": False,
-            "isolation.level": isolation,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.queue.backoff.ms": 5,
-        }
+        {**config, "isolation.level": visible, "enable.partition.eof": True, "fetch.queue.backoff.ms": 5}
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
-        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
         open_partitions = {p for p, end in ends.items() if end > 0}
         records: list[KafkaMessage] = []
         deadline = time.monotonic() + 60
@@ -44,6 +42,16 @@ def read_all(bootstrap_servers: str, topic: str, *, isolation: str = "read_commi
                 if message.offset() >= ends[message.partition()]:
                     open_partitions.discard(message.partition())
         return records
+    finally:
+        consumer.close()
+
+
+def _ends(config: Mapping[str, object], topic: str) -> dict[int, int]:
+    """The high watermarks, or the last stable offsets if ``config`` is of a reader of committed records."""
+    consumer = Consumer(config)
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
     finally:
         consumer.close()
 

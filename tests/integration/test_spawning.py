@@ -82,10 +82,15 @@ def test_async_forms(kan: Kantoku, running: Any) -> None:
         assert asyncio.run(go()) == [b"0", b"1", b"2"]
 
 
-def test_results_as_they_come(kan: Kantoku, running: Any) -> None:
+def test_results_as_they_come(kan: Kantoku, running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    gate = tmp_path / "gate"
     with running():
-        slow, fast = kan.spawn(Task("nap", b"1.5")), kan.spawn(Task("echo", b"fast"))
-        assert [r.task_id for r in kan.as_completed([slow, fast], timeout_seconds=30)] == [fast.id, slow.id]
+        slow, fast = kan.spawn(Task("note", bytes(gate))), kan.spawn(Task("echo", b"fast"))
+        results = kan.as_completed([slow, fast], timeout_seconds=30)
+        assert next(results).task_id == fast.id
+        gate.touch()
+        assert [result.task_id for result in results] == [slow.id]
         assert slow.result(timeout_seconds=1).status is Status.OK
         with pytest.raises(WaitTimeout, match="executor"):
             kan.wait(kan.spawn(Task("side")).id, timeout_seconds=0.2)

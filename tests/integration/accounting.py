@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.avro.codec import AvroCodec
@@ -20,14 +20,16 @@ def read_all(bootstrap_servers: str, topic: str, *, wait_for_open: bool = True) 
     The markers of a commit are written shortly after it returns, and a killed executor's transaction stays open until
     it times out: this waits for both (60 s at most). With ``wait_for_open=False``: what can be seen at this moment.
     """
-    config = {"bootstrap.servers": bootstrap_servers, "group.id": "accounting", "enable.auto.commit": False}
-    visible = "read_committed"
-    ends = _ends({**config, "isolation.level": "read_uncommitted" if wait_for_open else visible}, topic)
-    consumer = Consumer(
-        {**config, "isolation.level": visible, "enable.partition.eof": True, "fetch.queue.backoff.ms": 5}
-    )
+    config: dict[str, object] = {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": "accounting",
+        "enable.auto.commit": False,
+    }
+    ends = _ends({**config, "isolation.level": "read_uncommitted" if wait_for_open else "read_committed"}, topic)
+    config |= {"isolation.level": "read_committed", "auto.offset.reset": "earliest", "enable.partition.eof": True}
+    consumer = Consumer({**config, "fetch.wait.max.ms": 10, "fetch.queue.backoff.ms": 5})
     try:
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
+        consumer.assign([TopicPartition(topic, p, 0) for p, end in ends.items() if end > 0])
         open_partitions = {p for p, end in ends.items() if end > 0}
         records: list[KafkaMessage] = []
         deadline = time.monotonic() + 60

@@ -26,6 +26,8 @@ __all__ = ["ExactlyOnceTransaction", "PlainTransaction", "end_transaction_of"]
 _log = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT_MS = 10_000
 _SLOW_COMMIT_SECONDS = 1.0
+# librdkafka takes 3 s to find a topic missing, and the checkpoint waits for it: what was found holds for a while.
+_REFUSING_TOPIC_SECONDS = 10.0
 
 # The fence held: the group has moved on, and the loop learns it at its next poll.
 _FENCED_BY_GROUP = frozenset(
@@ -49,6 +51,7 @@ class _Channel:
         self._own_topics = frozenset(own_topics)
         self._timeout_seconds = timeout_seconds
         self._failed: tuple[KafkaError, str] | None = None
+        self._refusing: dict[str, float] = {}
         self._producer = self._connect()
 
     def _connect(self) -> Producer:
@@ -56,6 +59,8 @@ class _Channel:
 
     def send(self, topic: str, records: Iterable[tuple[bytes | None, bytes, Headers, int]]) -> None:
         """Stage (key, value, headers, partition) records; a full local queue is waited for, nothing is dropped."""
+        if self._refusing.get(topic, 0.0) > time.monotonic():
+            raise CheckpointRefused(f"topic {topic} refused a record a moment ago", culprit=True)
         produce: Any = self._producer.produce
         for key, value, headers, partition in records:
             while True:
@@ -91,10 +96,11 @@ class _Channel:
         """What the refusal of a record means: the record's own fault, or that of the installation."""
         if error.code() in TOO_LARGE:
             return CheckpointRefused(f"a record for {topic} is too large", culprit=True)
-        if topic not in self._own_topics and error.code() in NO_TOPIC | _DENIED_TOPIC:
-            return CheckpointRefused(f"topic {topic}: {error.str()}", culprit=True)
         if error.code() in NO_TOPIC | _DENIED_TOPIC:
-            return kantoku_error(error, f"writing to topic {topic}")
+            if topic in self._own_topics:
+                return kantoku_error(error, f"writing to topic {topic}")
+            self._refusing[topic] = time.monotonic() + _REFUSING_TOPIC_SECONDS
+            return CheckpointRefused(f"topic {topic}: {error.str()}", culprit=True)
         return CheckpointRefused(f"{topic}: {error.name()}")
 
 

@@ -96,6 +96,16 @@ class Member:
             jobs += self.inputs.poll(count - len(jobs), 0.1)
         return jobs
 
+    def publish(self, jobs: Sequence[Job]) -> bool:
+        """A result for each job and the offsets behind them, unless the group refuses."""
+        self.transaction.begin()
+        self.outputs.stage([a_result(job.value) for job in jobs])
+        try:
+            self.transaction.commit(self.positions(jobs))
+        except CheckpointRefused:
+            return False
+        return True
+
     def positions(self, jobs: Iterable[Job], metadata: str = "") -> list[Offset]:
         """The offsets behind these jobs."""
         last = {job.partition: job.offset for job in jobs}
@@ -196,6 +206,27 @@ class LogContract:
         known = [o for o in second.offsets if o.metadata]
         assert [(o.offset, o.metadata) for o in known] == [(jobs[3].offset + 1, note)]
         second.inputs.close()
+
+    def test_a_second_member_takes_its_share_and_the_first_goes_on(self, rig: LogRig) -> None:
+        rig.put([(b"k%d" % n, b"%d" % n, ()) for n in range(40)])
+        first = rig.join()
+        taken = {job.value: (first, job) for job in first.poll(40)}
+        members = first, second = first, rig.join()
+        done: set[bytes] = set()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while len(done) < 40 and time.monotonic() < deadline:
+            for member in members:
+                taken |= {job.value: (member, job) for job in member.inputs.poll(40, 0.05)}
+                due = [j for m, j in taken.values() if m is member and j.partition in m.partitions]
+                due = [job for job in due if job.value not in done]
+                if second.partitions and due and member.publish(due):
+                    done.update(job.value for job in due)
+        seen = eventually(rig.results, lambda results: len(results) >= 40)
+        assert sorted(result.data for _, result in seen) == sorted(b"%d" % n for n in range(40))
+        held = [[(p.topic, p.number) for p in member.partitions] for member in members]
+        assert all(held) and set(held[0]).isdisjoint(held[1]), held
+        for member in members:
+            member.inputs.close()
 
     def test_staged_records_become_visible_with_the_commit(self, rig: LogRig) -> None:
         rig.put([(b"k", b"v", ())])

@@ -6,6 +6,7 @@
      |- UsageError                    2   wrong option, unknown task type, an app that does not import
      |   `- SlotTaken                 2   another process runs with the same --slot
      |- BrokerUnavailable             3   nothing answers at the bootstrap servers
+     |   `- dev.EmbeddedBrokerError   3   the broker for development could not be fetched or started
      |- AccessDenied                  4   authentication or ACL
      |- NotFound                      5   no such result
      |- WaitTimeout                   6   also a TimeoutError

@@ -95,7 +95,7 @@ class KafkaInputs:
 
     def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
         self._rebalance = rebalance
-        self._subscribed = [self._topics.of_type(task_type) for task_type in task_types]
+        self._subscribed = sorted({self._topics.of_type(task_type) for task_type in task_types})
         if self._inherits:
             self._inherit(self._subscribed)
         self._join()

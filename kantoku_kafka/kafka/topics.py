@@ -54,8 +54,8 @@ def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> l
     """
     week, month = str(7 * _DAY_MS), str(30 * _DAY_MS)
     inputs = [
-        TopicPlan(topics.of_type(name), partitions, {"cleanup.policy": "delete", "retention.ms": week})
-        for name in sorted(task_types)
+        TopicPlan(name, partitions, {"cleanup.policy": "delete", "retention.ms": week})
+        for name in sorted({topics.of_type(task_type) for task_type in task_types})  # types may share a topic
     ]
     return [
         *inputs,

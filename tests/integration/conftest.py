@@ -30,10 +30,11 @@ def namespace(bootstrap: str) -> Iterator[str]:
     """A namespace whose topics exist, all of 4 partitions; deleted after the test."""
     name = f"t-{uuid.uuid4().hex[:8]}"
     kan = Kantoku(name, bootstrap_servers=bootstrap)
-    created = topics.create(kan.clients, topics.plan(kan.topics, TYPES))
+    topics.create(kan.clients, topics.plan(kan.topics, TYPES))
     yield name
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.delete_topics(created).values():
+    mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(f"{name}.")]
+    for future in admin.delete_topics(mine).values():
         future.result(10)
 
 

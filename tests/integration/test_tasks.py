@@ -8,7 +8,9 @@ import pytest
 from accounting import Account, read_all
 
 from kantoku_kafka import Kantoku, Status, Task, headers, idempotency_key, key, labels
+from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.partitioner import python_partition_of
+from kantoku_kafka.model import Topics
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, GroupProtocol, Guarantee
 
 
@@ -81,6 +83,17 @@ def test_side_effects_are_published_with_the_result_and_only_then(
     assert {e.task_id for e in account.events if e.name == "image.loaded"} == {good.id}
     (spawned,) = [e for e in account.events if e.task_id == child_id and e.name == "spawned"]
     assert spawned.attributes == {"parent_id": good.id}
+
+
+def test_two_types_may_share_a_topic(kan: Kantoku, app: Kantoku, running: Any) -> None:
+    shared = f"{kan.namespace}.shared"
+    for side in (kan, app):
+        side.topics = Topics(namespace=kan.namespace, overrides={"tasks.echo": shared, "tasks.nap": shared})
+    assert [p.name for p in topics.plan(app.topics, ["echo", "nap"]) if p.name == shared] == [shared]
+    topics.create(kan.clients, topics.plan(kan.topics, ["echo", "nap"]))
+    with running():
+        results = kan.gather(kan.spawn_many([Task("echo", b"0"), Task("nap", b"0")]), timeout_seconds=30)
+    assert [result.type for result in results] == ["echo", "nap"]
 
 
 def test_an_undeliverable_side_output_fails_its_own_task_only(kan: Kantoku, running: Any) -> None:

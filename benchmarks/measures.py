@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cluster import Cluster, Record
@@ -17,10 +17,10 @@ CLIENT_SECONDS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """`cpu_us_per_task` is the executor's process alone, without the broker; None where it cannot be read."""
+    """`cpu_us_per_task` is by who spent it; None where it cannot be read."""
 
     tasks_per_second: float
-    cpu_us_per_task: float | None = None
+    cpu_us_per_task: Mapping[str, float] | None = None
 
 
 def throughput(
@@ -49,7 +49,9 @@ def throughput(
             published = cluster.records_in(f"{namespace}.results")
             if published < total:
                 raise program.failure(f"committed {total:,} tasks, published only {published:,} results")
-    cpu = None if cpu_before is None or cpu_after is None else 1e6 * (cpu_after - cpu_before) / (total - first)
+    cpu = None
+    if cpu_before is not None and cpu_after is not None:
+        cpu = {who: 1e6 * (after - cpu_before[who]) / (total - first) for who, after in cpu_after.items()}
     return Throughput(tasks_per_second=(total - first) / seconds, cpu_us_per_task=cpu)
 
 

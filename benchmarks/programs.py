@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cpu import CpuSeconds, cpu_seconds
+
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 15
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class ContestantError(Exception):
@@ -43,14 +43,9 @@ class Program:
         lines = self._stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return ContestantError("\n    ".join([reason, *lines[-6:]]))
 
-    def cpu_seconds(self) -> float | None:
-        """User and system time so far, of this process only; None where there is no /proc."""
-        try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
-        except OSError:
-            return None
-        fields = stat.rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+    def cpu_seconds(self) -> CpuSeconds | None:
+        """See :func:`benchmarks.cpu.cpu_seconds`."""
+        return cpu_seconds(self._process.pid)
 
     def report(self, timeout_seconds: float) -> dict[str, Any]:
         """Waits for the end; returns the JSON object on the last line of stdout."""

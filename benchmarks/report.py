@@ -42,6 +42,12 @@ class Outcome:
         known = [sample.also for sample in self.samples if sample.also is not None]
         return statistics.median(known) if known else None
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """The medians of what the second column is made of."""
+        known = [sample.parts for sample in self.samples if sample.parts is not None]
+        return {who: statistics.median(parts[who] for parts in known) for who in known[0]} if known else {}
+
     def ratio_to(self, reference: Outcome) -> float | None:
         """This row's median by the reference's; None if either has no sample."""
         if self.median is None or not reference.median:
@@ -83,6 +89,7 @@ def as_json(environment: dict[str, str], outcomes: Iterable[Outcome]) -> dict[st
                     "median": outcome.median,
                     "samples": outcome.values,
                     "also": outcome.also,
+                    "parts": outcome.parts,
                     "ratio": outcome.ratio_to(rows[0]),
                     "wanted_ratio": outcome.row.wanted_ratio,
                     "failure": outcome.failure and str(outcome.failure),
@@ -115,6 +122,12 @@ def _section_lines(section: Section, rows: list[Outcome]) -> Iterator[str]:
     yield "-" * (NAME_WIDTH + len(_columns(*heads)))
     for outcome in rows:
         yield f"{outcome.row.name:{NAME_WIDTH}}{_measured(outcome, rows[0])}".rstrip()
+    known = [(outcome.row.name, outcome.parts) for outcome in rows if outcome.parts]
+    if known:
+        yield ""
+        yield f"{section.also + ' by who spent it':{NAME_WIDTH}}" + "".join(f"{who:>22}" for who in known[0][1])
+        for name, parts in known:
+            yield f"{name:{NAME_WIDTH}}" + "".join(f"{spent:>22.1f}" for spent in parts.values())
 
 
 def _measured(outcome: Outcome, reference: Outcome) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 from benchmarks.cluster import Cluster, Record, tasks_of
+from benchmarks.cpu import OWN
 from benchmarks.measures import round_trips, spawning, throughput
 
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
@@ -26,10 +27,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: the value that is compared, and the second column (None where it cannot be read)."""
+    """One run: the value that is compared, the second column, and what it is made of (None where it cannot be read)."""
 
     value: float
     also: float | None
+    parts: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,8 @@ class Suite:
         settings = self._settings
         records = _records(task_type, settings.tasks, settings.payload_bytes)
         run = throughput(self._cluster, namespace, task_type, records, arguments, settings.interpreter)
-        return Sample(run.tasks_per_second, run.cpu_us_per_task)
+        cpu = run.cpu_us_per_task
+        return Sample(run.tasks_per_second, None if cpu is None else sum(cpu[who] for who in OWN), cpu)
 
     def _raw_spawn(self, namespace: str) -> Sample:
         tasks = str(self._settings.tasks)
@@ -130,7 +133,7 @@ class Suite:
 
     def _spawning(self, namespace: str, arguments: Sequence[str]) -> Sample:
         run = spawning(self._cluster, namespace, arguments, self._settings.interpreter)
-        return Sample(run.tasks_per_second, run.cpu_us_per_task)
+        return Sample(run.tasks_per_second, None)
 
     def _raw_round_trips(self, namespace: str) -> Sample:
         results = ["--results", f"{namespace}.results", "--group", f"{namespace}.client"]

@@ -1,24 +1,24 @@
-"""What all commands share: global options, loading the app, errors and exit codes."""
+"""What all commands share: the global options, and the app that follows from them."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-import typer
+from pathlib import Path
 
 from kantoku_kafka.app import DEFAULT_BOOTSTRAP_SERVERS, Kantoku
+from kantoku_kafka.cli.output import PrintableFormatter
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.loading import load_app
-from kantoku_kafka.model import Result, Topics
+from kantoku_kafka.model import Topics
 from kantoku_kafka.settings import Connection
 
-__all__ = ["Options", "out", "show_result", "table", "tell"]
+__all__ = ["Options", "configure_logging", "connected", "parse_settings", "read_properties"]
+
+_SERVERS = "bootstrap.servers"
 
 
 @dataclass(kw_only=True)
@@ -32,8 +32,10 @@ class Options:
     def connection(self, app: Kantoku | None = None) -> Connection:
         """Options win over the app's own settings."""
         own = app.connection if app else None
-        servers = self.bootstrap_servers or (own.bootstrap_servers if own else DEFAULT_BOOTSTRAP_SERVERS)
-        return Connection(bootstrap_servers=servers, config={**(own.config if own else {}), **self.config})
+        config = dict(self.config)
+        named = config.pop(_SERVERS, None)
+        servers = self.bootstrap_servers or named or (own.bootstrap_servers if own else DEFAULT_BOOTSTRAP_SERVERS)
+        return Connection(bootstrap_servers=servers, config={**(own.config if own else {}), **config})
 
     def client(self) -> Kantoku:
         """An app without task types: enough to spawn and to read."""
@@ -48,6 +50,39 @@ class Options:
         if self.namespace is not None:
             app.topics = Topics(namespace=self.namespace, overrides=app.topics.overrides)
         return app
+
+
+@contextmanager
+def connected(options: Options) -> Iterator[Kantoku]:
+    """An app without task types, closed at the end; who interrupts it does not want to wait for that."""
+    kantoku = options.client()
+    try:
+        yield kantoku
+    except Exception:
+        kantoku.close()
+        raise
+    kantoku.close()
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """The settings in a file of ``key=value`` lines; blank lines and those that begin with ``#`` are left out.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is none.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"--config: {path} cannot be read: {reason}.") from error
+    settings = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if line and not line.startswith("#"):
+            name, equals, value = line.partition("=")
+            if not (equals and name.strip()):
+                raise UsageError(f"--config: line {number} of {path} is not KEY=VALUE.")
+            settings[name.strip()] = value.strip()
+    return settings
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
@@ -66,83 +101,6 @@ def configure_logging(level: str) -> None:
     names = logging.getLevelNamesMapping()
     if level.upper() not in names:
         raise UsageError(f"--log-level takes one of {', '.join(n.lower() for n in names if n != 'NOTSET')}.")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=names[level.upper()],
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-
-
-def out(text: str | bytes) -> None:
-    """Data to stdout."""
-    if isinstance(text, bytes):
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text)
-        sys.stdout.buffer.flush()
-    else:
-        typer.echo(text)
-
-
-def tell(text: str) -> None:
-    """Everything else to stderr."""
-    typer.echo(printable(text), err=True)
-
-
-def printable(text: str) -> str:
-    """Without control characters: nothing that came from a topic may steer the terminal."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def table(rows: Iterable[Mapping[str, Any]], output: str) -> None:
-    """Rows as a table, as one JSON array, or as JSON lines."""
-    listed = [dict(row) for row in rows]
-    if output == "json":
-        out(json.dumps(listed, indent=2))
-    elif output == "jsonl":
-        for row in listed:
-            out(json.dumps(row))
-    elif output != "table":
-        raise UsageError(f"-o takes table, json or jsonl, not {output!r}.")
-    elif listed:
-        head = list(listed[0])
-        lines = [head, *([printable(str(row[name])) for name in head] for row in listed)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        for line in lines:
-            out("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def result_row(result: Result) -> dict[str, Any]:
-    """A result as JSON can carry it."""
-    try:
-        data: dict[str, Any] = {"data": result.data.decode()}
-    except UnicodeDecodeError:
-        data = {"data_hex": result.data.hex()}
-    return {
-        "task_id": result.task_id,
-        "type": result.type,
-        "status": result.status.value,
-        **data,
-        "error": result.error._asdict() if result.error else None,
-        "attempt": result.attempt,
-        "executor_id": result.executor_id,
-        "finished_at": result.finished_at.isoformat(),
-        "source": result.source._asdict(),
-    }
-
-
-def show_result(result: Result, output: str) -> int:
-    """Print a result: its bare data, or all of it as JSON. Returns the exit code: 0 if the task succeeded, else 1."""
-    if output == "data":
-        if result.ok:
-            out(result.data + (b"\n" if sys.stdout.isatty() else b""))
-    else:
-        table([result_row(result)], output)
-    if not result.ok:
-        error = result.error
-        tell(f"task {result.task_id}: {result.status}" + (f": {error.type}: {error.message}" if error else ""))
-    return 0 if result.ok else 1
-
-
-def environment(name: str) -> str | None:
-    """A ``KANTOKU_*`` variable."""
-    return os.environ.get(f"KANTOKU_{name}")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=names[level.upper()], handlers=[handler])

@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from kantoku_kafka.app import Kantoku
-from kantoku_kafka.cli.common import Options, out, tell
+from kantoku_kafka.cli.common import Options
+from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.cli.progress import progress
 from kantoku_kafka.demo.fleet import Fleet
 from kantoku_kafka.demo.scenario import Outcome, Scenario

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kantoku_kafka.cli.common import out, tell
+from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.dev import EmbeddedBroker
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kantoku_kafka.cli.common import Options, table
+from kantoku_kafka.cli.common import Options
+from kantoku_kafka.cli.output import table
 from kantoku_kafka.kafka.diagnosis import diagnose
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kantoku_kafka.cli import demo, dev, doctor, run, tasks, topics
-from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, tell
+from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
+from kantoku_kafka.cli.output import tell
 from kantoku_kafka.errors import KantokuError
 
 __all__ = ["app", "main"]
@@ -42,14 +44,21 @@ def options(
         str | None,
         typer.Option("-n", "--namespace", envvar="KANTOKU_NAMESPACE", help="Prefix of all topics; default the app's."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "-F", "--config", envvar="KANTOKU_CONFIG", help="File of librdkafka settings, KEY=VALUE; for secrets too."
+        ),
+    ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable.")
+        list[str] | None, typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable. No secrets here.")
     ] = None,
     log_level: Annotated[str, typer.Option(envvar="KANTOKU_LOG_LEVEL", help="debug, info, warning, error")] = "info",
 ) -> None:
-    """Global options stand before the command; -b, -n and -X are also taken behind it."""
+    """Global options may stand before the command or behind it. -b wins over -X, that over -F, that over the app."""
     configure_logging(log_level)
-    ctx.obj = Options(bootstrap_servers=bootstrap_servers, namespace=namespace, config=parse_settings(setting or []))
+    settings = {**(read_properties(config) if config else {}), **parse_settings(setting or [])}
+    ctx.obj = Options(bootstrap_servers=bootstrap_servers, namespace=namespace, config=settings)
 
 
 run.register(app)
@@ -74,14 +83,22 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except OSError as error:
+        tell(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        code = 1
+    _flush()
     sys.exit(code if isinstance(code, int) else 0)
 
 
-_WITH_VALUE = {"-b", "--bootstrap-servers", "-n", "--namespace", "-X", "--log-level"}
+def _flush() -> None:
+    """Keep Python from complaining at exit of a pipe whose reader has seen enough."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_WITH_VALUE = {"-b", "--bootstrap-servers", "-n", "--namespace", "-F", "--config", "-X", "--log-level"}
 
 
 def _globals_first(arguments: list[str]) -> list[str]:

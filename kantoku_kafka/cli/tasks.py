@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from kantoku_kafka import options as task_options
-from kantoku_kafka.cli.common import Options, out, show_result, table
+from kantoku_kafka.cli.common import Options, connected
+from kantoku_kafka.cli.output import Rows, tell
 from kantoku_kafka.cli.progress import progress
-from kantoku_kafka.client import Spawned
 from kantoku_kafka.errors import NotFound, UsageError
-from kantoku_kafka.model import Option, Task
+from kantoku_kafka.model import Option, Result, Task
 
 _CHUNK = 2_000
+_READ_BYTES = 1 << 16
+_LONGEST_SECONDS = 366 * 86_400.0
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +40,9 @@ def spawn(
     count: Annotated[int, typer.Option(help="Spawn the same task so many times.", min=1)] = 1,
     lines: Annotated[bool, typer.Option("--lines", help="One task for each line of the payload.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait with --wait.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option("-t", "--timeout", help="Seconds to wait with --wait.", min=0.0, max=_LONGEST_SECONDS)
+    ] = 60.0,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="table, json, jsonl (default: ids, or data)")
     ] = None,
@@ -47,55 +52,97 @@ def spawn(
     Example: kantoku-kafka -n shop spawn resize @photo.jpg --wait > small.jpg
     """
     options: Options = ctx.obj
-    kantoku = options.client()
     chosen = _options(key, idempotency_key, label or [])
-    payloads = _lines(data) if lines else iter([_payload(data)] * count)
+    chunks = _lines(data) if lines else _chunks(repeat(_payload(data), count))
+    plain = "data" if wait else "ids"
     failed = 0
-    try:
-        with progress("spawning", None if lines else count) as advance:
-            while chunk := [
-                Task(type, payload).with_(*chosen) for payload, _ in zip(payloads, range(_CHUNK), strict=False)
-            ]:
-                spawned = kantoku.spawn_many(chunk)
-                advance(len(spawned))
-                if wait:
-                    for task in kantoku.gather(spawned, timeout_seconds=timeout):
-                        failed |= show_result(task, output or "data")
-                else:
-                    _show_spawned(spawned, output)
-    finally:
-        kantoku.close()
+    with (
+        Rows(output or plain, plain) as rows,
+        connected(options) as kantoku,
+        progress("spawning", None if lines else count) as advance,
+    ):
+        for payloads in chunks:
+            spawned = kantoku.spawn_many([Task(type, payload).with_(*chosen) for payload in payloads])
+            advance(len(spawned))
+            if wait:
+                completed = kantoku.as_completed(spawned, timeout_seconds=timeout)
+                for done in _in_order([task.id for task in spawned], completed):
+                    failed |= _show(done, rows)
+            else:
+                for s in spawned:
+                    rows.add({"id": s.id, "topic": s.topic, "partition": s.partition, "offset": s.offset}, s.id)
     raise typer.Exit(failed)
 
 
 def result(
     ctx: typer.Context,
     task_id: Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids; - reads them from stdin.")],
-    timeout: Annotated[float, typer.Option("-t", "--timeout", help="Seconds to wait for what is not there yet.")] = 0.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "-t", "--timeout", help="Seconds to wait for what is not there yet.", min=0.0, max=_LONGEST_SECONDS
+        ),
+    ] = 0.0,
     output: Annotated[str, typer.Option("-o", "--output", help="data, table, json, jsonl")] = "data",
 ) -> None:
     """Print the results of tasks. Exit code 0: succeeded, 1: a task failed, 5: there is no result.
 
     Example: kantoku-kafka -n shop result 0194f1c2-7c1e-7aaa-8bbb-123456789abc -t 10
     """
-    options: Options = ctx.obj
-    kantoku = options.client()
-    ids = [line.strip() for line in sys.stdin if line.strip()] if task_id == ["-"] else task_id
+    ids = _stdin().read().decode("utf-8", "replace").split() if task_id == ["-"] else task_id
     failed = 0
-    try:
+    with Rows(output, "data") as rows, connected(ctx.obj) as kantoku:
         found = kantoku.find_results(ids, timeout_seconds=timeout)
         for one in ids:
             if one in found:
-                failed |= show_result(found[one], output)
-        missing = [one for one in ids if one not in found]
-        if missing:
-            raise NotFound(
-                f"No result of {len(missing)} tasks, e.g. {missing[0]}: still waiting or running (-t SECONDS waits), "
-                "never spawned in this namespace, or past the retention of the results topic."
-            )
-    finally:
-        kantoku.close()
+                failed |= _show(found[one], rows)
+    missing = [one for one in ids if one not in found]
+    if missing:
+        raise NotFound(
+            f"No result of {len(missing)} tasks, e.g. {missing[0]}: still waiting or running (-t SECONDS waits), "
+            "never spawned in this namespace, or past the retention of the results topic."
+        )
     raise typer.Exit(failed)
+
+
+def _show(result: Result, rows: Rows) -> int:
+    """One result; its error also to stderr. Returns the exit code: 0 if the task succeeded, else 1."""
+    rows.add(_row(result), result.data if result.ok else None)
+    if result.ok:
+        return 0
+    error = f": {result.error.type}: {result.error.message}" if result.error else ""
+    tell(f"task {result.task_id}: {result.status}{error}")
+    return 1
+
+
+def _row(result: Result) -> dict[str, Any]:
+    """A result as JSON can carry it."""
+    try:
+        data: dict[str, Any] = {"data": result.data.decode(), "data_hex": None}
+    except UnicodeDecodeError:
+        data = {"data": None, "data_hex": result.data.hex()}
+    return {
+        "task_id": result.task_id,
+        "type": result.type,
+        "status": result.status.value,
+        **data,
+        "error": result.error._asdict() if result.error else None,
+        "attempt": result.attempt,
+        "executor_id": result.executor_id,
+        "finished_at": result.finished_at.isoformat(),
+        "source": result.source._asdict(),
+    }
+
+
+def _in_order(ids: Sequence[str], completed: Iterable[Result]) -> Iterator[Result]:
+    """Results in the order of the ids, each as soon as it and those before it are there."""
+    there: dict[str, Result] = {}
+    at = 0
+    for one in completed:
+        there[one.task_id] = one
+        while at < len(ids) and ids[at] in there:
+            yield there[ids[at]]
+            at += 1
 
 
 def _options(key: str | None, idempotency_key: str | None, labels: list[str]) -> list[Option]:
@@ -114,16 +161,36 @@ def _options(key: str | None, idempotency_key: str | None, labels: list[str]) ->
 
 def _payload(data: str) -> bytes:
     if data == "-":
-        return sys.stdin.buffer.read()
+        return _stdin().read()
     if data.startswith("@"):
         return _read(data[1:])
     return data.encode("utf-8", "surrogateescape")
 
 
-def _lines(data: str) -> Iterator[bytes]:
-    if data == "-":
-        return (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
-    return iter(_payload(data).splitlines())
+def _lines(data: str) -> Iterator[list[bytes]]:
+    """The lines of the payload in chunks; those of a pipe as they come."""
+    return _incoming(_stdin()) if data == "-" else _chunks(_payload(data).splitlines())
+
+
+def _chunks(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(payloads)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
+
+
+def _incoming(stream: BinaryIO) -> Iterator[list[bytes]]:
+    unfinished = b""
+    while data := stream.read1(_READ_BYTES):  # type: ignore[attr-defined]  # every buffered stream has it
+        *lines, unfinished = (unfinished + data).split(b"\n")
+        yield from _chunks(line.rstrip(b"\r") for line in lines)
+    if unfinished:
+        yield [unfinished.rstrip(b"\r")]
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise UsageError("There is nothing to read: stdin is closed.")
+    return sys.stdin.buffer
 
 
 def _read(path: str) -> bytes:
@@ -131,13 +198,3 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _show_spawned(spawned: list[Spawned], output: str | None) -> None:
-    if output is None:
-        out("\n".join(task.id for task in spawned))
-    else:
-        table(
-            ({"id": s.id, "topic": s.topic, "partition": s.partition, "offset": s.offset} for s in spawned),
-            output,
-        )

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kantoku_kafka.cli.common import Options, table, tell
+from kantoku_kafka.cli.common import Options
+from kantoku_kafka.cli.output import table, tell
 from kantoku_kafka.errors import TopicMismatch
 from kantoku_kafka.kafka import topics
 

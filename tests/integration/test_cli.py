@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accounting import Account
+from accounting import Account, read_all
 from executors import ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Task
@@ -78,6 +79,8 @@ def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path
         (["spawn", "-n", "x", "t", "@/no/such/file"], 2, "cannot be read"),
         (["spawn", "t", "-X", "nonsense"], 2, "KEY=VALUE"),
         (["spawn", "-n", "x", "t", "-X", "no.such.setting=1"], 2, "no.such.setting"),
+        (["spawn", "-n", "x", "t", "-F", "/no/such/file"], 2, "cannot be read"),
+        (["spawn", "-n", "x", "t", "-o", "xml"], 2, "jsonl"),
     ],
 )
 def test_wrong_use_is_one_sentence(arguments: list[str], code: int, words: str) -> None:
@@ -154,11 +157,34 @@ def test_two_processes_with_one_slot(kan: Kantoku, bootstrap: str, tmp_path: Pat
 
 
 def test_a_closed_pipe_ends_quietly(kan: Kantoku, bootstrap: str) -> None:
-    command = (
-        f"{sys.executable} -m kantoku_kafka -b {bootstrap} -n {kan.namespace} spawn echo x --count 20000 | head -1"
-    )
+    spawning = f"{sys.executable} -m kantoku_kafka -b {bootstrap} -n {kan.namespace} spawn echo x --count 20000"
+    command = f"set -o pipefail; {spawning} | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
-    assert done.stderr == b""
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_every_line_becomes_a_task(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    lines = [b"%d" % n for n in range(4321)]
+    (tmp_path / "lines").write_bytes(b"\n".join(lines))
+    common = ("-b", bootstrap, "-n", kan.namespace, "spawn", "echo")
+    for data, stdin in ((f"@{tmp_path / 'lines'}", b""), ("-", b"\n".join(lines))):
+        done = cli(*common, data, "--lines", "-o", "json", stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)) == len(lines)
+    values = [kan.codec.decode_task(m.value() or b"").data for m in read_all(bootstrap, kan.topics.of_type("echo"))]
+    assert Counter(values) == dict.fromkeys(lines, 2)
+
+
+def test_lines_of_a_pipe_are_spawned_as_they_come(kan: Kantoku, bootstrap: str) -> None:
+    command = [sys.executable, "-m", "kantoku_kafka", "-b", bootstrap, "-n", kan.namespace, "spawn", "echo", "-"]
+    with subprocess.Popen([*command, "--lines"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        for line in (b"first\n", b"second\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert len(process.stdout.readline().strip()) == 36
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 def _children(pid: int) -> list[int]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kantoku_kafka import errors
 from kantoku_kafka.cli import main as cli
-from kantoku_kafka.cli.common import parse_settings, printable
+from kantoku_kafka.cli.common import parse_settings
+from kantoku_kafka.cli.output import printable
 from kantoku_kafka.errors import KantokuError, UsageError
 from kantoku_kafka.loading import load_app
 

@@ -1,0 +1,108 @@
+"""What commands print: data to stdout, the rest to stderr, nothing that could steer the terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import typer
+
+from kantoku_kafka.errors import UsageError
+
+__all__ = ["PrintableFormatter", "Rows", "out", "printable", "table", "tell"]
+
+_FORMS = ("table", "json", "jsonl")
+
+
+def out(text: str | bytes) -> None:
+    """Data to stdout, with a line end behind text. On a terminal, bytes are shown as text without control characters.
+
+    Raises:
+        typer.Exit: whoever read our output has seen enough.
+    """
+    try:
+        if isinstance(text, str):
+            typer.echo(text)
+        elif sys.stdout.isatty():
+            typer.echo(printable(text.decode("utf-8", "replace")))
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise typer.Exit(0) from None
+
+
+def tell(text: str) -> None:
+    """Everything else to stderr."""
+    typer.echo(printable(text), err=True)
+
+
+def printable(text: str, kept: str = "\n\t") -> str:
+    """Without control characters, but for ``kept``: nothing that came from a topic may steer the terminal."""
+    return "".join(c if c in kept or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines without control characters: they quote what stands in topics."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As ``logging.Formatter``."""
+        return printable(super().format(record))
+
+
+class Rows:
+    """Rows as JSON lines, as they come; or at the end of the block, as a table or one JSON array.
+
+    Parameters:
+        form: ``table``, ``json``, ``jsonl``, or ``plain``.
+        plain: the command's own form, in which only the essence of each row is printed; default: it has none.
+
+    Raises:
+        UsageError: for any other form.
+    """
+
+    def __init__(self, form: str, plain: str | None = None) -> None:
+        forms = [*_FORMS, *([plain] if plain else [])]
+        if form not in forms:
+            raise UsageError(f"-o takes {', '.join(forms)}, not {form!r}.")
+        self._form = form
+        self._plain = plain
+        self._rows: list[Mapping[str, Any]] = []
+
+    def add(self, row: Mapping[str, Any], essence: str | bytes | None = None) -> None:
+        """One row; all have the same names."""
+        if self._form == "jsonl":
+            out(json.dumps(row))
+        elif self._form == self._plain:
+            if essence is not None:
+                out(essence)
+        else:
+            self._rows.append(row)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Print what was collected, whatever ended the block: it is true."""
+        if self._form == "json":
+            out(json.dumps(self._rows, indent=2))
+        elif self._rows:
+            head = list(self._rows[0])
+            lines = [head, *([printable(str(row[name]), kept="") for name in head] for row in self._rows)]
+            widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+            for line in lines:
+                out("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def table(rows: Iterable[Mapping[str, Any]], form: str) -> None:
+    """All rows at once."""
+    with Rows(form) as printed:
+        for row in rows:
+            printed.add(row)

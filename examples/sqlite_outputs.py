@@ -13,6 +13,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from kantoku_kafka import ErrorInfo, ExecutorProcess, Result, Source, Status
 from kantoku_kafka.loading import load_app
@@ -22,6 +23,9 @@ TABLE = """CREATE TABLE IF NOT EXISTS results (
     error_detail TEXT, error_retryable INTEGER, attempt INTEGER, executor_id TEXT, started_at_us INTEGER,
     finished_at_us INTEGER, topic TEXT, partition INTEGER, offset INTEGER, epoch INTEGER)"""
 FIRST_ONE_STANDS = f"INSERT INTO results VALUES ({', '.join('?' * 16)}) ON CONFLICT (task_id) DO NOTHING"
+
+
+Row = tuple[Any, ...]
 
 
 class SqliteOutputs:
@@ -35,14 +39,17 @@ class SqliteOutputs:
         with self._database:
             self._database.execute(TABLE)
 
-    def stage(self, results: Sequence[Result]) -> None:
-        """Durable when this returns."""
-        rows = [
+    def prepare(self, results: Sequence[Result]) -> Sequence[Row]:
+        """Called by two threads at once: touches nothing."""
+        return [
             (*r[:4], *(r.error or (None,) * 4), r.attempt, r.executor_id, r.started_at_us, r.finished_at_us, *r.source)
             for r in results
         ]
+
+    def stage(self, prepared: Sequence[Row]) -> None:
+        """Durable when this returns."""
         with self._database:
-            self._database.executemany(FIRST_ONE_STANDS, rows)
+            self._database.executemany(FIRST_ONE_STANDS, prepared)
 
     def all(self) -> list[Result]:
         """Every result in the table."""

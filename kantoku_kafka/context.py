@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job, Message
-from kantoku_kafka.model import ErrorInfo, Event, Headers, Source, Status, Task, TaskEnvelope, now_us
+from kantoku_kafka.model import ErrorInfo, Event, Headers, Source, Status, Task, TaskEnvelope, is_topic, now_us
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.spawning import prepare, spawned_event
 
@@ -106,19 +106,36 @@ class Context:
         return spawn.id
 
     def produce(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> None:
-        """Write a record to any topic, with the result of this task."""
-        if not isinstance(value, bytes) or not isinstance(key, bytes | None):
-            raise UsageError("ctx.produce takes bytes: encode key and value first.")
+        """Write a record to any topic, with the result of this task.
+
+        Raises:
+            UsageError: for what cannot be a record.
+        """
         self._stage(Message(topic, key, value, headers))
 
     def event(self, name: str, /, **attributes: str) -> None:
-        """Log a step of your own with the result of this task; the name has a dot in it: ``image.loaded``."""
-        if "." not in name or "/" in name:
+        """Log a step of your own with the result of this task; the name has a dot in it: ``image.loaded``.
+
+        Raises:
+            UsageError: for another kind of name, or an attribute that is no text.
+        """
+        if not isinstance(name, str) or "." not in name or "/" in name or not _is_text(name):
             raise UsageError(f"Event name {name!r}: a name of your own has a dot and no slash, e.g. 'image.{name}'.")
+        for attribute, value in attributes.items():
+            if not _is_text(attribute) or not _is_text(value):
+                raise UsageError(f"Attribute {attribute!r} of event {name!r} must be text: str() makes it so.")
         job = self._job
         self._record(Event(job.task_id, job.type, name, job.attempt, now_us(), None, job.source, None, attributes))
 
     def _stage(self, message: Message) -> None:
+        """Checked here, where the task can still fail for it."""
+        topic, key, value, headers, _ = message
+        if not isinstance(topic, str) or not is_topic(topic):
+            raise UsageError(f"{str(topic)[:300]!r} cannot be a topic: letters, digits, '.', '_' and '-', at most 249.")
+        if not isinstance(value, bytes) or not isinstance(key, bytes | None):
+            raise UsageError(f"Key and value of a record for {topic} must be bytes: encode them first.")
+        if headers:
+            message = message._replace(headers=_checked(headers))
         if self._job.effects is None:
             self._job.effects = []
         self._job.effects.append(message)
@@ -127,3 +144,22 @@ class Context:
         if self._job.events is None:
             self._job.events = []
         self._job.events.append(event)
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string that UTF-8 can carry."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _checked(headers: Headers) -> Headers:
+    try:
+        found = tuple((name, value) for name, value in headers)
+    except (TypeError, ValueError):
+        raise UsageError("Headers are (name, bytes) pairs, e.g. (('traceparent', b'...'),).") from None
+    for name, value in found:
+        if not _is_text(name) or not isinstance(value, bytes | None):
+            raise UsageError(f"Header {name!r} must have a text as name and bytes as value.")
+    return found

@@ -160,12 +160,12 @@ class ExecutorProcess:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
         if self._slot.explicit and inputs.slot_is_taken():
             raise SlotTaken.of(self._kantoku.topics.group, self._slot.name)
-        inputs.fenced()
         if not self._slot.explicit:
             self._slot = self._slot.elsewhere()
             _log.warning("fenced: moving to slot %s", self._slot.name, extra={"action": "fenced"})
         else:
             _log.warning("fenced in slot %s: starting a new epoch", self._slot.name, extra={"action": "fenced"})
+        inputs.fenced(self._slot.name)
         return transactional_id(self._kantoku.topics, self._slot.name)
 
     def _announce(self, outputs: Outputs, events: Events, promise: str) -> None:

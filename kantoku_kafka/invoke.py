@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import traceback
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING
 from kantoku_kafka.context import Context
 from kantoku_kafka.errors import Reject, TaskError
 from kantoku_kafka.job import Job
-from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
 from kantoku_kafka.plugins import run_after
 
 if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku, TaskType
 
-__all__ = ["Invoker"]
+__all__ = ["Invoker", "fail"]
 
 _log = logging.getLogger(__name__)
 _MAX_MESSAGE, _MAX_DETAIL = 4_000, 8_000
@@ -32,7 +33,11 @@ class Invoker:
         self._hooks = kantoku.hooks
 
     def run(self, job: Job) -> None:
-        """Run a plain function in this thread; afterwards the job has an outcome. Never raises."""
+        """Run a plain function in this thread; afterwards the job has an outcome.
+
+        Raises:
+            KeyboardInterrupt: and no outcome. In the main thread a person wants the program to end.
+        """
         task = self._types[job.type]
         job.started_at_us = time.time_ns() // 1000
         if task.takes_context or self._hooks.around_execute:
@@ -40,16 +45,20 @@ class Invoker:
             try:
                 self._before(ctx)
                 output = task.function(job.data, ctx) if task.takes_context else task.function(job.data)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises is its result
-                _fail(job, error)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
+                fail(job, error)
             else:
                 _settle(job, output)
             run_after(self._hooks.after_execute, ctx)
             return
         try:
             output = task.function(job.data)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises is its result
-            _fail(job, error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
+            fail(job, error)
         else:
             _settle(job, output)
 
@@ -61,8 +70,10 @@ class Invoker:
         try:
             self._before(ctx)
             output = await (task.function(job.data, ctx) if task.takes_context else task.function(job.data))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises is its result
-            _fail(job, error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
+            fail(job, error)
         else:
             _settle(job, output)
         run_after(self._hooks.after_execute, ctx)
@@ -97,20 +108,23 @@ def _settle(job: Job, output: object) -> None:
         )
 
 
-def _fail(job: Job, error: BaseException) -> None:
+def fail(job: Job, error: BaseException) -> None:
+    """The function raised this."""
     status = Status.REJECTED if isinstance(error, Reject) else Status.FAILED
     detail = "".join(traceback.format_exception(error))[-_MAX_DETAIL:]
     job.fail(
         status,
         ErrorInfo(
             type(error).__name__,
-            printable(str(error))[:_MAX_MESSAGE],
-            printable(detail),
+            utf8_safe(_text_of(error))[:_MAX_MESSAGE],
+            utf8_safe(detail),
             isinstance(error, TaskError) and error.retryable,
         ),
     )
 
 
-def printable(text: str) -> str:
-    """``text`` as UTF-8 can carry it: lone surrogates are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - its __str__ is user code too
+        return f"(its text cannot be made: {type(second).__name__})"

@@ -39,12 +39,18 @@ class Partition:
     of the same partition never matches the present one.
     """
 
-    __slots__ = ("epoch", "number", "topic")
+    __slots__ = ("epoch", "number", "topic", "waiting", "waiting_bytes")
 
     def __init__(self, topic: str, number: int, epoch: int) -> None:
         self.topic = topic
         self.number = number
         self.epoch = epoch
+        self.waiting = self.waiting_bytes = 0  # jobs of it that have not started
+
+    @property
+    def place(self) -> str:
+        """For the commit metadata."""
+        return f"{self.topic}/{self.number}"
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}] in epoch {self.epoch}"
@@ -121,6 +127,21 @@ class Job:
         """Where the task came from."""
         partition = self.partition
         return Source(partition.topic, partition.number, self.offset, partition.epoch)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the job leaves behind."""
+        if self.effects is None and self.events is None and self.letter is None:
+            return len(self.output)
+        texts = [value for event in self.events or () for value in event.attributes.values()]
+        return len(self.output) + sum(len(m.value) for m in self.messages()) + sum(map(len, texts))
+
+    def messages(self) -> Sequence[Message]:
+        """The records that go out besides the result: what the task staged if it succeeded, its dead letter."""
+        if self.effects is None and self.letter is None:
+            return ()
+        effects = self.effects if self.effects and self.status is Status.OK else ()
+        return (*effects, *(() if self.letter is None else (self.letter,)))
 
     def succeed(self, output: bytes) -> None:
         """The function returned."""

@@ -47,6 +47,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAX_TOPIC = 249
+_MAX_TASK_TYPE = 200
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -210,7 +211,7 @@ class Topics:
         if not self.namespace:
             raise UsageError("A namespace has at least one character: it is the prefix of all topics.")
         for name in (f"{self.namespace}.results", *self.overrides.values()):
-            if not _TOPIC.fullmatch(name):
+            if not is_topic(name):
                 raise UsageError(f"{name!r} cannot be a topic: use letters, digits, '.', '_' and '-', at most 249.")
 
     def of_type(self, task_type: str) -> str:
@@ -243,17 +244,27 @@ class Topics:
 
 def check_task_type(name: str) -> str:
     """Return ``name`` if it may be a task type, else raise UsageError."""
-    if not isinstance(name, str) or not _is_task_type(name):
+    if not isinstance(name, str) or not is_task_type(name):
         raise UsageError(
-            f"{name!r} cannot be a task type: begin with a letter or digit, go on with letters, digits, "
+            f"{str(name)[:200]!r} cannot be a task type: begin with a letter or digit, go on with letters, digits, "
             "'.', '_' or '-', at most 200 characters."
         )
     return name
 
 
+def is_task_type(name: str) -> bool:
+    """Whether ``name`` may be a task type."""
+    return len(name) <= _MAX_TASK_TYPE and _matches_task_type(name)
+
+
 @lru_cache(maxsize=1024)
-def _is_task_type(name: str) -> bool:
-    return len(name) <= 200 and _TASK_TYPE.fullmatch(name) is not None
+def _matches_task_type(name: str) -> bool:
+    return _TASK_TYPE.fullmatch(name) is not None
+
+
+def is_topic(name: str) -> bool:
+    """Whether ``name`` may be a topic."""
+    return _TOPIC.fullmatch(name) is not None
 
 
 def now_us() -> int:
@@ -287,6 +298,11 @@ def task_id_time_ms(task_id: str) -> int | None:
         except ValueError:
             return None
     return None
+
+
+def utf8_safe(text: str) -> str:
+    """``text`` as UTF-8 can carry it: lone surrogates are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def carried_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Headers:

@@ -1,8 +1,8 @@
 """Every point where a part can be replaced by the user's own, in one file.
 
-Who calls: the executor's **loop thread** owns Inputs, Outputs, Events and Transaction and calls them from no
-other thread. ``stage`` must not block on the network; only ``Inputs.poll``, ``Transaction.commit`` and
-``close`` may, and only for as long as they say. Errors they raise are :class:`~kantoku_kafka.errors.KantokuError`;
+Who calls: the executor's **loop thread** owns Inputs; its **publisher thread** calls Transaction and ``stage``, one
+call at a time. ``prepare`` may be called from both, at once. Only ``Inputs.poll``, ``Transaction`` and ``close`` may
+block on the network, and only for as long as they say. Errors are :class:`~kantoku_kafka.errors.KantokuError`;
 :class:`CheckpointRefused` is the only one the loop recovers from by itself.
 
 The Kafka implementations of Inputs, Outputs, Events and Transaction share one transaction: results are exactly
@@ -12,7 +12,7 @@ once. A part that cannot share it says so by :attr:`Outputs.promise`, and the pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
@@ -98,8 +98,15 @@ class Outputs(Protocol):
     max_data_bytes: int
     """Results with more data than this cannot be published; the task fails with ``result_too_large``."""
 
-    def stage(self, results: Sequence[Result]) -> None:
-        """Take results for the present transaction. Must not block on the network."""
+    def prepare(self, results: Sequence[Result]) -> Sequence[Any]:
+        """Turn results into what :meth:`stage` takes: encode here, while the last checkpoint is on its way.
+
+        Pure, one answer for each result. May be called again for the same results, and what it answers be dropped.
+        """
+        ...
+
+    def stage(self, prepared: Sequence[Any]) -> None:
+        """Take prepared results for the present transaction. Must not block on the network."""
         ...
 
 
@@ -110,8 +117,12 @@ class Events(Protocol):
     promise: str
     """As :attr:`Outputs.promise`."""
 
-    def stage(self, events: Sequence[Event]) -> None:
-        """Take events for the present transaction. Must not block on the network."""
+    def prepare(self, events: Sequence[Event]) -> Sequence[Any]:
+        """As :meth:`Outputs.prepare`."""
+        ...
+
+    def stage(self, prepared: Sequence[Any]) -> None:
+        """Take prepared events for the present transaction. Must not block on the network."""
         ...
 
 
@@ -168,7 +179,7 @@ class Executor(Protocol):
         ...
 
     def cancel(self, jobs: Iterable[Job], reason: str) -> None:
-        """End these soon if they can be ended; each is delivered all the same, or never."""
+        """End these soon if they can be ended; each is delivered all the same, without an outcome if it was not run."""
         ...
 
     def close(self, timeout_seconds: float) -> None:

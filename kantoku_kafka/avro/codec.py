@@ -33,6 +33,7 @@ TASK_HEADER = schemas.MARKER + bytes.fromhex("3000548637174e6f")
 RESULT_HEADER = schemas.MARKER + bytes.fromhex("a85096f29f3bc204")
 EVENT_HEADER = schemas.MARKER + bytes.fromhex("fca43825067010ae")
 _HEADER_BYTES = len(TASK_HEADER)
+_MAX_ID = 255
 
 _PLAIN_TAIL = b"\2" + b"\0" * 10  # attempt 1, and every later field of Task at its default
 _PLAIN = TaskEnvelope("", "", b"", 0)[4:]
@@ -100,8 +101,8 @@ class AvroCodec:
     def decode_task(self, value: bytes) -> TaskEnvelope:
         """The whole envelope of an input record."""
         task = self._decode("Task", TASK_HEADER, read_task, value)
-        if not task.id:
-            raise EnvelopeError("The task has an empty id.")
+        if not 0 < len(task.id) <= _MAX_ID:
+            raise EnvelopeError(f"The task has an id of {len(task.id)} characters; it may have 1 to {_MAX_ID}.")
         return task
 
     # --- Result

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.steps import Steps
 from kantoku_kafka.engine.window import Window
-from kantoku_kafka.job import Job, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, Event, EventName, Status
+from kantoku_kafka.job import Job, Message, Offset, Partition
+from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
 from kantoku_kafka.protocols import CheckpointRefused, Events, Outputs, Transaction
 from kantoku_kafka.settings import EventDetail
 
 __all__ = ["Batch", "Checkpoint"]
+
+_log = logging.getLogger(__name__)
 
 _TOO_LARGE = ErrorInfo(
     "result_too_large",
@@ -22,9 +28,26 @@ _UNDELIVERABLE = ErrorInfo(
     "undeliverable",
     "A record the task produced cannot be written: its topic is missing, forbidden or takes less.",
 )
-_RECEIVED, _EXECUTED, _SENT = EventName.RECEIVED_TASK, EventName.EXECUTED_TASK, EventName.SENT_OUTPUTS
-_ERROR, _DEAD_LETTERED = EventName.ERROR, EventName.DEAD_LETTERED
-_ENDED = {status: {"status": status.value} for status in Status}
+_UNSERIALISABLE = "unserialisable_effects"
+_MAX_MESSAGE = 1_000
+_TRUNCATED = ("kantoku-truncated", b"true")
+_WITHDRAWALS = 3
+_ACTION = {"action": "unserialisable_effects"}
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What jobs that ended leave behind, ready to be staged."""
+
+    results: list[Any] = field(default_factory=list)
+    effects: list[Message] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+
+    def __iadd__(self, other: Prepared) -> Self:
+        self.results += other.results
+        self.effects += other.effects
+        self.events += other.events
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +58,14 @@ class Batch:
     announced: list[Job]
     claimed: set[Partition]
     offsets: list[Offset]
+    prepared: Prepared
 
 
 class Checkpoint:
     """Collects what has ended and makes it durable together with the offsets.
 
-    The loop thread collects and calls :meth:`take`; :meth:`publish` may run in another thread, one at a time:
-    that thread then owns Outputs, Events, Transaction and the jobs of the batch.
+    The loop thread collects, prepares and calls :meth:`take`; :meth:`publish` may run in another thread, one at a
+    time: that thread then owns Transaction and the jobs of the batch.
 
     Parameters:
         outputs, events, transaction: where it goes.
@@ -63,11 +87,15 @@ class Checkpoint:
         self._outputs = outputs
         self._events = events
         self._transaction = transaction
-        self._detail = detail
+        self._steps = Steps(detail, executor_id)
+        self._announces = detail is EventDetail.FULL
         self._executor_id = executor_id
         self._writer = writer
+        self._number = random.getrandbits(32)  # not from 0: a restarted process must not repeat those of the last one
         self._started: list[Job] = []
         self._ended: list[Job] = []
+        self._prepared = Prepared()
+        self._prepared_jobs = 0
         self._claimed: set[Partition] = set()
         self.max_data_bytes = outputs.max_data_bytes
         self.size_bytes = 0
@@ -87,86 +115,129 @@ class Checkpoint:
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Tasks were handed to an executor."""
-        if self._detail is EventDetail.FULL:
+        if self._announces:
             self._started += jobs
 
     def end(self, job: Job) -> None:
         """A job is terminal: it has a result, or a dead letter, or both."""
         self._ended.append(job)
-        self.size_bytes += len(job.output)
+        self.size_bytes += job.size_bytes
 
     def claim(self, partition: Partition) -> None:
         """Name us in the partition's metadata: a successor then knows whose transaction may hang."""
         self._claimed.add(partition)
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
-        """The partitions are gone: what was collected of them must not be published by us."""
-        gone = set(partitions)
-        self._claimed -= gone
-        self._started = [job for job in self._started if job.partition not in gone]
-        self._ended = [job for job in self._ended if job.partition not in gone]
+    def prepare(self) -> None:
+        """Encode what has ended since the last call. It can be done while the last batch is on its way."""
+        fresh = self._ended[self._prepared_jobs :]
+        self._prepared_jobs += len(fresh)
+        self._prepared += self._encode(fresh)
 
     def take(self, windows: Mapping[Partition, Window]) -> Batch:
         """All that was collected, as one checkpoint. Before the next one it is published, or restored.
 
         It has to be all of it: the offsets count a job as done as soon as its window does.
         """
+        self.prepare()
         announced = [job for job in self._started if job.status is None and job.partition in windows]
+        for job in announced:
+            job.announced = True
+        self._prepared.events += self._events.prepare(self._steps.announcing(announced))
         touched = {job.partition for job in self._ended}
         touched.update(job.partition for job in announced)
         touched |= self._claimed
+        self._number += 1
         offsets = [self._offset(partition, windows[partition]) for partition in touched]
-        batch = Batch(self._ended, announced, self._claimed, offsets)
-        self._started, self._ended, self._claimed, self.size_bytes = [], [], set(), 0
+        batch = Batch(self._ended, announced, self._claimed, offsets, self._prepared)
+        self._started, self._claimed = [], set()
+        self._collect([])
         return batch
 
     def restore(self, batch: Batch) -> None:
         """A batch was refused: collect it again, before what has ended since."""
+        for job in batch.announced:
+            job.announced = False
         self._started = batch.announced + self._started
-        self._ended = batch.ended + self._ended
         self._claimed |= batch.claimed
-        self.size_bytes = sum(len(job.output) for job in self._ended)
+        self._collect(batch.ended + self._ended)
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """The partitions are gone: what was collected of them must not be published by us."""
+        gone = set(partitions)
+        self._claimed -= gone
+        self._started = [job for job in self._started if job.partition not in gone]
+        self._collect([job for job in self._ended if job.partition not in gone])
 
     def publish(self, batch: Batch) -> None:
         """Make a batch durable, or nothing of it. Blocks until it is.
 
         Raises:
             CheckpointRefused: nothing became visible; restore the batch and try again.
+            KantokuError: not even the shortest form of a record is accepted.
         """
-        try:
-            self._commit(batch)
-        except CheckpointRefused as refusal:
-            if not refusal.culprit:
-                raise
-            for job in self._culprits(batch.ended):
-                _withdraw(job)
-            self._commit(batch)
-        for job in batch.announced:
-            job.announced = True
+        prepared = batch.prepared
+        for _ in range(_WITHDRAWALS):
+            try:
+                self._commit(prepared, batch.offsets)
+                return
+            except CheckpointRefused as refusal:
+                if not refusal.culprit:
+                    raise
+                for job in self._culprits(batch.ended):
+                    _withdraw(job)
+                prepared = self._encode(batch.ended)
+                prepared.events += self._events.prepare(self._steps.announcing(batch.announced))
+        self._commit(prepared, batch.offsets)
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, prepared: Prepared, offsets: Sequence[Offset]) -> None:
         """1. Begin. 2. Stage results, side effects and dead letters. 3. Stage events.
         4. Commit, with the offset and done-set of every partition concerned: that is the only fence."""
         self._transaction.begin()
         try:
-            self._stage(batch.ended)
-            if self._detail is not EventDetail.OFF:
-                self._events.stage(self._steps(batch))
+            self._stage(prepared)
         except BaseException:
             self._transaction.abort()
             raise
-        self._transaction.commit(batch.offsets)
+        self._transaction.commit(offsets)
 
-    def _stage(self, jobs: Sequence[Job]) -> None:
-        self._outputs.stage([job.result(self._executor_id) for job in jobs if job.status is not None])
-        effects = [m for job in jobs if job.effects and job.status is Status.OK for m in job.effects]
-        effects += [job.letter for job in jobs if job.letter is not None]
-        if effects:
-            self._transaction.produce(effects)
+    def _stage(self, prepared: Prepared) -> None:
+        self._outputs.stage(prepared.results)
+        if prepared.effects:
+            self._transaction.produce(prepared.effects)
+        if prepared.events:
+            self._events.stage(prepared.events)
+
+    def _collect(self, ended: list[Job]) -> None:
+        """These jobs, and nothing prepared of them yet."""
+        self._ended = ended
+        self._prepared, self._prepared_jobs = Prepared(), 0
+        self.size_bytes = sum(job.size_bytes for job in ended)
+
+    def _encode(self, jobs: Sequence[Job]) -> Prepared:
+        """What these leave behind. A job whose leavings cannot be encoded fails; its neighbours do not."""
+        try:
+            return Prepared(
+                list(self._outputs.prepare([job.result(self._executor_id) for job in jobs if job.status is not None])),
+                [message for job in jobs if job.effects or job.letter for message in job.messages()],
+                list(self._events.prepare(self._steps.of(jobs))),
+            )
+        except Exception as error:
+            if len(jobs) > 1:
+                whole = Prepared()
+                for job in jobs:
+                    whole += self._encode([job])
+                return whole
+            (job,) = jobs
+            if job.status is None or (job.error is not None and job.error.type == _UNSERIALISABLE):
+                raise
+            _log.warning("task %s staged what cannot be encoded", job.task_id, exc_info=True, extra=_ACTION)
+            text = utf8_safe(f"What the task staged cannot be encoded: {type(error).__name__}: {error}")
+            job.fail(Status.FAILED, ErrorInfo(_UNSERIALISABLE, text[:_MAX_MESSAGE]))
+            return self._encode(jobs)
 
     def _offset(self, partition: Partition, window: Window) -> Offset:
         base = window.base
-        metadata = doneset.encode(self._writer(partition), base, window.done_runs())
+        metadata = doneset.encode(self._writer(partition), partition.place, base, window.done_runs(), self._number)
         return Offset(partition.topic, partition.number, base, metadata)
 
     def _culprits(self, jobs: list[Job]) -> list[Job]:
@@ -181,7 +252,7 @@ class Checkpoint:
     def _accepted(self, jobs: list[Job]) -> bool:
         self._transaction.begin()
         try:
-            self._stage(jobs)
+            self._stage(self._encode(jobs))
             self._transaction.probe()
         except CheckpointRefused as refusal:
             if not refusal.culprit:
@@ -191,37 +262,16 @@ class Checkpoint:
             self._transaction.abort()
         return True
 
-    def _steps(self, batch: Batch) -> list[Event]:
-        """The events of this checkpoint, those of one task side by side."""
-        events: list[Event] = []
-        executor_id = self._executor_id
-        full = self._detail is EventDetail.FULL
-        for job in batch.ended:
-            if job.status is None:  # never decoded: there is no task to speak of
-                continue
-            task_id, type_, attempt = job.task_id, job.type, job.attempt
-            source, at_us, error = job.source, job.finished_at_us, job.error
-            if full:
-                if not job.announced:
-                    events.append(Event(task_id, type_, _RECEIVED, attempt, job.received_at_us, executor_id, source))
-                name = _EXECUTED if job.started_at_us is not None else _ERROR
-                events.append(Event(task_id, type_, name, attempt, at_us, executor_id, source, error))
-                if job.letter is not None:
-                    events.append(Event(task_id, type_, _DEAD_LETTERED, attempt, at_us, executor_id, source, error))
-            if job.events and job.status is Status.OK:
-                events += [event for event in job.events if full or "." in event.name]
-            ended = _ENDED[job.status]
-            events.append(Event(task_id, type_, _SENT, attempt, at_us, executor_id, source, error, ended))
-        for job in batch.announced:
-            at_us = job.received_at_us
-            events.append(Event(job.task_id, job.type, _RECEIVED, job.attempt, at_us, executor_id, job.source))
-        return events
-
 
 def _withdraw(job: Job) -> None:
-    """Make a job publishable: it fails for itself, or its dead letter goes without the bytes."""
+    """Shorten what a job leaves behind, further each time: the result fails for itself, the dead letter loses its
+    value, then its key and headers."""
     if job.status is not None:
         job.fail(Status.FAILED, _UNDELIVERABLE if job.effects else _TOO_LARGE)
         job.raw_headers = None
-    if job.letter is not None:
-        job.letter = job.letter._replace(value=b"", headers=(*job.letter.headers, ("kantoku-truncated", b"true")))
+    letter = job.letter
+    if letter is not None and letter.value:
+        job.letter = letter._replace(value=b"", headers=(*letter.headers, _TRUNCATED))
+    elif letter is not None:
+        own = tuple((name, value) for name, value in letter.headers if name.startswith("kantoku-"))
+        job.letter = letter._replace(key=None, headers=own)

@@ -1,9 +1,9 @@
 """The text that a checkpoint leaves in the commit metadata: who wrote it, and what is done beyond the offset.
 
-Layout, then base85: version (1 byte), CRC-32 of the rest (4 bytes), writer (length, UTF-8), body kind (1 byte),
-body. The body is a list of runs relative to the committed offset, whichever form is shorter:
+Layout, then base85: version (1 byte), CRC-32 (4 bytes), number of the checkpoint (4 bytes), writer (length, UTF-8),
+body kind (1 byte), body. The body is a list of runs relative to the committed offset, whichever form is shorter:
 ``runs`` are varint pairs (unfinished, finished); ``bitmap`` has bit i set if offset + i is finished.
-Pure functions.
+The CRC covers place and offset too: metadata that were copied to another offset say nothing there. Pure functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["MAX_BITMAP_SPAN", "MAX_RUNS", "MAX_WRITER_BYTES", "DoneSet", "Run", 
 _MAX_CHARACTERS = 4095
 _VERSION = 1
 MAX_WRITER_BYTES = 128
-_HEADER_BYTES = 1 + 4 + 1 + MAX_WRITER_BYTES + 1
+_NUMBER_BYTES = 4
+_HEADER_BYTES = 1 + 4 + _NUMBER_BYTES + 1 + MAX_WRITER_BYTES + 1
 _MAX_BODY_BYTES = _MAX_CHARACTERS // 5 * 4 - _HEADER_BYTES
 MAX_BITMAP_SPAN = _MAX_BODY_BYTES * 8
 """A done-set within this many offsets always fits."""
@@ -40,12 +41,14 @@ class DoneSet:
     runs: Sequence[Run]
 
 
-def encode(writer: str, offset: int, runs: Sequence[Run]) -> str:
+def encode(writer: str, place: str, offset: int, runs: Sequence[Run], number: int = 0) -> str:
     """The metadata text for a commit at ``offset``.
 
     Parameters:
         writer: at most 128 bytes in UTF-8.
+        place: topic and partition.
         runs: ascending, not touching, all beyond ``offset``.
+        number: of the checkpoint, by which a commit is told from the one before it; its lowest 32 bits are kept.
 
     Raises:
         ValueError: if it does not fit; the window keeps that from happening.
@@ -58,19 +61,20 @@ def encode(writer: str, offset: int, runs: Sequence[Run]) -> str:
             kind, body = _BITMAP, _encode_bitmap(offset, runs)
     if len(raw_writer) > MAX_WRITER_BYTES or len(body) > _MAX_BODY_BYTES:
         raise ValueError(f"a done-set of {len(runs)} runs ({len(body)} bytes) does not fit the commit metadata")
-    rest = bytes((len(raw_writer),)) + raw_writer + bytes((kind,)) + body
-    return base64.b85encode(bytes((_VERSION,)) + zlib.crc32(rest).to_bytes(4, "big") + rest).decode()
+    raw_number = (number & 0xFFFFFFFF).to_bytes(_NUMBER_BYTES, "big")
+    rest = b"".join((raw_number, bytes((len(raw_writer),)), raw_writer, bytes((kind,)), body))
+    return base64.b85encode(bytes((_VERSION,)) + _checksum(rest, place, offset) + rest).decode()
 
 
-def decode(metadata: str, offset: int) -> DoneSet | None:
+def decode(metadata: str, place: str, offset: int) -> DoneSet | None:
     """What a commit at ``offset`` said, or None if the text is not ours or damaged."""
     try:
         raw = base64.b85decode(metadata)
         rest = raw[5:]
-        if raw[0] != _VERSION or zlib.crc32(rest) != int.from_bytes(raw[1:5], "big"):
+        if raw[0] != _VERSION or _checksum(rest, place, offset) != raw[1:5]:
             return None
-        writer_end = 1 + rest[0]
-        writer, kind, body = rest[1:writer_end].decode(), rest[writer_end], rest[writer_end + 1 :]
+        writer_end = _NUMBER_BYTES + 1 + rest[_NUMBER_BYTES]
+        writer, kind, body = rest[_NUMBER_BYTES + 1 : writer_end].decode(), rest[writer_end], rest[writer_end + 1 :]
         if kind == _RUNS:
             return DoneSet(writer, _decode_runs(offset, body))
         if kind == _BITMAP:
@@ -78,6 +82,10 @@ def decode(metadata: str, offset: int) -> DoneSet | None:
         return DoneSet(writer, ()) if kind == _EMPTY and not body else None
     except (ValueError, IndexError, binascii.Error):
         return None
+
+
+def _checksum(rest: bytes, place: str, offset: int) -> bytes:
+    return zlib.crc32(rest, zlib.crc32(f"{place}@{offset}".encode())).to_bytes(4, "big")
 
 
 def _encode_runs(offset: int, runs: Sequence[Run]) -> bytes:

@@ -21,7 +21,7 @@ from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.model import ErrorInfo, Status, is_task_type
 from kantoku_kafka.protocols import CheckpointRefused, Codec, Executor, Inputs
 from kantoku_kafka.settings import ExecutorSettings
 
@@ -83,8 +83,6 @@ class Loop:
         self._publisher = ThreadPoolExecutor(1, "kantoku-publisher")
         self._publishing: tuple[Future[None], Batch] | None = None
         self._epoch = 0
-        self._waiting_bytes = 0
-        self._full = False
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
         self._refusals = 0
@@ -92,6 +90,7 @@ class Loop:
         self._announce_at = 0.0
         self._poll_by = 0.0
         self._stopping = False
+        self._draining = True  # a partition that is revoked is drained first
 
     def stop(self) -> None:
         """Ask the loop to end: no new tasks, a bounded drain, a last checkpoint."""
@@ -105,18 +104,40 @@ class Loop:
             self._inputs.subscribe(list(self._pools), self)
             while not self._stopping:
                 self._turn()
-            self._drain(self._running, self._settings.drain_seconds)
-            self._cancel(self._running, "stopping")
+            self._wind_down()
             self._inputs.close()
         finally:
             self._publisher.shutdown()
             self._let_go()
+            self._cancel(self._running, "stopping")
             for binding in self._bindings:
                 binding.executor.close(1.0)
 
+    def _wind_down(self) -> None:
+        """Let running jobs end for a bounded time and publish them; what arrives meanwhile is for others.
+
+        It polls all the while: the group must not take us for dead, and what is refused after a rebalance of others
+        is accepted under the membership that a poll brings.
+        """
+        deadline = time.monotonic() + self._settings.drain_seconds
+        while self._running and time.monotonic() < deadline:
+            self._attend()
+        self._draining = False
+        self._cancel(self._running, "stopping")
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        while (self._publishing or self._checkpoint.due) and time.monotonic() < deadline:
+            self._attend()
+
+    def _attend(self) -> None:
+        """One round without intake."""
+        self._inputs.poll(1, 0.0)
+        self._await_ended(_BUSY_WAIT_SECONDS[1])
+        self._collect()
+        self._publish()
+
     def _let_go(self) -> None:
         """Whatever has not been published by now runs again: after a failure, leaving the inputs publishes nothing."""
-        self._stopping = True
+        self._draining = False
         self._publishing = None
         self._checkpoint.forget(self._windows)
         self._windows.clear()
@@ -133,19 +154,19 @@ class Loop:
         self._start()
         self._collect()
         self._publish()
+        if self._publishing is not None:
+            self._checkpoint.prepare()
         self._press_back()
 
     def _hungry(self) -> bool:
         """Whether to poll. What nobody can start yet is better off in the client's buffer, which a pause would
         empty; but rebalances are served by poll, so it is never put off for long."""
         now = time.monotonic()
-        if self._waiting() >= self._settings.max_batch and now < self._poll_by:
+        waiting = sum(p.waiting for p in self._windows if p not in self._paused)
+        if waiting >= self._settings.max_batch and now < self._poll_by:
             return False
         self._poll_by = now + _POLL_EVERY_SECONDS
         return True
-
-    def _waiting(self) -> int:
-        return sum(binding.scheduler.waiting for binding in self._bindings)
 
     # --- intake
 
@@ -185,7 +206,9 @@ class Loop:
             if binding is None:
                 self._reject(job)
                 continue
-            self._waiting_bytes += len(job.value)
+            partition = job.partition
+            partition.waiting += 1
+            partition.waiting_bytes += len(job.value)
             queued.setdefault(id(binding), []).append(job)
         for binding in self._bindings:
             if id(binding) in queued:
@@ -212,6 +235,10 @@ class Loop:
 
     def _reject(self, job: Job) -> None:
         """A task of a type that this app does not have: REJECTED, and a dead letter to look at."""
+        if not is_task_type(job.type):
+            shown = f"{job.type[:40]!r}, {len(job.type)} characters"
+            self._bury(job, ErrorInfo("EnvelopeError", f"The task has a type that none can have: {shown}."))
+            return
         error = ErrorInfo(
             "unknown_task_type",
             f"No function is registered for task type {job.type!r}; it came by {job.partition}.",
@@ -235,7 +262,9 @@ class Loop:
                 now_us = time.time_ns() // 1000
                 for job in jobs:
                     job.received_at_us = now_us
-                    self._waiting_bytes -= len(job.value)
+                    partition = job.partition
+                    partition.waiting -= 1
+                    partition.waiting_bytes -= len(job.value)
                 self._running.update(jobs)
                 self._checkpoint.start(jobs)
                 binding.executor.submit(jobs)
@@ -244,10 +273,15 @@ class Loop:
                     if time.monotonic() > deadline:
                         return
 
-    def _batch_full(self) -> bool:
-        """What has ended makes a checkpoint by itself: nothing more is started until it is on its way."""
+    def _batch_full(self, times: int = 1) -> bool:
+        """What has ended makes a checkpoint by itself: nothing more is started until it is on its way.
+
+        Dead letters need no start: at twice as much, nothing more is taken in.
+        """
         checkpoint, settings = self._checkpoint, self._settings
-        return len(checkpoint) >= settings.max_batch or checkpoint.size_bytes >= settings.max_batch_bytes
+        return (
+            len(checkpoint) >= times * settings.max_batch or checkpoint.size_bytes >= times * settings.max_batch_bytes
+        )
 
     def _collect(self) -> None:
         """Take back what has ended."""
@@ -264,6 +298,8 @@ class Loop:
         """
         self._pools[job.type].scheduler.done(job)
         self._running.discard(job)
+        if job.status is None and job.cancelled is None:
+            job.fail(Status.CRASHED, _NO_OUTCOME)
         if job.partition in self._windows and job.status is not None:
             limit = self._checkpoint.max_data_bytes
             if len(job.output) > limit:
@@ -348,18 +384,30 @@ class Loop:
             self._settle(job)
 
     def _press_back(self) -> None:
-        """Pause partitions that have enough waiting, and resume them at half of it."""
+        """Pause partitions that have more than their share waiting, when there is too much in all; resume them at half.
+
+        So a task type that is slow, or a key that many wait for, fills its own partitions and no others.
+        """
         if self._parked:
             self._unpark()
-        settings = self._settings
-        waiting = self._waiting()
-        share = 2 if self._full else 1
-        self._full = waiting * share > settings.max_waiting or self._waiting_bytes * share > settings.max_waiting_bytes
-        wanted = set(self._windows) if self._full else set(self._parked)
+        wanted = set(self._windows) if self._batch_full(2) else self._crowded() | self._parked.keys()
         if wanted != self._paused:
             self._inputs.pause(wanted - self._paused)
             self._inputs.resume(self._paused - wanted)
             self._paused = wanted
+
+    def _crowded(self) -> set[Partition]:
+        settings = self._settings
+        flowing = self._windows.keys() - self._paused
+        full = (
+            sum(p.waiting for p in flowing) > settings.max_waiting
+            or sum(p.waiting_bytes for p in flowing) > settings.max_waiting_bytes
+        )
+        share, share_bytes = (
+            bound // max(1, len(self._windows)) for bound in (settings.max_waiting, settings.max_waiting_bytes)
+        )
+        crowded = {p for p in flowing if p.waiting > share or p.waiting_bytes > share_bytes} if full else set()
+        return crowded | {p for p in self._paused if 2 * p.waiting > share or 2 * p.waiting_bytes > share_bytes}
 
     # --- rebalances, called from inside poll and close
 
@@ -367,7 +415,9 @@ class Loop:
         """Open a window for each partition, as the last checkpoint left it."""
         partitions = []
         for topic, number, offset, metadata in offsets:
-            done = doneset.decode(metadata, offset) if metadata else None
+            self._epoch += 1
+            partition = Partition(topic, number, self._epoch)
+            done = doneset.decode(metadata, partition.place, offset) if metadata else None
             if metadata and done is None:
                 _log.warning(
                     "%s[%d]: the commit metadata are not ours or damaged; finished tasks beyond offset %d run again",
@@ -381,8 +431,6 @@ class Loop:
                         "offset": offset,
                     },
                 )
-            self._epoch += 1
-            partition = Partition(topic, number, self._epoch)
             self._windows[partition] = Window(offset, done.runs if done else ())
             self._checkpoint.claim(partition)
             partitions.append(partition)
@@ -394,7 +442,7 @@ class Loop:
         for partition in going:
             self._drop_waiting(partition)
         running = {job for job in self._running if job.partition in going}
-        self._drain(running, 0.0 if self._stopping else self._settings.revoke_drain_seconds)
+        self._drain(running, self._settings.revoke_drain_seconds if self._draining else 0.0)
         self.lost(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
@@ -415,8 +463,10 @@ class Loop:
     def _drop_waiting(self, partition: Partition) -> None:
         self._parked.pop(partition, None)
         for binding in self._bindings:
-            for job in binding.scheduler.drop(partition):
-                self._waiting_bytes -= len(job.value)
+            binding.scheduler.drop(partition)
+
+
+_NO_OUTCOME = ErrorInfo("no_outcome", "The pool gave the task back without saying what became of it.")
 
 
 def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:

@@ -31,7 +31,15 @@ class Window:
         self._restored = list(done)
 
     def admit(self, offset: int) -> bool:
-        """Take note of a record that arrived, in ascending order; False if it was done before."""
+        """Take note of a record that arrived, in ascending order; False if it was done before.
+
+        An offset that was passed already comes back only where the log was truncated: these are other records then, and
+        nothing that was known of the partition is true any more.
+        """
+        if offset < self.next_offset:
+            self._unfinished.clear()
+            self._restored.clear()
+            self._highest_done = -1
         self.next_offset = offset + 1
         if self._restored:
             while self._restored and self._restored[0][1] <= offset:
@@ -43,10 +51,11 @@ class Window:
         return True
 
     def finish(self, offset: int) -> None:
-        """A record's task is terminal. Raises KeyError if it was not admitted, or is finished already."""
-        del self._unfinished[offset]
-        if offset > self._highest_done:
-            self._highest_done = offset
+        """The task of an admitted record is terminal. Of any other offset nothing is taken note of."""
+        if offset in self._unfinished:
+            del self._unfinished[offset]
+            if offset > self._highest_done:
+                self._highest_done = offset
 
     @property
     def unfinished(self) -> int:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -18,6 +19,7 @@ __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_DENIED_SECONDS = 30.0  # librdkafka tries and fails again within this time; later it was a hiccup
 _LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
 
 UNREACHABLE = frozenset(
@@ -32,6 +34,26 @@ UNREACHABLE = frozenset(
         KafkaError.COORDINATOR_NOT_AVAILABLE,
     }
 )
+# States of a cluster that pass by themselves: brokers restart, leaders and coordinators move, topics become known.
+PASSING = UNREACHABLE | {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.THROTTLING_QUOTA_EXCEEDED,
+    KafkaError._WAIT_COORD,
+    KafkaError._WAIT_CACHE,
+    KafkaError._NOENT,
+}
 DENIED = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -81,7 +103,7 @@ class Clients:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._log = LimitedLog()
-        self.denied: str | None = None
+        self._denied: tuple[str, float] | None = None
 
     @property
     def client_id(self) -> str:
@@ -126,8 +148,10 @@ class Clients:
 
     def unreachable(self, doing: str, error: KafkaError | None = None) -> KantokuError:
         """What to raise when no answer came: access denied if a broker said so meanwhile."""
-        if self.denied:
-            return AccessDenied(f"The broker refuses us while {doing}: {self.denied}. Check user, password and ACLs.")
+        if self._denied is not None and time.monotonic() - self._denied[1] < _DENIED_SECONDS:
+            return AccessDenied(
+                f"The broker refuses us while {doing}: {self._denied[0]}. Check user, password and ACLs."
+            )
         reason = f" ({error.name()})" if error else ""
         return BrokerUnavailable(
             f"No broker answers at {self.connection.bootstrap_servers} while {doing}{reason}. Check "
@@ -136,9 +160,22 @@ class Clients:
 
     def error(self, error: KafkaError, doing: str) -> KantokuError:
         """The error of ours that a KafkaError stands for."""
-        if error.code() in UNREACHABLE:
+        if error.code() in PASSING:
             return self.unreachable(doing, error)
         return kantoku_error(error, doing)
+
+    def answer(self, future: Future[T], doing: str) -> T:
+        """What an administrative request came to.
+
+        Raises:
+            KantokuError: it failed, or was not answered within the connection's timeout.
+        """
+        try:
+            return future.result(self.connection.timeout_seconds)
+        except KafkaException as error:
+            raise self.error(error.args[0], doing) from error
+        except TimeoutError as error:
+            raise self.unreachable(doing) from error
 
     def check(self) -> None:
         """Make sure that a broker answers. Raises BrokerUnavailable or AccessDenied within the timeout."""
@@ -166,8 +203,19 @@ class Clients:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in DENIED:
-            self.denied = error.str()
+            self._denied = error.str(), time.monotonic()
         _log.debug("client error: %s", error, extra={"action": "client_error"})
+
+
+def headers_of(message: Any) -> list[tuple[str, bytes | None]] | None:
+    """The headers of a consumed record. Kafka's are text; where one is not UTF-8, none of the record can be read."""
+    try:
+        found: list[tuple[str, bytes | None]] | None = message.headers()
+    except SystemError:  # how confluent-kafka reports it
+        place = message.topic(), message.partition(), message.offset()
+        _log.warning("the headers of %s[%s] offset %s are not UTF-8: left out", *place, extra={"action": "bad_headers"})
+        return None
+    return found
 
 
 def librdkafka_config(connection: Connection) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from kantoku_kafka.errors import KantokuError, SlotTaken
+from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
 from kantoku_kafka.job import Job, Offset, Partition
-from kantoku_kafka.kafka.config import UNREACHABLE, Clients, kantoku_error
+from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
 from kantoku_kafka.kafka.inheritance import Inheritance, Key
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.takeover import Takeover, names
@@ -25,21 +25,16 @@ __all__ = ["KafkaInputs"]
 
 _log = logging.getLogger(__name__)
 # Passing states of the connection or the group: librdkafka goes on by itself.
-_PASSING = UNREACHABLE | {
+_MEMBERS_PASSING = PASSING | {
     KafkaError._PARTITION_EOF,
     KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError.OFFSET_OUT_OF_RANGE,
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.OFFSET_OUT_OF_RANGE,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError._AUTO_OFFSET_RESET,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
 }
+_OFFSETS_SECONDS, _ASK_AGAIN_SECONDS = 60.0, 0.1
 _FETCHING: dict[str, object] = {"queued.max.messages.kbytes": 16 << 10, "queued.min.messages": 20_000}
 
 
@@ -72,23 +67,29 @@ class KafkaInputs:
     ) -> None:
         self._clients = clients
         self._topics = topics
-        self._slot = slot
+        self._slot = self._next_slot = slot
         self._classic = group_protocol is GroupProtocol.CLASSIC
         self._static = static and self._classic
         self._inherits = static and exactly_once and not self._classic
         self._timeout_seconds = timeout_seconds
-        self._takeover = Takeover(
-            clients, topics, slot=slot, exactly_once=exactly_once, timeout_seconds=timeout_seconds
-        )
+        self._exactly_once = exactly_once
         self._partitions: dict[Key, Partition] = {}
         self._inheritance: Inheritance | None = None
         self._metadata: bytes | None = None
         self._stored: deque[Sequence[Offset]] = deque()
         self._closed = False
-        self._untrusted = False
+        self._untrusted = self._outdated = False
         self._connect()
 
     def _connect(self) -> None:
+        self._slot = self._next_slot
+        self._takeover = Takeover(
+            self._clients,
+            self._topics,
+            slot=self._slot,
+            exactly_once=self._exactly_once,
+            timeout_seconds=self._timeout_seconds,
+        )
         self.consumer = self._clients.consumer(**self._member_config())
         self._member_id = Membership.of(self._slot, self.consumer.consumer_group_metadata()).member_id
         self._membership = Membership(self._slot)
@@ -118,7 +119,8 @@ class KafkaInputs:
         else:
             jobs = self._poll(self._inheritance.consumer, max_jobs, timeout_seconds)
             jobs += self._poll(self.consumer, max_jobs, 0)
-        if self._classic:
+        if self._classic or self._outdated:
+            self._outdated = False
             self._metadata = self._fresh_metadata()
         return jobs
 
@@ -141,7 +143,8 @@ class KafkaInputs:
                 continue
             partition = partitions.get((message.topic(), message.partition()))
             if partition is not None:
-                jobs.append(Job(partition, message.offset(), message.key(), message.value() or b"", message.headers()))
+                headers = headers_of(message)
+                jobs.append(Job(partition, message.offset(), message.key(), message.value() or b"", headers))
         return jobs
 
     def pause(self, partitions: Iterable[Partition]) -> None:
@@ -163,7 +166,8 @@ class KafkaInputs:
         """The group metadata to commit each offset with; None while we are no member, for nobody would be fenced.
 
         Classic brokers refuse every old generation, so it is that of the last poll. KIP-848 fences by the epoch in
-        which a partition was assigned: what was valid after the last rebalance stays so for all that we hold.
+        which a partition was assigned: what was valid after the last rebalance stays so for all that we hold. (A
+        broker before 4.3 fences as with classic: after a refusal the next poll renews them there too.)
         """
         if self._untrusted:
             return None
@@ -172,16 +176,19 @@ class KafkaInputs:
         return None if self._metadata is None else [(self._metadata, offsets)]
 
     def refused(self, group_metadata: bytes) -> None:
-        """A commit with these was refused by the group. If they were inherited, the next poll lets go."""
+        """A commit with these was refused by the group. The next poll renews them; what was inherited it lets go."""
+        self._outdated = True
         if self._inheritance is not None:
             self._inheritance.refused(group_metadata)
 
-    def fenced(self) -> None:
-        """Our producer was fenced: who inherits from us may have committed under our membership meanwhile.
+    def fenced(self, slot: str) -> None:
+        """Our producer was fenced; we go on in this slot, which may be the same.
 
-        So nothing is committed under it any more; the next poll starts over with another one.
+        By the slot others know us, and who inherits from us may have committed under our membership meanwhile. In
+        either case nothing is committed under it any more; the next poll starts over with another one.
         """
-        self._untrusted = self._inherits
+        self._next_slot = slot
+        self._untrusted = self._inherits or slot != self._slot
 
     def writer(self, partition: Partition) -> str:
         """Whom the metadata of a commit name: a successor then knows whose transaction may hang."""
@@ -193,7 +200,10 @@ class KafkaInputs:
         """Whether another live member of a KIP-848 group has our slot. (A classic broker tells by itself.)"""
         if self._classic:
             return False
-        members = self._takeover.members()
+        try:
+            members = self._takeover.members()
+        except BrokerUnavailable:
+            return False
         return any(slot == self._slot and member != self._member_id for member, slot in members.items())
 
     def store(self, offsets: Sequence[Offset]) -> None:
@@ -231,8 +241,15 @@ class KafkaInputs:
 
     def _on_lost(self, _: Consumer, lost: list[TopicPartition]) -> None:
         _log.warning("lost %s", names(lost), extra={"action": "lost"})
-        self._rebalance.lost(self._forget((p.topic, p.partition) for p in lost))
+        self._lose([(p.topic, p.partition) for p in lost])
         self._metadata = None
+
+    def _lose(self, keys: Collection[Key]) -> None:
+        """These belong to somebody else by now: also what was stored of them must not be committed."""
+        self._rebalance.lost(self._forget(keys))
+        gone = set(keys)
+        kept = [[o for o in offsets if (o.topic, o.partition) not in gone] for offsets in self._stored]
+        self._stored = deque(offsets for offsets in kept if offsets)
 
     def _known(self, partitions: Iterable[TopicPartition]) -> list[Partition]:
         found = (self._partitions.get((p.topic, p.partition)) for p in partitions)
@@ -257,7 +274,7 @@ class KafkaInputs:
     def _start_over(self) -> None:
         """Forget all that was not committed, and join the group as a new member."""
         _log.warning("slot %s was fenced: joining anew", self._slot, extra={"action": "start_over"})
-        self._rebalance.lost(self._forget(list(self._partitions)))
+        self._lose(list(self._partitions))
         if self._inheritance is not None:
             self._inheritance.consumer.close()
             self._inheritance = None
@@ -274,7 +291,7 @@ class KafkaInputs:
         if inheritance is None or not ended:
             return
         _log.info("inherited no longer: %d partitions", len(ended), extra={"action": "inheritance_ended"})
-        self._rebalance.lost(self._forget(ended))
+        self._lose(ended)
         if not inheritance.drop(ended):
             inheritance.consumer.close()
             self._inheritance = None
@@ -298,7 +315,7 @@ class KafkaInputs:
         """Where to begin: the committed offset, or the oldest record."""
         if committed.offset >= 0:
             return int(committed.offset)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + _OFFSETS_SECONDS
         while True:
             try:
                 low, _ = self.consumer.get_watermark_offsets(
@@ -306,8 +323,10 @@ class KafkaInputs:
                 )
                 return int(low)
             except KafkaException as error:
-                if error.args[0].code() not in UNREACHABLE or time.monotonic() > deadline:
+                # A partition that was added just now is known to some brokers before others.
+                if error.args[0].code() not in PASSING | NO_TOPIC or time.monotonic() > deadline:
                     raise self._clients.error(error.args[0], f"reading {committed.topic}") from error
+                time.sleep(_ASK_AGAIN_SECONDS)
 
     def _fresh_metadata(self) -> bytes | None:
         metadata: bytes = self.consumer.consumer_group_metadata()
@@ -319,7 +338,7 @@ class KafkaInputs:
         # librdkafka reports it as _FATAL; a static classic member has no other fatal error.
         if error.code() == KafkaError.FENCED_INSTANCE_ID or (self._static and error.code() == KafkaError._FATAL):
             raise SlotTaken.of(self._topics.group, self._slot)
-        if error.code() in _PASSING and not error.fatal():
+        if error.code() in _MEMBERS_PASSING and not error.fatal():
             _log.info("consumer: %s", error.str(), extra={"action": "consumer_error"})
             return
         raise self._error(error)

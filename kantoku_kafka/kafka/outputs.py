@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.partitioner import partitioner
 from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
-from kantoku_kafka.model import Event, Headers, Result
+from kantoku_kafka.kafka.transaction import Arguments, ExactlyOnceTransaction, PlainTransaction, arguments
+from kantoku_kafka.model import Event, Result
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec
 
 __all__ = ["EventWriter", "KafkaEvents", "KafkaOutputs", "NoEvents"]
@@ -34,13 +35,16 @@ class KafkaOutputs:
         self.promise = transaction.promise
         self.max_data_bytes = max_data_bytes
 
-    def stage(self, results: Sequence[Result]) -> None:
-        encode = self._encode
-        self._transaction.send(self._topic, [(r.task_id.encode(), encode(r), r.headers, -1) for r in results])
+    def prepare(self, results: Sequence[Result]) -> Sequence[Arguments]:
+        encode, topic = self._encode, self._topic
+        return [arguments(topic, r.task_id.encode(), encode(r), r.headers) for r in results]
+
+    def stage(self, prepared: Sequence[Arguments]) -> None:
+        self._transaction.send(prepared)
 
 
 class EventWriter:
-    """Turns events into records of the audit topic. Stateless: safe in any thread.
+    """Turns events into records of the audit topic. Keeps nothing between calls: safe in any thread.
 
     Parameters:
         topic: the audit topic, and ``partitions``, how many it has (it must never get more).
@@ -58,25 +62,31 @@ class EventWriter:
         """Look up the number of partitions. Raises TopicMismatch, AccessDenied, BrokerUnavailable."""
         return cls(topic, partition_count(clients, topic), codec)
 
-    def records(self, events: Sequence[Event]) -> Iterator[tuple[bytes, bytes, Headers, int]]:
-        """(key, value, headers, partition) of each event; the partition is that of the task id.
+    def prepare(self, events: Sequence[Event]) -> Sequence[Arguments]:
+        """The record of each event; its partition is that of the task id.
 
         The key is ``{task_id}/{attempt}/{name}``: a repeated event replaces itself, others survive compaction.
         """
-        partition_of, partitions = self._partition_of, self._partitions
+        topic, partition_of, partitions = self.topic, self._partition_of, self._partitions
         last_id, last_attempt, partition, head = "", 0, 0, b""
+        prepared = []
         for event, value in zip(events, self._codec.encode_events(events), strict=True):
-            if event.task_id is not last_id or event.attempt != last_attempt:
-                last_id, last_attempt = event.task_id, event.attempt
-                raw_id = last_id.encode()
+            task_id, _, name, attempt = event[:4]
+            if task_id is not last_id or attempt != last_attempt:
+                last_id, last_attempt = task_id, attempt
+                raw_id = task_id.encode()
                 partition = partition_of(raw_id, partitions)
-                head = b"%b/%d/" % (raw_id, last_attempt)
-            yield head + event.name.encode(), value, (), partition
+                head = b"%b/%d/" % (raw_id, attempt)
+            prepared.append((topic, value, head + _encoded(name), partition))
+        return prepared
 
     def message(self, event: Event) -> Message:
         """One event as a record."""
-        ((key, value, headers, partition),) = self.records((event,))
-        return Message(self.topic, key, value, headers, partition)
+        ((topic, value, key, partition),) = self.prepare((event,))
+        return Message(topic, key, value, (), partition)
+
+
+_encoded = lru_cache(maxsize=4096)(str.encode)
 
 
 class KafkaEvents:
@@ -87,8 +97,11 @@ class KafkaEvents:
         self._writer = writer
         self.promise = transaction.promise
 
-    def stage(self, events: Sequence[Event]) -> None:
-        self._transaction.send(self._writer.topic, self._writer.records(events))
+    def prepare(self, events: Sequence[Event]) -> Sequence[Arguments]:
+        return self._writer.prepare(events)
+
+    def stage(self, prepared: Sequence[Arguments]) -> None:
+        self._transaction.send(prepared)
 
 
 class NoEvents:
@@ -96,5 +109,9 @@ class NoEvents:
 
     promise = EXACTLY_ONCE
 
-    def stage(self, events: Sequence[Event]) -> None:
+    def prepare(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Nothing is written."""
+        return events[:0]
+
+    def stage(self, prepared: Sequence[Event]) -> None:
         """Nothing is written."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.kafka.config import UNREACHABLE, Clients
+from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.transaction import end_transaction_of
 from kantoku_kafka.model import Topics
@@ -16,8 +18,8 @@ from kantoku_kafka.model import Topics
 __all__ = ["Takeover", "names", "transactional_id", "writer_of"]
 
 _log = logging.getLogger(__name__)
-_PATIENCE_SECONDS = 1.0
-_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
+_PATIENCE_SECONDS, _ASK_AGAIN_SECONDS, _MOST_SECONDS = 1.0, 0.1, 60.0
+_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.STALE_MEMBER_EPOCH})
 
 
 class Takeover:
@@ -45,33 +47,36 @@ class Takeover:
         return self._client_id(self._slot)
 
     def members(self) -> dict[str, str]:
-        """Slot by member id of the group's present members. Raises KafkaException."""
+        """Slot by member id of the group's present members. Raises KantokuError."""
         admin = self._clients.admin()
         (future,) = admin.describe_consumer_groups([self._topics.group]).values()
-        return {
-            member.member_id: member.client_id.removeprefix(self._client_id(""))
-            for member in future.result(self._timeout_seconds).members
-        }
+        group = self._clients.answer(future, f"looking at group {self._topics.group}")
+        return {member.member_id: member.client_id.removeprefix(self._client_id("")) for member in group.members}
 
     def committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Offsets and metadata as of the last checkpoint; ends what a dead member left open.
 
         An open transaction that holds offsets already makes the read wait; one that has only records in it does
         not, but keeps the results behind it from every reader.
+
+        Raises:
+            BrokerUnavailable: they could not be read for a minute.
         """
         patience = _PATIENCE_SECONDS
+        deadline = time.monotonic() + _MOST_SECONDS
         while True:
             try:
                 found = self._read(consumer, partitions, patience)
             except KafkaException as error:
-                if error.args[0].code() not in UNREACHABLE | _UNSTABLE:
+                if error.args[0].code() not in PASSING | _UNSTABLE or time.monotonic() > deadline:
                     raise self._clients.error(error.args[0], "reading the committed offsets") from error
             else:
-                self._end_transactions(found, lambda slots: slots - set(self.members().values()))
+                self._end_transactions(found)
                 return found
             _log.info("waiting for the offsets of %s", names(partitions), extra={"action": "unstable_offsets"})
-            self._end_transactions(self.peek(partitions), lambda slots: slots)
+            self._end_transactions(self.peek(partitions))
             patience = self._timeout_seconds
+            time.sleep(_ASK_AGAIN_SECONDS)
 
     def peek(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """What was committed, whatever transaction is open; nothing if it cannot be read."""
@@ -84,19 +89,17 @@ class Takeover:
         finally:
             observer.close()
 
-    def _end_transactions(
-        self, committed: Iterable[TopicPartition], dead_among: Callable[[set[str]], set[str]]
-    ) -> None:
+    def _end_transactions(self, committed: Iterable[TopicPartition]) -> None:
         """The metadata name their writer. If it is gone, a new epoch of its id ends its transaction."""
         writers = (writer_of(position) for position in committed)
         slots = {writer.slot for writer in writers if writer is not None} - {self._slot}
         if not slots or not self._exactly_once:
             return
         try:
-            for slot in dead_among(slots):
+            for slot in slots - set(self.members().values()):
                 _log.warning("ending what slot %s may have left open", slot, extra={"action": "takeover"})
                 end_transaction_of(self._clients, transactional_id(self._topics, slot), self._timeout_seconds)
-        except KafkaException as error:
+        except (KafkaException, KantokuError) as error:
             _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
 
     def _client_id(self, slot: str) -> str:
@@ -114,7 +117,8 @@ class Takeover:
 
 def writer_of(committed: TopicPartition) -> Membership | None:
     """Who committed this; None if the metadata are not ours."""
-    done = doneset.decode(committed.metadata, committed.offset) if committed.metadata else None
+    place = f"{committed.topic}/{committed.partition}"
+    done = doneset.decode(committed.metadata, place, committed.offset) if committed.metadata else None
     if done is None:
         return None
     try:

@@ -17,15 +17,18 @@ from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
 from kantoku_kafka.job import Message, Offset
-from kantoku_kafka.kafka.config import NO_TOPIC, TOO_LARGE, Clients, kantoku_error
+from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, TOO_LARGE, Clients, kantoku_error
+from kantoku_kafka.kafka.topics import topic_configs
 from kantoku_kafka.model import Headers
 from kantoku_kafka.protocols import AT_LEAST_ONCE, EXACTLY_ONCE, CheckpointRefused
 
-__all__ = ["ExactlyOnceTransaction", "PlainTransaction", "end_transaction_of"]
+__all__ = ["Arguments", "ExactlyOnceTransaction", "PlainTransaction", "arguments", "end_transaction_of"]
 
 _log = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT_MS = 10_000
 _SLOW_COMMIT_SECONDS = 1.0
+_OUTCOME_SECONDS, _ASK_AGAIN_SECONDS = 60.0, 0.5
+_LEAST_BATCH_BYTES = 16 << 10
 # librdkafka takes 3 s to find a topic missing, and the checkpoint waits for it: what was found holds for a while.
 _REFUSING_TOPIC_SECONDS = 10.0
 
@@ -41,44 +44,81 @@ _FENCED_BY_GROUP = frozenset(
 )
 
 
+# What says something of the producer's state, not of the record that it is reported for.
+_OF_THE_PRODUCER = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError._FATAL,
+        KafkaError._STATE,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError._GAPLESS_GUARANTEE,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.DUPLICATE_SEQUENCE_NUMBER,
+        KafkaError.CONCURRENT_TRANSACTIONS,
+        KafkaError.TRANSACTION_COORDINATOR_FENCED,
+        KafkaError.TRANSACTION_ABORTABLE,
+    }
+)
+_DENIED_TOPIC = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
+_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
+
+Arguments = tuple[Any, ...]
+"""Of ``Producer.produce``, by position: a keyword argument costs as much as half the call."""
+
+
+def arguments(topic: str, key: bytes | None, value: bytes, headers: Headers = (), partition: int = -1) -> Arguments:
+    """A record as ``produce`` takes it."""
+    if headers:
+        return topic, value, key, partition, None, None, 0, list(headers)
+    return topic, value, key, partition
+
+
 class _Channel:
-    """The producer that Outputs, Events and Transaction share. The loop thread owns it."""
+    """The producer that Outputs, Events and Transaction share. The publisher thread owns it."""
 
     promise: str
 
-    def __init__(self, clients: Clients, own_topics: Iterable[str], timeout_seconds: float) -> None:
+    def __init__(
+        self, clients: Clients, own_topics: Iterable[str], batch_size_bytes: int, timeout_seconds: float
+    ) -> None:
         self._clients = clients
         self._own_topics = frozenset(own_topics)
+        self._batch_size_bytes = batch_size_bytes
         self._timeout_seconds = timeout_seconds
         self._failed: tuple[KafkaError, str] | None = None
         self._refusing: dict[str, float] = {}
+        self._tainted = False
         self._producer = self._connect()
 
     def _connect(self) -> Producer:
         raise NotImplementedError
 
-    def send(self, topic: str, records: Iterable[tuple[bytes | None, bytes, Headers, int]]) -> None:
-        """Stage (key, value, headers, partition) records; a full local queue is waited for, nothing is dropped."""
-        if self._refusing.get(topic, 0.0) > time.monotonic():
-            raise CheckpointRefused(f"topic {topic} refused a record a moment ago", culprit=True)
+    def send(self, records: Iterable[Arguments]) -> None:
+        """Stage records; a full local queue is waited for, nothing is dropped."""
         produce: Any = self._producer.produce
-        for key, value, headers, partition in records:
+        for record in records:
             while True:
                 try:
-                    if headers:
-                        produce(topic, value, key, partition, headers=list(headers))
-                    else:  # a keyword argument costs as much as half the call
-                        produce(topic, value, key, partition)
+                    produce(*record)
                     break
                 except BufferError:
                     self._producer.poll(0.01)
                 except KafkaException as error:
-                    raise self._refused(error.args[0], topic) from error
+                    raise self._refused(error.args[0], record[0]) from error
 
     def produce(self, messages: Sequence[Message]) -> None:
         """Stage records of any topic."""
-        for topic, key, value, headers, partition in messages:
-            self.send(topic, ((key, value, headers, partition),))
+        now = time.monotonic()
+        for topic in {message.topic for message in messages}:
+            if self._refusing.get(topic, 0.0) > now:
+                raise CheckpointRefused(f"topic {topic} refused a record a moment ago", culprit=True)
+        self.send([arguments(*message) for message in messages])
 
     def probe(self) -> None:
         """Wait for the broker's word on every staged record."""
@@ -87,24 +127,46 @@ class _Channel:
         if self._failed is not None:
             raise self._refused(*self._failed)
 
+    def _settings(self) -> dict[str, object]:
+        return {
+            "delivery.report.only.error": True,
+            "on_delivery": self._on_delivery,
+            "batch.size": self._batch_size_bytes,
+            "message.max.bytes": 64 << 20,
+        }
+
     def _on_delivery(self, error: KafkaError | None, message: KafkaMessage) -> None:
         """Only failures are reported. Those of purged records (an abort's consequence) say nothing new."""
-        if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+        if error is not None and error.code() not in _PURGED:
             self._failed = self._failed or (error, message.topic() or "")
 
     def _refused(self, error: KafkaError, topic: str) -> KantokuError:
         """What the refusal of a record means: the record's own fault, or that of the installation."""
-        if error.code() in TOO_LARGE:
+        code = error.code()
+        if error.fatal() or code == KafkaError._FATAL:
+            self._tainted = True
+        if code in TOO_LARGE:
+            if self._shrink_batches(topic):
+                return CheckpointRefused(f"topic {topic} takes smaller batches only")
             return CheckpointRefused(f"a record for {topic} is too large", culprit=True)
-        if error.code() in NO_TOPIC | _DENIED_TOPIC:
+        if code in NO_TOPIC | _DENIED_TOPIC:
             if topic in self._own_topics:
                 return kantoku_error(error, f"writing to topic {topic}")
             self._refusing[topic] = time.monotonic() + _REFUSING_TOPIC_SECONDS
-            return CheckpointRefused(f"topic {topic}: {error.str()}", culprit=True)
-        return CheckpointRefused(f"{topic}: {error.name()}")
+        return CheckpointRefused(f"{topic}: {error.name()}", culprit=code not in PASSING | _OF_THE_PRODUCER)
 
-
-_DENIED_TOPIC = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
+    def _shrink_batches(self, topic: str) -> bool:
+        """Whether it may have been the batch that was too large for the topic, not the record: they are smaller now."""
+        try:
+            (configs,) = topic_configs(self._clients, self._clients.admin(), [topic]).values()
+            limit_bytes = int(configs["max.message.bytes"])
+        except (KantokuError, KeyError, ValueError):  # ours to guess, where we may not read it
+            limit_bytes = _LEAST_BATCH_BYTES
+        if self._batch_size_bytes <= max(limit_bytes, _LEAST_BATCH_BYTES):
+            return False
+        self._batch_size_bytes = max(limit_bytes, _LEAST_BATCH_BYTES)
+        self._tainted = True
+        return True
 
 
 class Memberships(Protocol):
@@ -150,10 +212,8 @@ class ExactlyOnceTransaction(_Channel):
         self._memberships = memberships
         self._transactional_id = transactional_id
         self._on_fenced = on_fenced
-        self._batch_size_bytes = batch_size_bytes
-        self._tainted = False
         self._open = False
-        super().__init__(clients, own_topics, timeout_seconds)
+        super().__init__(clients, own_topics, batch_size_bytes, timeout_seconds)
 
     def begin(self) -> None:
         if self._tainted:
@@ -210,17 +270,33 @@ class ExactlyOnceTransaction(_Channel):
             self._abort()
             self._tainted = True
             return True
-        # The commit may or may not have happened: a new epoch ends it, then the offsets tell.
         self._check_fenced(error)
-        self._replace_producer()
-        return not self._is_committed(offsets)
+        return not self._happened(offsets)
+
+    def _happened(self, offsets: Sequence[Offset]) -> bool:
+        """Whether a commit did that was not answered: a new epoch ends it, then the offsets tell. Blocks until then."""
+        deadline = time.monotonic() + _OUTCOME_SECONDS
+        while True:
+            try:
+                self._producer = self._connect()
+                return self._is_committed(offsets)
+            except BrokerUnavailable as error:
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(
+                        f"For {_OUTCOME_SECONDS:.0f} s no broker has told whether the last checkpoint was committed. "
+                        "This executor ends; the next one, started when Kafka answers again, sees it in the offsets."
+                    ) from error
+                _log.warning("outcome of a commit unknown, asking again: %s", error, extra={"action": "outcome"})
+                time.sleep(_ASK_AGAIN_SECONDS)
 
     def _abort(self) -> None:
         self._open = False
+        started = time.monotonic()
         try:
             self._producer.abort_transaction(self._timeout_seconds)
             # After a refused record librdkafka's sequence numbers may not be those of the broker any more.
-            self._tainted = self._failed is not None
+            slow = time.monotonic() - started > _SLOW_COMMIT_SECONDS
+            self._tainted = self._tainted or slow or self._failed is not None
         except KafkaException as error:
             _log.info("abort failed, replacing the producer: %s", error, extra={"action": "abort_failed"})
             self._check_fenced(error.args[0])
@@ -247,10 +323,7 @@ class ExactlyOnceTransaction(_Channel):
             **{
                 "transactional.id": self._transactional_id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                "delivery.report.only.error": True,
-                "on_delivery": self._on_delivery,
-                "batch.size": self._batch_size_bytes,
-                "message.max.bytes": 64 << 20,
+                **self._settings(),
             }
         )
         try:
@@ -268,16 +341,21 @@ class ExactlyOnceTransaction(_Channel):
             raise CheckpointRefused(str(error)) from error
 
     def _is_committed(self, offsets: Sequence[Offset]) -> bool:
-        """Whether the last commit is what the group's offsets say; any one of them decides."""
-        wanted = offsets[0]
+        """Whether the last commit is what the group's offsets say.
+
+        Each names its checkpoint, so one that does is enough: a partition that went elsewhere may name another by now.
+        """
         observer = self._clients.consumer(**{"group.id": self._group})
         try:
-            (found,) = observer.committed([TopicPartition(wanted.topic, wanted.partition)], self._timeout_seconds)
+            found = observer.committed([TopicPartition(o.topic, o.partition) for o in offsets], self._timeout_seconds)
         except KafkaException as error:
             raise self._clients.error(error.args[0], "reading the committed offsets") from error
         finally:
             observer.close()
-        return bool(found.offset == wanted.offset and found.metadata == wanted.metadata)
+        if failed := next((f.error for f in found if f.error is not None), None):
+            raise self._clients.error(failed, "reading the committed offsets")
+        stand = {(f.topic, f.partition): (f.offset, f.metadata) for f in found}
+        return any(stand[o.topic, o.partition] == (o.offset, o.metadata) for o in offsets)
 
 
 class PlainTransaction(_Channel):
@@ -299,31 +377,34 @@ class PlainTransaction(_Channel):
         timeout_seconds: float,
     ) -> None:
         self._store = store
-        self._batch_size_bytes = batch_size_bytes
-        super().__init__(clients, own_topics, timeout_seconds)
+        super().__init__(clients, own_topics, batch_size_bytes, timeout_seconds)
 
     def begin(self) -> None:
+        if self._tainted:
+            self._producer = self._connect()
         self._failed = None
 
     def commit(self, offsets: Sequence[Offset]) -> None:
-        self.probe()
+        try:
+            self.probe()
+        except KantokuError:
+            self.abort()
+            raise
         self._store(offsets)
 
     def abort(self) -> None:
-        """Nothing can be taken back; what was staged is flushed with the next checkpoint."""
+        """What has left cannot be taken back; what has not is dropped, and staged again if it is still wanted."""
+        self._producer.purge(in_flight=False, blocking=False)
+        self._producer.poll(0)
 
     def close(self) -> None:
+        """What was staged for a checkpoint that was given up does not leave any more."""
+        self.abort()
         self._producer.flush(self._timeout_seconds)
 
     def _connect(self) -> Producer:
-        return self._clients.producer(
-            **{
-                "delivery.report.only.error": True,
-                "on_delivery": self._on_delivery,
-                "batch.size": self._batch_size_bytes,
-                "message.max.bytes": 64 << 20,
-            }
-        )
+        self._tainted = False
+        return self._clients.producer(**self._settings())
 
 
 def end_transaction_of(clients: Clients, transactional_id: str, timeout_seconds: float) -> None:

@@ -1,6 +1,7 @@
 """The program of a child process: ``python -m kantoku_kafka.pools.child FD``, started by the process pool only.
 
-It imports the app, runs one task after the other in its main thread, and answers. It never outlives its parent.
+It imports the app, runs one task after the other in its main thread, and answers. It outlives its parent for as long
+as a C function holds the interpreter lock, and no longer.
 :mod:`kantoku_kafka.pools.frames` has what is said on the socket.
 """
 
@@ -22,10 +23,10 @@ from types import FrameType
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.invoke import Invoker, printable
+from kantoku_kafka.invoke import Invoker, fail
 from kantoku_kafka.job import Job
 from kantoku_kafka.loading import load_app
-from kantoku_kafka.model import ErrorInfo, Status, Topics
+from kantoku_kafka.model import ErrorInfo, Status, Topics, utf8_safe
 from kantoku_kafka.pools.frames import (
     FrameBuffer,
     FrameError,
@@ -56,7 +57,7 @@ def main() -> int:
     try:
         kantoku = _imported(Hello.decode(body))
     except UsageError as error:
-        channel.sendall(frame(Kind.FAILED, printable(str(error)).encode()))
+        channel.sendall(frame(Kind.FAILED, utf8_safe(str(error)).encode()))
         return error.exit_code
     channel.sendall(frame(Kind.READY))
     invoker = Invoker(kantoku)
@@ -68,7 +69,7 @@ def main() -> int:
                 # A context of its own: else what one task sets is there for the next.
                 runner.run(_run_async(invoker, job), context=contextvars.copy_context())
             else:
-                invoker.run(job)
+                _run(invoker, job)
             channel.sendall(_answer(number, job))
     return 0
 
@@ -153,6 +154,13 @@ def _imported(hello: Hello) -> Kantoku:
     return kantoku
 
 
+def _run(invoker: Invoker, job: Job) -> None:
+    try:
+        invoker.run(job)
+    except KeyboardInterrupt as error:  # no terminal reaches this process: the function itself has raised it
+        fail(job, error)
+
+
 async def _run_async(invoker: Invoker, job: Job) -> None:
     try:
         await invoker.run_async(job)
@@ -164,11 +172,7 @@ def _answer(number: int, job: Job) -> bytes:
     try:
         return frame(Kind.ANSWER, encode_answer(number, job))
     except FrameError as error:
-        failure = ErrorInfo("result_too_large", f"The result cannot leave the process: {error}")
-    except Exception as error:  # noqa: BLE001 - the task gave its effects values of any type
-        text = f"What the task staged cannot be encoded: {type(error).__name__}: {error}"
-        failure = ErrorInfo("unserialisable_effects", printable(text))
-    job.fail(Status.FAILED, failure)
+        job.fail(Status.FAILED, ErrorInfo("result_too_large", f"The result cannot leave the process: {error}"))
     return frame(Kind.ANSWER, encode_answer(number, job))
 
 

@@ -55,6 +55,7 @@ class Crew:
         self.workers: set[Worker] = set()
         self._selector = selector
         self._deliver = deliver
+        self._given = hello
         self._reference = hello.reference
         self._hello = frame(Kind.HELLO, hello.encode())
         self._concurrency = concurrency
@@ -118,11 +119,25 @@ class Crew:
         return self._give_up_at is not None and (not self.workers or time.monotonic() > self._give_up_at)
 
     def abandon(self) -> None:
-        """The I/O thread ends: nothing may be left."""
+        """Kill every child. What ran comes back without an outcome, what waits stays for a successor."""
         for worker in self.workers:
-            worker.signal_group(signal.SIGKILL)
+            if worker.socket in self._selector.get_map():
+                self._selector.unregister(worker.socket)
+            worker.signal_group(signal.SIGKILL)  # not waited for: it may be that it cannot be killed
+            if worker.job is not None:
+                self._deliver(worker.job)
+        self.workers.clear()
         if not self.first.done():
             self.first.set_exception(UsageError("The process pool was closed before it was ready."))
+
+    def successor(self) -> Crew:
+        """A crew of new children for the jobs that wait."""
+        crew = Crew(
+            self._selector, self._deliver, self._given, self._concurrency, self._ready_seconds, self._grace_seconds
+        )
+        crew.first.set_result(None)
+        crew._waiting, crew._give_up_at = self._waiting, self._give_up_at
+        return crew
 
     def _run(self, worker: Worker, job: Job) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import sys
@@ -15,6 +16,8 @@ from kantoku_kafka.pools.crew import Crew
 from kantoku_kafka.pools.hello import Hello
 
 __all__ = ["ProcessExecutor"]
+
+_log = logging.getLogger(__name__)
 
 
 class ProcessExecutor:
@@ -61,7 +64,7 @@ class ProcessExecutor:
             UsageError: it could not, and why.
         """
         crew = Crew(self._selector, deliver, *self._options)
-        self._thread = threading.Thread(target=self._serve, args=[crew], name="kantoku-processes", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=[crew], name="kantoku-processes", daemon=True)
         self._thread.start()
         try:
             crew.first.result()
@@ -105,20 +108,29 @@ class ProcessExecutor:
 
     # --- below: only on the I/O thread
 
+    def _work(self, crew: Crew) -> None:
+        """Until closed. What fails here is none of a task's doing: all children are replaced then."""
+        while True:
+            try:
+                self._serve(crew)
+                return
+            except Exception:  # noqa: BLE001 - a pool that is silently dead would block its partitions
+                _log.exception("the process pool failed: its children are replaced", extra={"action": "pool_failed"})
+            finally:
+                crew.abandon()
+            crew = crew.successor()
+
     def _serve(self, crew: Crew) -> None:
         """Hand out, wait, read and write, look after; until closed."""
-        try:
-            crew.start_worker()
-            while not crew.closed:
-                crew.hand_out()
-                for key, events in self._selector.select(crew.wait_seconds()):
-                    if key.data is None:
-                        self._obey(crew)
-                    else:
-                        crew.attend(key.data, events)
-                crew.look_after()
-        finally:
-            crew.abandon()
+        crew.start_worker()
+        while not crew.closed:
+            crew.hand_out()
+            for key, events in self._selector.select(crew.wait_seconds()):
+                if key.data is None:
+                    self._obey(crew)
+                else:
+                    crew.attend(key.data, events)
+            crew.look_after()
 
     def _obey(self, crew: Crew) -> None:
         """Take over what other threads want."""

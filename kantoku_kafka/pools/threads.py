@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 
-from kantoku_kafka.invoke import Invoker
+from kantoku_kafka.invoke import Invoker, fail
 from kantoku_kafka.job import Job
 
 __all__ = ["ThreadExecutor"]
@@ -55,6 +55,9 @@ class ThreadExecutor:
     def _work(self) -> None:
         run, deliver, get = self._invoker.run, self._deliver, self._jobs.get
         while (job := get()) is not None:
-            if job.cancelled is None:
-                run(job)
+            try:
+                if job.cancelled is None:
+                    run(job)
+            except KeyboardInterrupt as error:  # in this thread the function itself has raised it
+                fail(job, error)
             deliver(job)

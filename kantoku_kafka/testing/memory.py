@@ -185,10 +185,14 @@ class InMemoryOutputs:
         limit = log.max_record_bytes
         return cls(transaction, topic, codec, limit - min(_ENVELOPE_BYTES, limit // 2))
 
-    def stage(self, results: Sequence[Result]) -> None:
+    def prepare(self, results: Sequence[Result]) -> Sequence[Message]:
         """See :class:`~kantoku_kafka.protocols.Outputs`."""
         encode = self._codec.encode_result
-        self._transaction.produce([Message(self._topic, r.task_id.encode(), encode(r), r.headers) for r in results])
+        return [Message(self._topic, r.task_id.encode(), encode(r), r.headers) for r in results]
+
+    def stage(self, prepared: Sequence[Message]) -> None:
+        """See :class:`~kantoku_kafka.protocols.Outputs`."""
+        self._transaction.produce(prepared)
 
 
 class InMemoryEvents:
@@ -205,7 +209,10 @@ class InMemoryEvents:
         self._transaction = transaction
         self._writer = writer
 
-    def stage(self, events: Sequence[Event]) -> None:
+    def prepare(self, events: Sequence[Event]) -> Sequence[Message]:
         """See :class:`~kantoku_kafka.protocols.Events`."""
-        topic = self._writer.topic
-        self._transaction.produce([Message(topic, *record) for record in self._writer.records(events)])
+        return [self._writer.message(event) for event in events]
+
+    def stage(self, prepared: Sequence[Message]) -> None:
+        """See :class:`~kantoku_kafka.protocols.Events`."""
+        self._transaction.produce(prepared)

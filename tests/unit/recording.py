@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kantoku_kafka.engine.checkpoint import Batch, Checkpoint
 from kantoku_kafka.engine.window import Window
@@ -37,6 +38,9 @@ class Broker:
         assert not self.open, "the last transaction is still open"
         self._step("begin")
         self.open, self.staged = True, []
+
+    def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
+        return list(items)
 
     def stage(self, items: Sequence[Result] | Sequence[Event]) -> None:
         assert self.open

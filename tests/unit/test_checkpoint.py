@@ -35,7 +35,7 @@ def test_the_offsets_tell_who_wrote_them_and_what_is_done_beyond() -> None:
     publish(target, inputs)
     offset = broker.offsets["tasks", 0]
     assert offset.offset == 0
-    assert doneset.decode(offset.metadata, 0) == doneset.DoneSet("host.0", [(1, 2), (3, 4)])
+    assert doneset.decode(offset.metadata, "tasks/0", 0) == doneset.DoneSet("host.0", [(1, 2), (3, 4)])
 
 
 def test_a_claim_alone_is_committed_for_its_metadata() -> None:
@@ -66,7 +66,7 @@ def test_a_refusal_at_any_step_loses_nothing_and_repeats_nothing(step: str) -> N
     assert not broker.open
     inputs.end(target, second)
     target.restore(batch)
-    assert target.size_bytes == len(b"done") * 2
+    assert target.size_bytes == len(b"done") * 2 + len(b"x")
     publish(target, inputs)
     assert [result.task_id for result in broker.results()] == ["a", "b"]
     assert broker.messages() == [Message("side", None, b"x")]

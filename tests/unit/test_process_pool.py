@@ -142,7 +142,7 @@ def test_an_exception_is_the_result_and_its_effects_are_withheld(
     ("task_type", "data", "error_type"),
     [
         ("not-bytes", b"", "unserialisable_result"),
-        ("bad-effect", b"", "unserialisable_effects"),
+        ("bad-effect", b"", "UsageError"),
         ("blow-up", b"x" * 68, "result_too_large"),
     ],
 )

@@ -11,7 +11,7 @@ from kantoku_kafka.engine.window import Window
 
 @given(st.text(st.characters(codec="ascii"), max_size=300), st.integers(0, 2**40))
 def test_foreign_metadata_are_empty_not_an_error(text: str, offset: int) -> None:
-    assert doneset.decode(text, offset) is None
+    assert doneset.decode(text, "t/0", offset) is None
 
 
 @given(st.data())
@@ -42,11 +42,11 @@ def test_what_is_finished_never_runs_again_and_nothing_else_is_skipped(data: st.
             base = window.base
             assert base >= committed[0], "the committed offset went back"
             assert not {o for o in running if o < base}, "an unfinished offset is below the committed one"
-            committed = base, doneset.encode("slot", base, window.done_runs())
+            committed = base, doneset.encode("slot", "t/0", base, window.done_runs())
             durable = set(finished)
         elif step == "crash":
             base, metadata = committed
-            done = doneset.decode(metadata, base) if metadata else None
+            done = doneset.decode(metadata, "t/0", base) if metadata else None
             window = Window(base, done.runs if done else ())
             position = sum(1 for o in offsets if o < base)
             assert {o for o in offsets if o < base} <= durable
@@ -65,4 +65,4 @@ def test_whatever_is_admitted_fits_the_metadata(stride: int, rounds: list[tuple[
             batch.append(offset)
         for done in batch[::every]:
             window.finish(done)
-        assert len(doneset.encode("s" * 64, window.base, window.done_runs())) <= 4095
+        assert len(doneset.encode("s" * 64, "t/0", window.base, window.done_runs())) <= 4095

@@ -78,7 +78,7 @@ class Member:
     def publish(self, jobs: Sequence[Job]) -> bool:
         """A result for each job and the offsets behind them, unless the group refuses."""
         self.transaction.begin()
-        self.outputs.stage([a_result(job.value) for job in jobs])
+        self.outputs.stage(self.outputs.prepare([a_result(job.value) for job in jobs]))
         try:
             self.transaction.commit(self.positions(jobs))
         except CheckpointRefused:
@@ -174,7 +174,9 @@ class LogContract:
         rig.put([(b"same", b"%d" % n, ()) for n in range(10)])
         first = rig.join()
         jobs = first.poll(10)
-        note = doneset.encode("slot", jobs[3].offset + 1, [(jobs[5].offset, jobs[6].offset)])
+        last = jobs[3]
+        done = [(jobs[5].offset, jobs[6].offset)]
+        note = doneset.encode("slot", last.partition.place, last.offset + 1, done)
         first.transaction.begin()
         first.transaction.commit(first.positions(jobs[:4], note))
         first.inputs.close()
@@ -214,8 +216,8 @@ class LogContract:
         result = a_result(b"data")
         steps = [Event(result.task_id, "t", name, 1, now_us()) for name in ("one", "two")]
         member.transaction.begin()
-        member.outputs.stage([result])
-        member.events.stage(steps)
+        member.outputs.stage(member.outputs.prepare([result]))
+        member.events.stage(member.events.prepare(steps))
         member.transaction.produce([Message(rig.side_topic, b"k", b"side")])
         if self.exactly_once:
             assert (rig.results(), rig.events(), rig.side()) == ([], [], [])
@@ -231,13 +233,13 @@ class LogContract:
         member = rig.join()
         jobs = member.poll(1)
         member.transaction.begin()
-        member.outputs.stage([a_result(b"given up")])
+        member.outputs.stage(member.outputs.prepare([a_result(b"given up")]))
         member.transaction.probe()
         member.transaction.abort()
         member.transaction.abort()
         member.transaction.begin()
         kept = a_result(b"kept")
-        member.outputs.stage([kept])
+        member.outputs.stage(member.outputs.prepare([kept]))
         member.transaction.commit(member.positions(jobs))
         assert [result.data for _, result in eventually(rig.results)] == [b"kept"]
         member.inputs.close()
@@ -267,13 +269,13 @@ class LogContract:
         gone.inputs.close()
         with pytest.raises(CheckpointRefused):
             gone.transaction.begin()
-            gone.outputs.stage([a_result(b"zombie")])
+            gone.outputs.stage(gone.outputs.prepare([a_result(b"zombie")]))
             gone.transaction.commit(gone.positions(jobs))
         gone.transaction.close()
         heir = rig.join()
         jobs = heir.poll(1)
         heir.transaction.begin()
-        heir.outputs.stage([a_result(b"heir")])
+        heir.outputs.stage(heir.outputs.prepare([a_result(b"heir")]))
         heir.transaction.commit(heir.positions(jobs))
         assert [result.data for _, result in eventually(rig.results)] == [b"heir"]
         heir.inputs.close()

@@ -41,14 +41,14 @@ class OutputsContract:
         assert isinstance(rig.outputs, Outputs)
         failed = a_result()._replace(status=Status.FAILED, error=ErrorInfo("E", "m", "d", True))
         staged = [a_result(b"\x00\xff"), failed]
-        rig.outputs.stage(staged)
+        rig.outputs.stage(rig.outputs.prepare(staged))
         rig.commit()
         assert sorted(rig.read()) == sorted(staged)
 
     def test_a_repeated_result_is_one_result(self, rig: OutputsRig) -> None:
         first = a_result(b"first")
         for result in (first, first._replace(data=b"second")):
-            rig.outputs.stage([result])
+            rig.outputs.stage(rig.outputs.prepare([result]))
             rig.commit()
         assert rig.read() == [first]
 

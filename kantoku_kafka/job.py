@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Message", "Offset", "Partition"]
 
+_new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
+
 
 class Message(NamedTuple):
     """A record to be produced. ``partition`` -1 leaves the choice to the key (murmur2 as in the Java client)."""
@@ -63,6 +65,7 @@ class Job:
     """
 
     __slots__ = (
+        "_source",
         "announced",
         "attempt",
         "cancelled",
@@ -116,6 +119,7 @@ class Job:
         self.letter: Message | None = None
         self.announced = False
         self.lane: object = None
+        self._source: Source | None = None
 
     @property
     def headers(self) -> Headers:
@@ -125,15 +129,17 @@ class Job:
     @property
     def source(self) -> Source:
         """Where the task came from."""
-        partition = self.partition
-        return Source(partition.topic, partition.number, self.offset, partition.epoch)
+        if self._source is None:
+            partition = self.partition
+            self._source = _new(Source, (partition.topic, partition.number, self.offset, partition.epoch))
+        return self._source
 
     @property
     def size_bytes(self) -> int:
         """About what the job leaves behind."""
         if self.effects is None and self.events is None and self.letter is None:
             return len(self.output)
-        texts = [value for event in self.events or () for value in event.attributes.values()]
+        texts = (str(value) for event in self.events or () for value in event.attributes.values())
         return len(self.output) + sum(len(m.value) for m in self.messages()) + sum(map(len, texts))
 
     def messages(self) -> Sequence[Message]:
@@ -160,16 +166,19 @@ class Job:
     def result(self, executor_id: str) -> Result:
         """The terminal result; only after :meth:`succeed` or :meth:`fail`."""
         assert self.status is not None, "the job has not ended"
-        return Result(
-            self.task_id,
-            self.type,
-            self.status,
-            self.output,
-            self.error,
-            self.attempt,
-            executor_id,
-            self.started_at_us,
-            self.finished_at_us,
-            self.source,
-            self.headers,
+        return _new(
+            Result,
+            (
+                self.task_id,
+                self.type,
+                self.status,
+                self.output,
+                self.error,
+                self.attempt,
+                executor_id,
+                self.started_at_us,
+                self.finished_at_us,
+                self.source,
+                self.headers,
+            ),
         )

@@ -10,7 +10,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -31,9 +31,11 @@ __all__ = [
     "Result",
     "Source",
     "Status",
+    "Step",
     "Task",
     "TaskEnvelope",
     "Topics",
+    "Trail",
     "idempotent_id",
     "new_task_id",
     "now_us",
@@ -142,6 +144,35 @@ class Event(NamedTuple):
     def at(self) -> datetime:
         """When the step happened, aware, in UTC."""
         return _EPOCH + timedelta(microseconds=self.at_us)
+
+
+Step = tuple[str, int, ErrorInfo | None, Mapping[str, str]]
+"""What an :class:`Event` says besides whose it is: name, at_us, error, attributes."""
+
+
+class Trail(NamedTuple):
+    """Events of one task in a row: what they have in common, and the steps in their order."""
+
+    task_id: str
+    type: str
+    attempt: int
+    executor_id: str | None
+    source: Source | None
+    steps: Sequence[Step]
+
+    @classmethod
+    def of(cls, event: Event) -> Trail:
+        """One event."""
+        task_id, type_, name, attempt, at_us, executor_id, source, error, attributes = event
+        return cls(task_id, type_, attempt, executor_id, source, ((name, at_us, error, attributes),))
+
+    def events(self) -> list[Event]:
+        """One by one."""
+        task_id, type_, attempt, executor_id, source, steps = self
+        return [
+            Event(task_id, type_, name, attempt, at_us, executor_id, source, error, attributes)
+            for name, at_us, error, attributes in steps
+        ]
 
 
 class TaskEnvelope(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
-from kantoku_kafka.model import Event, Result, TaskEnvelope
+from kantoku_kafka.model import Event, Result, TaskEnvelope, Trail
 
 __all__ = [
     "CheckpointRefused",
@@ -117,8 +117,8 @@ class Events(Protocol):
     promise: str
     """As :attr:`Outputs.promise`."""
 
-    def prepare(self, events: Sequence[Event]) -> Sequence[Any]:
-        """As :meth:`Outputs.prepare`."""
+    def prepare(self, trails: Sequence[Trail]) -> Sequence[Any]:
+        """As :meth:`Outputs.prepare`, for the events in these trails."""
         ...
 
     def stage(self, prepared: Sequence[Any]) -> None:
@@ -203,6 +203,8 @@ class Codec(Protocol):
 
     def decode_result(self, value: bytes) -> Result: ...
 
-    def encode_events(self, events: Iterable[Event]) -> list[bytes]: ...
+    def encode_trails(self, trails: Iterable[Trail]) -> list[bytes]:
+        """The record of each step in turn."""
+        ...
 
     def decode_event(self, value: bytes) -> Event: ...

@@ -22,7 +22,7 @@ from kantoku_kafka.avro.wire import (
     read_bytes,
 )
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import ErrorInfo, Event, Result, Source, TaskEnvelope
+from kantoku_kafka.model import ErrorInfo, Event, Result, Source, TaskEnvelope, Trail
 
 __all__ = ["AvroCodec"]
 
@@ -39,6 +39,7 @@ _PLAIN_TAIL = b"\2" + b"\0" * 10  # attempt 1, and every later field of Task at 
 _PLAIN = TaskEnvelope("", "", b"", 0)[4:]
 _STATUS_BYTES = {status: encode_long(index) for index, status in enumerate(STATUSES)}
 _NULL = b"\0"
+_NOTHING_MORE = b"\0\0"  # no error, no attributes
 _some_string = lru_cache(maxsize=4096)(lambda text: b"\2" + encode_string(text))
 _known_string = lru_cache(maxsize=4096)(encode_string)
 # The bits that say "more follows" in a long of exactly 8 bytes, as every time between 1988 and 2111 is.
@@ -133,37 +134,28 @@ class AvroCodec:
 
     # --- Event
 
-    def encode_events(self, events: Iterable[Event]) -> list[bytes]:
-        """The bytes of records of the audit topic; neighbours of one task share the work."""
+    def encode_trails(self, trails: Iterable[Trail]) -> list[bytes]:
+        """The bytes of records of the audit topic, one for each step; the steps of a trail share the work."""
         encoded = []
-        last_id = last_at_us = last_executor_id = last_source = last_attributes = None
-        head = at = origin = encoded_attributes = b""
-        for task_id, type_, name, attempt, at_us, executor_id, source, error, attributes in events:
-            if task_id is not last_id:
-                last_id = task_id
-                head = EVENT_HEADER + encode_string(task_id)
-            if at_us != last_at_us:
-                last_at_us = at_us
-                at = encode_long(at_us)
-            if source is not last_source or executor_id is not last_executor_id or not origin:
-                last_source, last_executor_id = source, executor_id
-                executor = _NULL if executor_id is None else _some_string(executor_id)
-                origin = executor + (_NULL if source is None else b"\2" + _source(source))
-            if attributes and attributes is not last_attributes:
-                last_attributes = attributes
-                encoded_attributes = encode_map(attributes, encode_string)
-            encoded.append(
-                b"".join(
-                    (
-                        head,
-                        _step(type_, name, attempt),
-                        at,
-                        origin,
-                        _NULL if error is None else _error(error),
-                        encoded_attributes if attributes else _NULL,
-                    )
-                )
-            )
+        last_attributes: object = None
+        ending = _NOTHING_MORE
+        for task_id, type_, attempt, executor_id, source, steps in trails:
+            head = EVENT_HEADER + encode_string(task_id)
+            executor = _NULL if executor_id is None else _some_string(executor_id)
+            origin = executor + (_NULL if source is None else b"\2" + _source(source))
+            last_at_us, at = None, b""
+            for name, at_us, error, attributes in steps:
+                if at_us != last_at_us:
+                    last_at_us, at = at_us, encode_long(at_us)
+                if error is not None:
+                    end = _error(error) + encode_map(attributes, encode_string)
+                elif not attributes:
+                    end = _NOTHING_MORE
+                else:
+                    if attributes is not last_attributes:
+                        last_attributes, ending = attributes, _NULL + encode_map(attributes, encode_string)
+                    end = ending
+                encoded.append(b"".join((head, _step(type_, name, attempt), at, origin, end)))
         return encoded
 
     def decode_event(self, value: bytes) -> Event:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.steps import Steps
 from kantoku_kafka.engine.window import Window
+from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
 from kantoku_kafka.protocols import CheckpointRefused, Events, Outputs, Transaction
@@ -31,7 +32,7 @@ _UNDELIVERABLE = ErrorInfo(
 _UNSERIALISABLE = "unserialisable_effects"
 _MAX_MESSAGE = 1_000
 _TRUNCATED = ("kantoku-truncated", b"true")
-_WITHDRAWALS = 3
+_WITHDRAWALS = 4
 _ACTION = {"action": "unserialisable_effects"}
 
 
@@ -59,6 +60,7 @@ class Batch:
     claimed: set[Partition]
     offsets: list[Offset]
     prepared: Prepared
+    prepared_jobs: int
 
 
 class Checkpoint:
@@ -127,28 +129,30 @@ class Checkpoint:
         """Name us in the partition's metadata: a successor then knows whose transaction may hang."""
         self._claimed.add(partition)
 
-    def prepare(self) -> None:
-        """Encode what has ended since the last call. It can be done while the last batch is on its way."""
-        fresh = self._ended[self._prepared_jobs :]
+    def prepare(self, most: int) -> bool:
+        """Encode so many of the jobs that have ended, while the last batch is on its way. Whether there were any.
+
+        It is work taken off the publisher, which encodes the rest.
+        """
+        fresh = self._ended[self._prepared_jobs : self._prepared_jobs + most]
         self._prepared_jobs += len(fresh)
         self._prepared += self._encode(fresh)
+        return bool(fresh)
 
     def take(self, windows: Mapping[Partition, Window]) -> Batch:
         """All that was collected, as one checkpoint. Before the next one it is published, or restored.
 
         It has to be all of it: the offsets count a job as done as soon as its window does.
         """
-        self.prepare()
         announced = [job for job in self._started if job.status is None and job.partition in windows]
         for job in announced:
             job.announced = True
-        self._prepared.events += self._events.prepare(self._steps.announcing(announced))
         touched = {job.partition for job in self._ended}
         touched.update(job.partition for job in announced)
         touched |= self._claimed
         self._number += 1
         offsets = [self._offset(partition, windows[partition]) for partition in touched]
-        batch = Batch(self._ended, announced, self._claimed, offsets, self._prepared)
+        batch = Batch(self._ended, announced, self._claimed, offsets, self._prepared, self._prepared_jobs)
         self._started, self._claimed = [], set()
         self._collect([])
         return batch
@@ -176,18 +180,24 @@ class Checkpoint:
             KantokuError: not even the shortest form of a record is accepted.
         """
         prepared = batch.prepared
+        prepared += self._encode(batch.ended[batch.prepared_jobs :])
+        prepared.events += self._events.prepare(self._steps.announcing(batch.announced))
         for _ in range(_WITHDRAWALS):
             try:
                 self._commit(prepared, batch.offsets)
                 return
             except CheckpointRefused as refusal:
-                if not refusal.culprit:
-                    raise
-                for job in self._culprits(batch.ended):
-                    _withdraw(job)
-                prepared = self._encode(batch.ended)
-                prepared.events += self._events.prepare(self._steps.announcing(batch.announced))
-        self._commit(prepared, batch.offsets)
+                culprits = self._culprits(batch.ended) if refusal.culprit else []
+                if not culprits:
+                    raise CheckpointRefused(str(refusal)) from refusal
+            for job in culprits:
+                _withdraw(job)
+            prepared = self._encode(batch.ended)
+            prepared.events += self._events.prepare(self._steps.announcing(batch.announced))
+        raise KantokuError(
+            f"Of {len(culprits)} records, e.g. {culprits[0].source}, not even the shortest result or dead letter is "
+            "accepted: see what max.message.bytes of results, events and dead letters are."
+        )
 
     def _commit(self, prepared: Prepared, offsets: Sequence[Offset]) -> None:
         """1. Begin. 2. Stage results, side effects and dead letters. 3. Stage events.

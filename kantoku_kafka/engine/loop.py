@@ -154,9 +154,9 @@ class Loop:
         self._start()
         self._collect()
         self._publish()
-        if self._publishing is not None:
-            self._checkpoint.prepare()
         self._press_back()
+        while self._publishing is not None and not self._publishing[0].done() and self._checkpoint.prepare(_CHUNK):
+            pass
 
     def _hungry(self) -> bool:
         """Whether to poll. What nobody can start yet is better off in the client's buffer, which a pause would

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kantoku_kafka.job import Job
-from kantoku_kafka.model import Event, EventName, Status
+from kantoku_kafka.model import EventName, Status, Step, Trail
 from kantoku_kafka.settings import EventDetail
 
 __all__ = ["Steps"]
 
+_new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
+
 _RECEIVED, _EXECUTED, _SENT = EventName.RECEIVED_TASK, EventName.EXECUTED_TASK, EventName.SENT_OUTPUTS
 _ERROR, _DEAD_LETTERED = EventName.ERROR, EventName.DEAD_LETTERED
+_PLAIN: Mapping[str, str] = {}
 _ENDED = {status: {"status": status.value} for status in Status}
 
 
@@ -27,34 +30,45 @@ class Steps:
         self._detail = detail
         self._executor_id = executor_id
 
-    def of(self, jobs: Iterable[Job]) -> list[Event]:
+    def of(self, jobs: Iterable[Job]) -> list[Trail]:
         """Of jobs that have ended."""
         if self._detail is EventDetail.OFF:
             return []
-        events: list[Event] = []
+        trails: list[Trail] = []
         executor_id = self._executor_id
         full = self._detail is EventDetail.FULL
         for job in jobs:
-            if job.status is None:  # never decoded: there is no task to speak of
+            status = job.status
+            if status is None:  # never decoded: there is no task to speak of
                 continue
-            task_id, type_, attempt = job.task_id, job.type, job.attempt
-            source, at_us, error = job.source, job.finished_at_us, job.error
+            at_us, error = job.finished_at_us, job.error
+            steps: list[Step] = []
             if full:
                 if not job.announced:
-                    events.append(Event(task_id, type_, _RECEIVED, attempt, job.received_at_us, executor_id, source))
-                name = _EXECUTED if job.started_at_us is not None else _ERROR
-                events.append(Event(task_id, type_, name, attempt, at_us, executor_id, source, error))
+                    steps.append((_RECEIVED, job.received_at_us, None, _PLAIN))
+                steps.append((_ERROR if job.started_at_us is None else _EXECUTED, at_us, error, _PLAIN))
                 if job.letter is not None:
-                    events.append(Event(task_id, type_, _DEAD_LETTERED, attempt, at_us, executor_id, source, error))
-            if job.events and job.status is Status.OK:
-                events += [event for event in job.events if full or "." in event.name]
-            ended = _ENDED[job.status]
-            events.append(Event(task_id, type_, _SENT, attempt, at_us, executor_id, source, error, ended))
-        return events
+                    steps.append((_DEAD_LETTERED, at_us, error, _PLAIN))
+            if job.events and status is Status.OK:
+                for event in job.events:
+                    if event.task_id != job.task_id:  # that a child was spawned
+                        trails += [Trail.of(event)] if full else []
+                    elif full or "." in event.name:
+                        steps.append((event.name, event.at_us, event.error, event.attributes))
+            steps.append((_SENT, at_us, error, _ENDED[status]))
+            trails.append(_new(Trail, (job.task_id, job.type, job.attempt, executor_id, job.source, steps)))
+        return trails
 
-    def announcing(self, jobs: Iterable[Job]) -> list[Event]:
+    def announcing(self, jobs: Iterable[Job]) -> list[Trail]:
         """Of jobs that still run: that they were received."""
         return [
-            Event(job.task_id, job.type, _RECEIVED, job.attempt, job.received_at_us, self._executor_id, job.source)
-            for job in jobs
+            Trail(
+                j.task_id,
+                j.type,
+                j.attempt,
+                self._executor_id,
+                j.source,
+                ((_RECEIVED, j.received_at_us, None, _PLAIN),),
+            )
+            for j in jobs
         ]

@@ -10,7 +10,7 @@ from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.partitioner import partitioner
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.kafka.transaction import Arguments, ExactlyOnceTransaction, PlainTransaction, arguments
-from kantoku_kafka.model import Event, Result
+from kantoku_kafka.model import Event, Result, Trail
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec
 
 __all__ = ["EventWriter", "KafkaEvents", "KafkaOutputs", "NoEvents"]
@@ -62,31 +62,30 @@ class EventWriter:
         """Look up the number of partitions. Raises TopicMismatch, AccessDenied, BrokerUnavailable."""
         return cls(topic, partition_count(clients, topic), codec)
 
-    def prepare(self, events: Sequence[Event]) -> Sequence[Arguments]:
-        """The record of each event; its partition is that of the task id.
+    def prepare(self, trails: Sequence[Trail]) -> list[Arguments]:
+        """The record of each step; its partition is that of the task id.
 
         The key is ``{task_id}/{attempt}/{name}``: a repeated event replaces itself, others survive compaction.
         """
         topic, partition_of, partitions = self.topic, self._partition_of, self._partitions
-        last_id, last_attempt, partition, head = "", 0, 0, b""
-        prepared = []
-        for event, value in zip(events, self._codec.encode_events(events), strict=True):
-            task_id, _, name, attempt = event[:4]
-            if task_id is not last_id or attempt != last_attempt:
-                last_id, last_attempt = task_id, attempt
-                raw_id = task_id.encode()
-                partition = partition_of(raw_id, partitions)
-                head = b"%b/%d/" % (raw_id, attempt)
-            prepared.append((topic, value, head + _encoded(name), partition))
+        values = iter(self._codec.encode_trails(trails))
+        prepared: list[Arguments] = []
+        for task_id, _, attempt, _, _, steps in trails:
+            raw_id = task_id.encode()
+            partition = partition_of(raw_id, partitions)
+            for step in steps:
+                prepared.append((topic, next(values), raw_id + _suffix(attempt, step[0]), partition))
         return prepared
 
     def message(self, event: Event) -> Message:
         """One event as a record."""
-        ((topic, value, key, partition),) = self.prepare((event,))
+        ((topic, value, key, partition),) = self.prepare((Trail.of(event),))
         return Message(topic, key, value, (), partition)
 
 
-_encoded = lru_cache(maxsize=4096)(str.encode)
+@lru_cache(maxsize=4096)
+def _suffix(attempt: int, name: str) -> bytes:
+    return f"/{attempt}/{name}".encode()
 
 
 class KafkaEvents:
@@ -97,8 +96,8 @@ class KafkaEvents:
         self._writer = writer
         self.promise = transaction.promise
 
-    def prepare(self, events: Sequence[Event]) -> Sequence[Arguments]:
-        return self._writer.prepare(events)
+    def prepare(self, trails: Sequence[Trail]) -> Sequence[Arguments]:
+        return self._writer.prepare(trails)
 
     def stage(self, prepared: Sequence[Arguments]) -> None:
         self._transaction.send(prepared)
@@ -109,9 +108,9 @@ class NoEvents:
 
     promise = EXACTLY_ONCE
 
-    def prepare(self, events: Sequence[Event]) -> Sequence[Event]:
+    def prepare(self, trails: Sequence[Trail]) -> Sequence[Trail]:
         """Nothing is written."""
-        return events[:0]
+        return trails[:0]
 
-    def stage(self, prepared: Sequence[Event]) -> None:
+    def stage(self, prepared: Sequence[Trail]) -> None:
         """Nothing is written."""

@@ -40,7 +40,7 @@ from kantoku_kafka.avro.wire import (
 )
 from kantoku_kafka.errors import EnvelopeError, KantokuError
 from kantoku_kafka.job import Job, Message, Partition
-from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.model import ErrorInfo, Status, Trail
 
 __all__ = [
     "FrameBuffer",
@@ -153,7 +153,7 @@ def encode_answer(number: int, job: Job) -> bytes:
             encode_long(job.started_at_us or 0),
             encode_long(job.finished_at_us),
             _list(_message, job.effects or ()),
-            _list(encode_bytes, _CODEC.encode_events(job.events or ())),
+            _list(encode_bytes, _CODEC.encode_trails(map(Trail.of, job.events or ()))),
         )
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.model import Event, Result, Topics
+from kantoku_kafka.model import Result, Topics, Trail
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec, Rebalance
 from kantoku_kafka.testing.memory_log import InMemoryLog, Place, Record
 
@@ -209,9 +209,9 @@ class InMemoryEvents:
         self._transaction = transaction
         self._writer = writer
 
-    def prepare(self, events: Sequence[Event]) -> Sequence[Message]:
+    def prepare(self, trails: Sequence[Trail]) -> Sequence[Message]:
         """See :class:`~kantoku_kafka.protocols.Events`."""
-        return [self._writer.message(event) for event in events]
+        return [self._writer.message(event) for trail in trails for event in trail.events()]
 
     def stage(self, prepared: Sequence[Message]) -> None:
         """See :class:`~kantoku_kafka.protocols.Events`."""

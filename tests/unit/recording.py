@@ -8,7 +8,7 @@ from typing import Any
 from kantoku_kafka.engine.checkpoint import Batch, Checkpoint
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.job import Job, Message, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, Event, Result, Status
+from kantoku_kafka.model import ErrorInfo, Event, Result, Status, Trail
 from kantoku_kafka.protocols import CheckpointRefused
 from kantoku_kafka.settings import EventDetail
 
@@ -19,7 +19,8 @@ REFUSED = CheckpointRefused("the broker says no")
 class Broker:
     """Outputs, Events and Transaction in one, over lists; what is committed stands in ``durable``.
 
-    ``poison``: task ids whose results no broker takes. ``refuse``: raises at the steps named, once each.
+    ``poison``: task ids of which no broker takes anything but an empty result.
+    ``refuse``: raises at the steps named, once each.
     """
 
     promise = "exactly-once"
@@ -40,7 +41,7 @@ class Broker:
         self.open, self.staged = True, []
 
     def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
-        return list(items)
+        return [part for item in items for part in (item.events() if isinstance(item, Trail) else [item])]
 
     def stage(self, items: Sequence[Result] | Sequence[Event]) -> None:
         assert self.open

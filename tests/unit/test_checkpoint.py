@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +12,9 @@ from recording import NOW_US, REFUSED, Broker, Inputs, checkpoint, publish
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.checkpoint import Batch
+from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message
-from kantoku_kafka.model import Event, EventName, Status
+from kantoku_kafka.model import Event, EventName, Status, Trail
 from kantoku_kafka.protocols import CheckpointRefused
 
 
@@ -83,7 +87,7 @@ def test_whatever_is_refused_every_job_is_published_once(data: st.DataObject) ->
     ended: list[str] = []
     pending: Batch | None = None
     for step in range(data.draw(st.integers(1, 40))):
-        action = data.draw(st.sampled_from(["start", "start", "end", "take", "publish", "refuse"]))
+        action = data.draw(st.sampled_from(["start", "start", "end", "prepare", "take", "publish", "refuse"]))
         if action == "start":
             job = inputs.job(f"t{step}", data.draw(st.integers(0, 2)))
             target.start([job])
@@ -91,6 +95,8 @@ def test_whatever_is_refused_every_job_is_published_once(data: st.DataObject) ->
         elif action == "end" and running:
             job = running.pop(data.draw(st.integers(0, len(running) - 1)))
             ended.append(inputs.end(target, job).task_id)
+        elif action == "prepare":
+            target.prepare(data.draw(st.integers(1, 3)))
         elif action == "take" and pending is None:
             pending = target.take(inputs.windows)
         elif action == "publish" and pending is not None:
@@ -256,3 +262,87 @@ def test_whatever_staging_raises_the_transaction_is_given_up(raised: BaseExcepti
         publish(target, inputs)
     assert broker.calls[-1] == "abort"
     assert not broker.open
+
+
+def test_every_checkpoint_is_told_from_the_one_before_it() -> None:
+    broker, inputs = Broker(), Inputs(0, 1)
+    target = checkpoint(broker)
+    waiting = inputs.job("w", 1)
+    seen = set()
+    for name in "abc":
+        target.claim(waiting.partition)
+        inputs.end(target, inputs.job(name))
+        publish(target, inputs)
+        seen.add(broker.offsets["tasks", 1].metadata)
+    assert {broker.offsets["tasks", 1].offset} == {0}
+    assert len(seen) == 3, "a commit whose outcome is unknown would be taken for the one before it"
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_what_cannot_be_encoded_fails_its_own_job(prepared: bool) -> None:
+    class Picky(Broker):
+        def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
+            if any(isinstance(item, Trail) and any(step[3].get("size") == 5 for step in item.steps) for item in items):
+                raise AttributeError("int has no attribute encode")
+            return super().prepare(items)
+
+    broker, inputs = Picky(), Inputs()
+    target = checkpoint(broker)
+    for name in ("good", "bad", "fine"):
+        job = inputs.job(name)
+        wrong: dict[str, Any] = {"size": 5 if name == "bad" else "5"}
+        job.events = [Event(name, "work", "image.loaded", 1, NOW_US, attributes=wrong)]
+        job.effects = [Message("side", None, name.encode())]
+        inputs.end(target, job)
+    if prepared:
+        assert target.prepare(100)
+        assert not target.prepare(100)
+    publish(target, inputs)
+    assert {r.task_id: r.error and r.error.type for r in broker.results()} == {
+        "good": None,
+        "bad": "unserialisable_effects",
+        "fine": None,
+    }
+    assert [message.value for message in broker.messages()] == [b"good", b"fine"]
+
+
+def test_an_event_that_no_broker_takes_is_found_as_well() -> None:
+    class SmallEvents(Broker):
+        def _poisoned(self) -> bool:
+            return any(isinstance(item, Event) and len(item.attributes.get("text", "")) > 5 for item in self.staged)
+
+    broker, inputs = SmallEvents(), Inputs()
+    target = checkpoint(broker)
+    for name, text in (("good", "short"), ("bad", "too long"), ("fine", "short")):
+        job = inputs.job(name)
+        job.events = [Event(name, "work", "image.loaded", 1, NOW_US, attributes={"text": text})]
+        inputs.end(target, job)
+    publish(target, inputs)
+    assert [r.status.value for r in broker.results()] == ["OK", "FAILED", "OK"]
+
+
+def test_a_dead_letter_whose_key_is_too_large_goes_without_it() -> None:
+    class SmallDlq(Broker):
+        def _poisoned(self) -> bool:
+            return any(isinstance(item, Message) and len(item.value + (item.key or b"")) > 5 for item in self.staged)
+
+    broker, inputs = SmallDlq(), Inputs()
+    target = checkpoint(broker)
+    job = inputs.job("a")
+    job.letter = Message("dlq", b"a long key", b"the record", (("h", b"1"), ("kantoku-error-type", b"E")))
+    inputs.settle(target, job)
+    publish(target, inputs)
+    cause = (("kantoku-error-type", b"E"), ("kantoku-truncated", b"true"))
+    assert broker.messages() == [Message("dlq", None, b"", cause)]
+
+
+def test_where_nothing_helps_the_executor_is_told() -> None:
+    class Nothing(Broker):
+        def _poisoned(self) -> bool:
+            return bool(self.staged)
+
+    inputs = Inputs()
+    target = checkpoint(Nothing())
+    inputs.end(target, inputs.job("a"))
+    with pytest.raises(KantokuError, match="not even the shortest"):
+        publish(target, inputs)

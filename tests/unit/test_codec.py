@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.avro.codec import EVENT_HEADER, RESULT_HEADER, TASK_HEADER, AvroCodec
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope
+from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope, Trail
 
 CODEC = AvroCodec()
 HEADERS = {"Task": TASK_HEADER, "Result": RESULT_HEADER, "Event": EVENT_HEADER}
@@ -117,9 +117,11 @@ def test_result_is_what_the_oracle_writes_and_reads(result: Result) -> None:
     assert CODEC.decode_result(value) == result
 
 
-@given(st.lists(events, max_size=5))
-def test_events_are_what_the_oracle_writes_and_reads(batch: list[Event]) -> None:
-    values = CODEC.encode_events(batch)
+@given(st.lists(st.tuples(events, st.lists(events, max_size=4)), max_size=4))
+def test_events_are_what_the_oracle_writes_and_reads(drawn: list[tuple[Event, list[Event]]]) -> None:
+    trails = [Trail.of(first)._replace(steps=[Trail.of(e).steps[0] for e in (first, *rest)]) for first, rest in drawn]
+    batch = [event for trail in trails for event in trail.events()]
+    values = CODEC.encode_trails(trails)
     assert values == [oracle_encode("Event", event) for event in batch]
     assert [CODEC.decode_event(value) for value in values] == batch
 

@@ -19,7 +19,7 @@ from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.partitioner import partition_of, python_partition_of
-from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope
+from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope, Trail
 
 CODEC = AvroCodec()
 FOLDER = golden_vectors.SCHEMAS / "golden"
@@ -99,7 +99,7 @@ def test_event(vector: dict[str, Any]) -> None:
     raw, key = bytes.fromhex(vector["bytes"]), bytes.fromhex(vector["key"])
     event = Event(**in_model(vector["value"]))
     check_oracle("Event", vector)
-    assert CODEC.encode_events([event]) == [raw]
+    assert CODEC.encode_trails([Trail.of(event)]) == [raw]
     assert CODEC.decode_event(raw) == event
     for count, partition in vector["partition"].items():
         written = EventWriter("shop.events", int(count), CODEC).message(event)

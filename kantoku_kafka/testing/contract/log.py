@@ -12,7 +12,7 @@ import pytest
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.job import Job, Message, Offset, Partition
-from kantoku_kafka.model import Event, Headers, Result, Source, Status, new_task_id, now_us
+from kantoku_kafka.model import Event, Headers, Result, Source, Status, Trail, new_task_id, now_us
 from kantoku_kafka.protocols import (
     EXACTLY_ONCE,
     CheckpointRefused,
@@ -217,7 +217,7 @@ class LogContract:
         steps = [Event(result.task_id, "t", name, 1, now_us()) for name in ("one", "two")]
         member.transaction.begin()
         member.outputs.stage(member.outputs.prepare([result]))
-        member.events.stage(member.events.prepare(steps))
+        member.events.stage(member.events.prepare([Trail.of(step) for step in steps]))
         member.transaction.produce([Message(rig.side_topic, b"k", b"side")])
         if self.exactly_once:
             assert (rig.results(), rig.events(), rig.side()) == ([], [], [])

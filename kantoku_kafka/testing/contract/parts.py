@@ -11,7 +11,7 @@ import pytest
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job, Partition
-from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope, new_task_id, now_us
+from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope, Trail, new_task_id, now_us
 from kantoku_kafka.protocols import Codec, Executor, Outputs
 from kantoku_kafka.testing.contract.log import PATIENCE_SECONDS, a_result
 
@@ -123,7 +123,11 @@ class CodecContract:
         result = a_result(b"\xff")._replace(error=ErrorInfo("E", "m", None, True), status=Status.CRASHED)
         assert codec.decode_result(codec.encode_result(result)) == result
         event = Event("a", "t", "n", 1, 2, "e", Source("t", 1, 2, 3), ErrorInfo("E", "m"), {"k": "v"})
-        assert [codec.decode_event(value) for value in codec.encode_events([event, event])] == [event, event]
+        more = Trail(
+            "b", "t", 2, None, None, [("one", 3, None, {}), ("two", 4, None, {"k": "v"}), ("three", 4, None, {})]
+        )
+        values = codec.encode_trails([Trail.of(event), more, Trail.of(event)])
+        assert [codec.decode_event(value) for value in values] == [event, *more.events(), event]
 
     def test_bad_bytes_are_one_error(self, codec: Codec) -> None:
         good = codec.encode_task(TaskEnvelope(new_task_id(), "t", b"data", now_us(), labels={"a": "b"}))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from kantoku_kafka.engine.scheduler import Scheduler, TypeLimits
 from kantoku_kafka.errors import AccessDenied
 from kantoku_kafka.job import Job, Message, Offset
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.model import TaskEnvelope, Topics, new_task_id, now_us
+from kantoku_kafka.model import Status, TaskEnvelope, Topics, new_task_id, now_us
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
 from kantoku_kafka.testing import InMemoryEvents, InMemoryInputs, InMemoryLog, InMemoryOutputs, InMemoryTransaction
 
@@ -50,6 +52,14 @@ class ByHand:
         self.deliver(job)
 
 
+class AtOnce(ByHand):
+    """An executor whose jobs have ended when they are submitted."""
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.end(job, b"quick")
+
+
 class Broken(InMemoryTransaction):
     """The installation fails in a way that no retry mends."""
 
@@ -58,9 +68,9 @@ class Broken(InMemoryTransaction):
 
 
 class Rig:
-    """A loop that takes tasks of type ``t`` from a log."""
+    """A loop that takes tasks of type ``t``, which end by hand, and of type ``quick``, which end at once."""
 
-    def __init__(self, transactions: type[InMemoryTransaction] = InMemoryTransaction) -> None:
+    def __init__(self, transactions: type[InMemoryTransaction] = InMemoryTransaction, **settings: Any) -> None:
         self.log = InMemoryLog()
         self.inputs = InMemoryInputs(self.log, TOPICS)
         self.by_hand = ByHand()
@@ -77,22 +87,38 @@ class Rig:
             inputs=self.inputs,
             checkpoint=checkpoint,
             codec=CODEC,
-            pools={"t": PoolBinding(self.by_hand, Scheduler({"t": TypeLimits()}), 10)},
+            pools={
+                "t": PoolBinding(self.by_hand, Scheduler({"t": TypeLimits()}), 10),
+                "quick": PoolBinding(AtOnce(), Scheduler({"quick": TypeLimits()}), 10),
+            },
             dead_letter_topic=TOPICS.dlq,
-            settings=ExecutorSettings(drain_seconds=0.0),
+            settings=ExecutorSettings(**{"drain_seconds": 0.0, **settings}),
         )
-        task = TaskEnvelope(new_task_id(), "t", b"", now_us())
-        self.log.append(Message(TOPICS.of_type("t"), task.id.encode(), CODEC.encode_task(task)))
+        self.spawn("t")
+
+    def spawn(self, task_type: str, count: int = 1) -> None:
+        for _ in range(count):
+            task = TaskEnvelope(new_task_id(), task_type, b"", now_us())
+            self.log.append(Message(TOPICS.of_type(task_type), task.id.encode(), CODEC.encode_task(task)))
 
     def results(self) -> list[bytes]:
         return [CODEC.decode_result(record.value).data for record in self.log.read(TOPICS.results)]
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The loop in a thread; what it raises is raised again."""
+        with ThreadPoolExecutor(1) as threads:
+            ended = threads.submit(self.loop.run)
+            try:
+                yield
+            finally:
+                self.loop.stop()
+                ended.result(20)
+
 
 def test_what_ends_after_its_partition_was_lost_is_dropped() -> None:
     rig = Rig()
-    thread = threading.Thread(target=rig.loop.run)
-    thread.start()
-    try:
+    with rig.running():
         old = rig.by_hand.submitted.get(timeout=10)
         rig.log.expel(rig.inputs)
         new = rig.by_hand.submitted.get(timeout=10)
@@ -101,10 +127,38 @@ def test_what_ends_after_its_partition_was_lost_is_dropped() -> None:
         rig.by_hand.end(old, b"old")
         rig.by_hand.end(new, b"new")
         assert rig.log.wait_until_done([TOPICS.of_type("t")], 10)
-    finally:
-        rig.loop.stop()
-        thread.join(10)
     assert rig.results() == [b"new"]
+
+
+def test_a_slow_type_does_not_keep_the_others_waiting() -> None:
+    rig = Rig(max_waiting=40, max_batch=10)
+    rig.spawn("t", 500)
+    with rig.running():
+        rig.by_hand.submitted.get(timeout=10)
+        rig.spawn("quick", 200)
+        assert rig.log.wait_until_done([TOPICS.of_type("quick")], 10)
+    assert rig.results() == [b"quick"] * 200
+
+
+def test_what_ends_in_the_drain_is_published_though_the_group_has_moved_on() -> None:
+    rig = Rig(drain_seconds=20.0)
+    with rig.running():
+        job = rig.by_hand.submitted.get(timeout=10)
+        rig.loop.stop()
+        rig.log.join(object(), [TOPICS.of_type("quick")])
+        rig.by_hand.end(job, b"done")
+    assert rig.results() == [b"done"]
+
+
+def test_a_job_that_a_pool_gives_back_without_an_outcome_is_crashed() -> None:
+    rig = Rig()
+    with rig.running():
+        rig.by_hand.deliver(rig.by_hand.submitted.get(timeout=10))
+        assert rig.log.wait_until_done([TOPICS.of_type("t")], 10)
+    (record,) = rig.log.read(TOPICS.results)
+    result = CODEC.decode_result(record.value)
+    assert result.status is Status.CRASHED
+    assert result.error is not None and result.error.type == "no_outcome"
 
 
 def test_after_a_failure_the_inputs_are_left_and_nothing_is_published() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import pytest
@@ -60,6 +61,19 @@ class AtOnce(ByHand):
             self.end(job, b"quick")
 
 
+class Noting(InMemoryInputs):
+    """Inputs that tell when the loop drains: it takes one job at a time then, and drops it."""
+
+    def __init__(self, log: InMemoryLog, topics: Topics) -> None:
+        super().__init__(log, topics)
+        self.draining = Event()
+
+    def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
+        if max_jobs == 1:
+            self.draining.set()
+        return super().poll(max_jobs, timeout_seconds)
+
+
 class Broken(InMemoryTransaction):
     """The installation fails in a way that no retry mends."""
 
@@ -72,7 +86,7 @@ class Rig:
 
     def __init__(self, transactions: type[InMemoryTransaction] = InMemoryTransaction, **settings: Any) -> None:
         self.log = InMemoryLog()
-        self.inputs = InMemoryInputs(self.log, TOPICS)
+        self.inputs = Noting(self.log, TOPICS)
         self.by_hand = ByHand()
         transaction = transactions(self.log, self.inputs)
         checkpoint = Checkpoint(
@@ -145,6 +159,7 @@ def test_what_ends_in_the_drain_is_published_though_the_group_has_moved_on() -> 
     with rig.running():
         job = rig.by_hand.submitted.get(timeout=10)
         rig.loop.stop()
+        assert rig.inputs.draining.wait(10)
         rig.log.join(object(), [TOPICS.of_type("quick")])
         rig.by_hand.end(job, b"done")
     assert rig.results() == [b"done"]

@@ -16,7 +16,7 @@ from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop, PoolBinding
 from kantoku_kafka.engine.scheduler import Scheduler, TypeLimits
 from kantoku_kafka.errors import AccessDenied
-from kantoku_kafka.job import Job, Message, Offset
+from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.model import Status, TaskEnvelope, Topics, new_task_id, now_us
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
@@ -62,16 +62,20 @@ class AtOnce(ByHand):
 
 
 class Noting(InMemoryInputs):
-    """Inputs that tell when the loop drains: it takes one job at a time then, and drops it."""
+    """Inputs that tell when the loop pauses partitions, and when it drains: it takes one job at a time then."""
 
     def __init__(self, log: InMemoryLog, topics: Topics) -> None:
         super().__init__(log, topics)
-        self.draining = Event()
+        self.draining, self.paused = Event(), Event()
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
         if max_jobs == 1:
             self.draining.set()
         return super().poll(max_jobs, timeout_seconds)
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        super().pause(partitions)
+        self.paused.set()
 
 
 class Broken(InMemoryTransaction):
@@ -148,7 +152,7 @@ def test_a_slow_type_does_not_keep_the_others_waiting() -> None:
     rig = Rig(max_waiting=40, max_batch=10)
     rig.spawn("t", 500)
     with rig.running():
-        rig.by_hand.submitted.get(timeout=10)
+        assert rig.inputs.paused.wait(10)
         rig.spawn("quick", 200)
         assert rig.log.wait_until_done([TOPICS.of_type("quick")], 10)
     assert rig.results() == [b"quick"] * 200

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
@@ -15,7 +17,15 @@ from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, cast
 
-from kantoku_kafka.errors import KantokuError, WaitTimeout
+from kantoku_kafka.errors import (
+    AccessDenied,
+    KantokuError,
+    SpawnError,
+    TopicMismatch,
+    UsageError,
+    WaitTimeout,
+)
+from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.reader import ResultReader
@@ -29,6 +39,9 @@ if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
 
 __all__ = ["Client", "Spawned"]
+
+_log = logging.getLogger(__name__)
+_WARN_EVERY_SECONDS = 30.0
 
 
 class Spawned(Ticket):
@@ -84,6 +97,9 @@ class Client:
         self._reader: ResultReader | None = None
         self._event_writer: EventWriter | None = None
         self._nowait_failures: Failures = []
+        self._event_failures: Failures = []
+        self._warn_at = 0.0
+        self._idle_spawners: deque[Spawner] = deque()
         self._open_transaction: ContextVar[tuple[Spawner, Failures] | None] = ContextVar("transaction", default=None)
 
     # --- spawning
@@ -94,7 +110,8 @@ class Client:
         Inside :meth:`transaction` it returns at once, and the task is accepted when the block ends.
 
         Raises:
-            QueueFull, TaskTooLarge, SpawnError, TopicMismatch, AccessDenied, BrokerUnavailable: not accepted.
+            QueueFull, TaskTooLarge, SpawnError, TopicMismatch, AccessDenied: not accepted.
+            BrokerUnavailable: not acknowledged in time; if a broker was reached, it may still have been accepted.
             Whatever a plugin's before hook raises: a veto.
         """
         return self.spawn_many([task])[0]
@@ -112,14 +129,14 @@ class Client:
         return spawned
 
     def spawn_nowait(self, task: Task) -> Spawned:
-        """Hand a task to the local queue. It is accepted only once :meth:`flush` returns.
+        """Hand a task to the local queue. It is accepted only once :meth:`flush` (or the transaction) ends.
 
         Raises:
             As :meth:`spawn`, for this task or for one that was handed over before.
         """
-        spawner = self._connected_spawner()
-        spawner.check(self._nowait_failures)
-        return self._send(task, spawner, self._nowait_failures, [])
+        spawner, failures = self._open_transaction.get() or (self._connected_spawner(), self._nowait_failures)
+        spawner.check(failures)
+        return self._send(task, spawner, failures, [])
 
     def flush(self) -> None:
         """Wait until the broker has acknowledged every :meth:`spawn_nowait`. Raises as :meth:`spawn`."""
@@ -127,20 +144,33 @@ class Client:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All spawns of this thread (or coroutine) within the block become visible together, or none does."""
-        spawner = self._new_spawner(f"{self._app.namespace}.spawners.{uuid.uuid4()}")
+        """All spawns of this thread (or coroutine) within the block become visible together, or none does.
+
+        Raises:
+            SpawnError, TopicMismatch, AccessDenied, UsageError (within another one): none was accepted.
+            BrokerUnavailable: if the block had ended, they may have been accepted, all or none.
+        """
+        if self._open_transaction.get() is not None:
+            raise UsageError("A transaction cannot begin within another one of the same thread or coroutine.")
+        spawner = self._transactional_spawner()
         failures: Failures = []
         spawner.begin()
         token = self._open_transaction.set((spawner, failures))
         try:
             yield
             spawner.flush(failures)
-            spawner.commit()
         except BaseException:
-            spawner.abort()
+            if spawner.abort():
+                self._idle_spawners.append(spawner)
             raise
         finally:
             self._open_transaction.reset(token)
+        try:
+            spawner.commit()
+        except SpawnError:
+            spawner.abort()
+            raise
+        self._idle_spawners.append(spawner)
 
     async def spawn_async(self, task: Task) -> Spawned:
         """:meth:`spawn` for asyncio."""
@@ -228,14 +258,21 @@ class Client:
                 reader.forget(task_id, future)
 
     def close(self) -> None:
-        """Wait for what is still queued, end the reader. The client may be used again afterwards."""
+        """Wait for what is still queued, end the reader and its waits. The client may be used again afterwards.
+
+        Raises:
+            As :meth:`flush`, if tasks of :meth:`spawn_nowait` were not accepted.
+        """
         with self._lock:
             spawner, reader = self._spawner, self._reader
             self._spawner = self._reader = self._event_writer = None
-        if spawner is not None:
-            spawner.close()
+            self._idle_spawners.clear()
         if reader is not None:
             reader.close()
+        if spawner is not None:
+            if not spawner.close():
+                raise self.clients.unreachable("waiting for the broker to acknowledge what was spawned")
+            spawner.check(self._nowait_failures)
 
     # --- connections
 
@@ -271,9 +308,20 @@ class Client:
                 self._reader = ResultReader(self.clients, self._app.topics, self._app.codec)
             return self._reader
 
+    def _transactional_spawner(self) -> Spawner:
+        """One for this transaction alone: as many are kept as there have been at once."""
+        with self._lock:
+            self._check_fork()
+            if self._idle_spawners:
+                return self._idle_spawners.popleft()
+        return self._new_spawner(f"{self._app.namespace}.spawners.{uuid.uuid4()}")
+
     def _new_spawner(self, transactional_id: str | None = None) -> Spawner:
         if self.event_detail is EventDetail.FULL and self._event_writer is None:
-            self._event_writer = EventWriter.connect(self.clients, self._app.topics.events, self._app.codec)
+            try:
+                self._event_writer = EventWriter.connect(self.clients, self._app.topics.events, self._app.codec)
+            except (TopicMismatch, AccessDenied) as error:
+                raise type(error)(f"{error} Or go without: Kantoku(..., events='off').") from error
         return Spawner(self.clients, transactional_id=transactional_id, **self._timeouts)
 
     def _check_fork(self) -> None:
@@ -289,12 +337,31 @@ class Client:
         tickets.append(spawned)
         if self._event_writer is not None:
             event = self._event_writer.message(spawned_event(ctx))
-            ticket = Ticket(event.topic, failures)
-            spawner.send(event, ticket)
+            ticket = Ticket(event.topic, self._event_failures)
+            self._log_spawned(spawner, event, ticket)
             tickets.append(ticket)
         if ctx.hooks.after_scheduled:
             run_after(ctx.hooks.after_scheduled, ctx)
         return spawned
+
+    def _log_spawned(self, spawner: Spawner, event: Message, ticket: Ticket) -> None:
+        """The task is on its way already: what becomes of its event does not change that."""
+        try:
+            spawner.send(event, ticket)
+        except KantokuError as error:
+            ticket.settled = True
+            self._warn_of(error)
+        if self._event_failures:
+            try:
+                spawner.check(self._event_failures)
+            except KantokuError as error:
+                self._warn_of(error)
+
+    def _warn_of(self, error: KantokuError) -> None:
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + _WARN_EVERY_SECONDS
+            _log.warning("the event that a task was spawned is missing: %s", error, extra={"action": "event_lost"})
 
 
 def _id_of(task: Spawned | str) -> str:

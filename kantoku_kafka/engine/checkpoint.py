@@ -14,7 +14,7 @@ from kantoku_kafka.engine.window import Window
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
-from kantoku_kafka.protocols import CheckpointRefused, Events, Outputs, Transaction
+from kantoku_kafka.protocols import EXACTLY_ONCE, CheckpointRefused, Events, Outputs, Transaction
 from kantoku_kafka.settings import EventDetail
 
 __all__ = ["Batch", "Checkpoint"]
@@ -200,8 +200,8 @@ class Checkpoint:
         )
 
     def _commit(self, prepared: Prepared, offsets: Sequence[Offset]) -> None:
-        """1. Begin. 2. Stage results, side effects and dead letters. 3. Stage events.
-        4. Commit, with the offset and done-set of every partition concerned: that is the only fence."""
+        """1. Begin. 2. Stage side effects and dead letters, results, events. 3. Commit, with the offset and done-set of
+        every partition concerned: that is the only fence."""
         self._transaction.begin()
         try:
             self._stage(prepared)
@@ -211,9 +211,11 @@ class Checkpoint:
         self._transaction.commit(offsets)
 
     def _stage(self, prepared: Prepared) -> None:
-        self._outputs.stage(prepared.results)
         if prepared.effects:
             self._transaction.produce(prepared.effects)
+            if self._transaction.promise != EXACTLY_ONCE:  # nobody may see a result whose side effects are refused
+                self._transaction.probe()
+        self._outputs.stage(prepared.results)
         if prepared.events:
             self._events.stage(prepared.events)
 

@@ -33,6 +33,7 @@ _SLICE_SECONDS = 0.1
 _IDLE_WAIT_SECONDS = 0.1
 _BUSY_WAIT_SECONDS = (0.001, 0.005)
 _RETRY_SECONDS = (0.05, 2.0)
+_REFUSALS_TO_WARN = 5
 _ANNOUNCE_SECONDS = 0.5
 _POLL_EVERY_SECONDS = 0.1
 
@@ -340,7 +341,8 @@ class Loop:
             first, last = _RETRY_SECONDS
             self._not_before = time.monotonic() + min(last, first * 2**self._refusals)
             self._refusals += 1
-            _log.info("checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
+            level = logging.INFO if self._refusals < _REFUSALS_TO_WARN else logging.WARNING
+            _log.log(level, "checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
 
     def _drain(self, jobs: set[Job], seconds: float) -> None:
         """Let running jobs end for a bounded time, and publish what has ended."""

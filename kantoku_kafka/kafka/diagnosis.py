@@ -94,4 +94,6 @@ def _group(clients: Clients, names: Topics) -> str:
         if error.args[0].code() in _NO_GROUP:
             return f"{names.group}: no executor has joined yet"
         raise clients.error(error.args[0], f"looking at group {names.group}") from error
+    except TimeoutError as error:
+        raise clients.unreachable(f"looking at group {names.group}") from error
     return f"{names.group}: {len(group.members)} executors"

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Any, cast
+from typing import Any
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
-from kantoku_kafka.kafka.config import UNREACHABLE, Clients
+from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.model import Headers, Result, Topics, carried_headers, task_id_time_ms
+from kantoku_kafka.model import Result, Topics, carried_headers, task_id_time_ms
 from kantoku_kafka.protocols import Codec
 
 __all__ = ["ResultReader"]
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 SKEW_MS = 10_000
 """How far the clocks of spawners and executors may differ."""
 _BATCH, _POLL_SECONDS = 1000, 0.05
-_ELECTING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_ON_THE_WAY = -1
 
 
 class ResultReader:
@@ -57,8 +56,9 @@ class ResultReader:
         self._covered_ms: dict[int, int] = {}
         self._reached: dict[int, int] = {}
         self._progress = threading.Condition(self._lock)
-        self._requests: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        self._wanted: dict[int, int] = {}
         self._failure: KantokuError | None = None
+        self._patience_until: float | None = None
         self._stopping = threading.Event()
         self._partitions = partition_count(clients, topics.results)
         self._thread = threading.Thread(target=self._serve, name="kantoku-results", daemon=True)
@@ -85,7 +85,8 @@ class ResultReader:
             covered_ms = self._covered_ms.get(partition)
             if covered_ms is None or since_ms < covered_ms:
                 self._covered_ms[partition] = since_ms
-                self._requests.put((partition, since_ms))
+                self._wanted[partition] = min(since_ms, self._wanted.get(partition, since_ms))
+                self._progress.notify_all()
         return future
 
     def catch_up(self, task_ids: Iterable[str]) -> None:
@@ -98,16 +99,20 @@ class ResultReader:
         admin = self._clients.admin()
         latest: Any = OffsetSpec.latest
         wanted = {TopicPartition(self._topics.results, p): latest() for p in partitions}
-        try:
-            ends = {
-                position.partition: future.result(timeout_seconds).offset
-                for position, future in admin.list_offsets(wanted).items()
-            }
-        except KafkaException as error:
-            raise self._clients.error(error.args[0], f"reading {self._topics.results}") from error
+        doing = f"reading {self._topics.results}"
+        ends = {
+            position.partition: self._clients.answer(future, doing).offset
+            for position, future in admin.list_offsets(wanted).items()
+        }
         with self._progress:
             self._progress.wait_for(
-                lambda: self._failure or all(self._reached.get(p, -1) >= end for p, end in ends.items()),
+                lambda: (
+                    self._failure
+                    or (
+                        self._wanted.keys().isdisjoint(ends)
+                        and all(self._reached.get(p, _ON_THE_WAY) >= end for p, end in ends.items())
+                    )
+                ),
                 timeout_seconds,
             )
             if self._failure is not None:
@@ -123,13 +128,27 @@ class ResultReader:
                 self._waiters.pop(task_id, None)
 
     def close(self) -> None:
-        """End the thread. Idempotent."""
+        """End the thread, and every wait with KantokuError. Idempotent."""
         self._stopping.set()
         self._thread.join(10)
 
     # --- the reader's own thread
 
     def _serve(self) -> None:
+        """Read until closed. However it ends, nobody waits on."""
+        doing = f"reading {self._topics.results}"
+        try:
+            self._read()
+            self._fail(KantokuError("The client was closed while somebody waited for a result."))
+        except KantokuError as error:
+            self._fail(error)
+        except KafkaException as error:
+            self._fail(self._clients.error(error.args[0], doing))
+        except Exception as error:  # noqa: BLE001 - a codec of the user's own, or a bug: who waits has to know
+            _log.exception("the reader of results failed", extra={"action": "reader_failed"})
+            self._fail(KantokuError(f"The reader of results failed: {type(error).__name__}: {error}"))
+
+    def _read(self) -> None:
         consumer = self._clients.consumer(
             **{
                 "group.id": f"{self._topics.namespace}.readers",
@@ -137,52 +156,56 @@ class ResultReader:
                 "enable.partition.eof": True,
             }
         )
-        wanted: dict[int, int] = {}
         begun = False
         try:
             while not self._stopping.is_set():
-                self._ask(wanted, 0.0 if begun else _POLL_SECONDS)
-                if wanted and self._begin(consumer, wanted):
-                    wanted, begun = {}, True
+                due = self._due(0.0 if begun else _POLL_SECONDS)
+                begun = (self._begin(consumer, due) if due else False) or begun
                 for message in consumer.consume(1, _POLL_SECONDS) if begun else ():
                     self._take(message)
                     for more in consumer.consume(_BATCH, 0):
                         self._take(more)
-        except KafkaException as error:
-            self._fail(self._clients.error(error.args[0], f"reading {self._topics.results}"))
-        except KantokuError as error:
-            self._fail(error)
         finally:
             consumer.close()
 
-    def _ask(self, wanted: dict[int, int], wait_seconds: float) -> None:
-        """Add to ``wanted`` from when on which partitions are waited on."""
-        with suppress(Empty):
-            while True:
-                partition, since_ms = self._requests.get(timeout=wait_seconds)
-                wanted[partition] = min(since_ms, wanted.get(partition, since_ms))
-                wait_seconds = 0.0
+    def _due(self, wait_seconds: float) -> dict[int, int]:
+        """Partitions to begin now, by the time from when on. One that is being read goes to its end first.
+
+        Else waits for old results, coming faster than it can be read, would send it back again and again.
+        """
+        with self._progress:
+            if not self._wanted and wait_seconds:
+                self._progress.wait(wait_seconds)
+            due = {p: since_ms for p, since_ms in self._wanted.items() if self._reached.get(p) != _ON_THE_WAY}
+            for partition in due:
+                del self._wanted[partition]
+                self._reached[partition] = _ON_THE_WAY
+        return due
 
     def _begin(self, consumer: Consumer, wanted: Mapping[int, int]) -> bool:
-        """Begin, or begin again further back, where new waits need it. False: not yet, a leader is being elected."""
+        """Begin, or begin again further back, where new waits need it. False: not yet, the cluster has to settle."""
         # The ends come first: what is written between the two answers stands behind them. No record that late yet
         # means to begin at the end, where a result that is not written yet will stand.
         try:
             ends = self._offsets_for(consumer, dict.fromkeys(wanted, OFFSET_END))
             starts = self._offsets_for(consumer, wanted)
         except KafkaException as error:
-            if error.args[0].code() not in _ELECTING:
+            now = time.monotonic()
+            self._patience_until = self._patience_until or now + self._clients.connection.timeout_seconds
+            if error.args[0].code() not in PASSING | NO_TOPIC or now > self._patience_until:
                 raise
+            with self._progress:
+                for partition, since_ms in wanted.items():
+                    self._wanted[partition] = min(since_ms, self._wanted.get(partition, since_ms))
+                    del self._reached[partition]
             self._stopping.wait(_POLL_SECONDS)
             return False
+        self._patience_until = None
         positions = [
             TopicPartition(self._topics.results, p, start if start >= 0 else ends[p]) for p, start in starts.items()
         ]
         held = {p.partition for p in consumer.assignment()}
         again = [p for p in positions if p.partition in held]
-        with self._lock:
-            for position in positions:
-                self._reached[position.partition] = -1
         if again:
             consumer.incremental_unassign(again)
         consumer.incremental_assign(positions)
@@ -206,10 +229,10 @@ class ResultReader:
                 with self._progress:
                     self._reached[message.partition() or 0] = message.offset() or 0
                     self._progress.notify_all()
-            elif error.code() not in UNREACHABLE | _ELECTING:
+            elif error.code() not in PASSING:
                 raise self._clients.error(error, f"reading {self._topics.results}")
             return
-        value, headers = message.value(), cast("Headers", message.headers())
+        value = message.value()
         if value is None:
             return
         try:
@@ -224,7 +247,7 @@ class ResultReader:
                 extra={"action": "unreadable_result"},
             )
             return
-        result = result._replace(headers=carried_headers(headers))
+        result = result._replace(headers=carried_headers(headers_of(message)))
         with self._lock:
             self._remember(result, message)
             waiting = self._waiters.pop(result.task_id, ())

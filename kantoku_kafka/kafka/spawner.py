@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,14 +11,19 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 
-from kantoku_kafka.errors import KantokuError, QueueFull, SpawnError, TaskTooLarge
+from kantoku_kafka.errors import BrokerUnavailable, KantokuError, QueueFull, SpawnError, TaskTooLarge
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import TOO_LARGE, Clients
 
 __all__ = ["Failures", "Spawner", "Ticket"]
 
+_log = logging.getLogger(__name__)
+
 _POLL_SECONDS = 0.01
 _POLL_EVERY = 256
+_FLUSH_SLICE_SECONDS = 0.2
+# Smaller than any topic's limit that is likely: the broker refuses a batch above it as a whole.
+_BATCH_BYTES = 200_000
 Failures = list[tuple[KafkaError, str]]
 """Errors of delivery reports with their topics; appending is atomic."""
 
@@ -70,11 +77,18 @@ class Spawner:
         self._queue_timeout_seconds = queue_timeout_seconds
         self._delivery_timeout_seconds = delivery_timeout_seconds
         timeout_ms = max(1, int(delivery_timeout_seconds * 1000))
-        settings: dict[str, object] = {"linger.ms": 0, "message.timeout.ms": timeout_ms}
+        settings: dict[str, object] = {
+            "linger.ms": 0,
+            "message.timeout.ms": timeout_ms,
+            "batch.size": _BATCH_BYTES,
+            "message.max.bytes": 64 << 20,  # the topic's own limit decides
+        }
         if transactional_id is not None:
             settings |= {"transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms}
         self._producer: Producer = clients.producer(**settings)
         self._sent = 0
+        self._begun = False
+        self._failures_lock = threading.Lock()
 
     def send(self, message: Message, ticket: Ticket) -> None:
         """Hand a record to the local queue; the broker's answer goes to ``ticket``.
@@ -124,37 +138,70 @@ class Spawner:
 
     def flush(self, failures: Failures) -> None:
         """Serve delivery reports until the broker has answered for all that was sent. Raises as :meth:`wait`."""
-        if self._producer.flush(self._delivery_timeout_seconds + 5):
+        if not self._flushed(self._delivery_timeout_seconds + 5):
             raise self._clients.unreachable("waiting for the broker to acknowledge")
         self.check(failures)
 
     def check(self, failures: Failures) -> None:
         """Raise what delivery reports said, once."""
         if failures:
-            error, topic = failures[0]
-            failed = len(failures)
-            del failures[:failed]
-            raise self._failure(error, topic, failed)
+            with self._failures_lock:
+                failed = failures[:]
+                del failures[: len(failed)]
+            if failed:
+                error, topic = failed[0]
+                raise self._failure(error, topic, len(failed))
 
     def begin(self) -> None:
-        """Open a transaction; blocks while an earlier one of the same id is ended."""
-        self._call("starting a transaction", lambda: self._producer.init_transactions(self._delivery_timeout_seconds))
-        self._producer.begin_transaction()
+        """Open a transaction; the first time, this blocks for a round trip or two."""
+        if not self._begun:
+            doing = "starting a transaction"
+            self._call(doing, lambda: self._producer.init_transactions(self._delivery_timeout_seconds))
+            self._begun = True
+        self._call("beginning a transaction", self._producer.begin_transaction)
 
     def commit(self) -> None:
-        """Make all records since :meth:`begin` visible, or raise and none is."""
-        self._call(
-            "committing a spawn transaction",
-            lambda: self._producer.commit_transaction(self._delivery_timeout_seconds),
-        )
+        """Make all records since :meth:`begin` visible.
 
-    def abort(self) -> None:
-        """Make none of them visible."""
-        self._call("aborting", lambda: self._producer.abort_transaction(self._delivery_timeout_seconds))
+        Raises:
+            SpawnError: none is.
+            BrokerUnavailable: it is not known whether they are. Only a new Spawner can be used then.
+        """
+        deadline = time.monotonic() + self._delivery_timeout_seconds
+        while True:
+            try:
+                self._producer.commit_transaction(self._delivery_timeout_seconds)
+                return
+            except KafkaException as error:
+                reason = error.args[0]
+                if reason.txn_requires_abort():
+                    raise SpawnError(f"The transaction was refused, no task was accepted: {reason.str()}.") from error
+                if not reason.retriable() or time.monotonic() > deadline:
+                    raise BrokerUnavailable(
+                        f"No broker has confirmed the transaction ({reason.name()}): its tasks may have been accepted, "
+                        "all of them or none. Look for their ids before you spawn them again."
+                    ) from error
 
-    def close(self) -> None:
-        """Wait for what is in the queue, for the delivery timeout at most."""
-        self._producer.flush(self._delivery_timeout_seconds)
+    def abort(self) -> bool:
+        """Make none of them visible; the broker does so by itself if it is not told. False: do not use this again."""
+        try:
+            self._producer.abort_transaction(self._delivery_timeout_seconds)
+        except KafkaException as error:
+            _log.warning("a transaction was left to time out: %s", error, extra={"action": "abort_failed"})
+            return False
+        return True
+
+    def close(self) -> bool:
+        """Wait for what is in the queue, for the delivery timeout at most. Whether all of it was answered for."""
+        return self._flushed(self._delivery_timeout_seconds)
+
+    def _flushed(self, seconds: float) -> bool:
+        """In slices, between which Python serves signals."""
+        deadline = time.monotonic() + seconds
+        while left := self._producer.flush(_FLUSH_SLICE_SECONDS):
+            if time.monotonic() > deadline:
+                break
+        return not left
 
     def _failure(self, error: KafkaError, topic: str, failed: int) -> KantokuError:
         if error.code() in TOO_LARGE:

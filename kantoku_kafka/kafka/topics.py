@@ -16,12 +16,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_k
 )
 
 from kantoku_kafka.errors import TopicMismatch
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.model import Topics
 
 __all__ = ["Difference", "TopicPlan", "compare", "create", "max_message_bytes", "partition_count", "plan"]
 
 _DAY_MS = 86_400_000
+_ASK_AGAIN_SECONDS = 0.1
 _KEPT = {"compact", "delete"}
 
 
@@ -105,6 +106,8 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise clients.error(error.args[0], f"creating topic {name}") from error
+        except TimeoutError as error:
+            raise clients.unreachable(f"creating topic {name}") from error
         else:
             created.append(name)
     _await_served(clients, admin, [p for p in missing if p.name in created])
@@ -114,15 +117,21 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
 def partition_count(clients: Clients, topic: str) -> int:
     """How many partitions a topic has. Raises TopicMismatch if it is missing."""
     admin = clients.admin()
-    try:
-        found = admin.list_topics(topic, timeout=clients.connection.timeout_seconds).topics[topic]
-    except KafkaException as error:
-        raise clients.error(error.args[0], f"looking up topic {topic}") from error
-    if found.error is not None and found.error.code() not in _ABSENT:
+    deadline = time.monotonic() + clients.connection.timeout_seconds
+    while True:
+        try:
+            found = admin.list_topics(topic, timeout=clients.connection.timeout_seconds).topics[topic]
+        except KafkaException as error:
+            raise clients.error(error.args[0], f"looking up topic {topic}") from error
+        if found.partitions:
+            return len(found.partitions)
+        code = KafkaError.UNKNOWN_TOPIC_OR_PART if found.error is None else found.error.code()
+        if code not in PASSING or time.monotonic() > deadline:
+            break
+        time.sleep(_ASK_AGAIN_SECONDS)  # it was created just now, or its leader is being elected
+    if found.error is not None and code not in _ABSENT:
         raise clients.error(found.error, f"looking up topic {topic}")
-    if not found.partitions:
-        raise TopicMismatch(f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes")
-    return len(found.partitions)
+    raise TopicMismatch(f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes")
 
 
 def max_message_bytes(clients: Clients, names: Iterable[str]) -> dict[str, int]:
@@ -146,11 +155,13 @@ def topic_configs(clients: Clients, admin: AdminClient, names: Iterable[str]) ->
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 continue
             raise clients.error(error.args[0], f"reading the settings of {resource.name}") from error
+        except TimeoutError as error:
+            raise clients.unreachable(f"reading the settings of {resource.name}") from error
         found[resource.name] = {entry.name: entry.value for entry in entries.values()}
     return found
 
 
-_ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.LEADER_NOT_AVAILABLE})
+_ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
 
 def _existing(clients: Clients, admin: AdminClient) -> set[str]:
@@ -173,6 +184,8 @@ def _await_served(clients: Clients, admin: AdminClient, plans: Iterable[TopicPla
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     continue
+            except TimeoutError:
+                continue
             unserved.discard(partition)
         if unserved:
             time.sleep(0.05)

@@ -313,10 +313,8 @@ class ExactlyOnceTransaction(_Channel):
             return SlotTaken.of(self._group, self._transactional_id.removeprefix(f"{self._group}."))
         if self._failed is not None:
             return self._refused(*self._failed)
-        if error.code() in _FENCED_BY_GROUP or error.retriable() or error.txn_requires_abort() or error.fatal():
-            known = kantoku_error(error, "committing a checkpoint")
-            return CheckpointRefused(error.name()) if type(known) is KantokuError else known
-        return self._clients.error(error, "committing a checkpoint")
+        known = kantoku_error(error, "committing a checkpoint")
+        return CheckpointRefused(error.name()) if type(known) is KantokuError else known
 
     def _connect(self) -> Producer:
         producer = self._clients.producer(

@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 from accounting import read_all
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from executors import ExecutorUnderTest, until
 
-from kantoku_kafka import Kantoku, Plugin, Status, Task
+from kantoku_kafka import Kantoku, Plugin, Status, Task, labels
 from kantoku_kafka.errors import (
     BrokerUnavailable,
     KantokuError,
     QueueFull,
     TaskTooLarge,
     TopicMismatch,
+    UsageError,
     WaitTimeout,
 )
 
@@ -200,3 +203,63 @@ def test_a_tombstone_on_an_input_is_a_dead_letter(kan: Kantoku, bootstrap: str, 
         until(lambda: read_all(bootstrap, kan.topics.dlq), 20, "the dead letter")
     (dead,) = read_all(bootstrap, kan.topics.dlq)
     assert dead.key() == b"k"
+
+
+def test_nowait_within_a_transaction_belongs_to_it(kan: Kantoku, bootstrap: str) -> None:
+    with pytest.raises(ZeroDivisionError), kan.transaction():
+        kan.spawn_nowait(Task("echo", b"gone"))
+        raise ZeroDivisionError
+    with kan.transaction():
+        kept = kan.spawn_nowait(Task("echo", b"kept"))
+    assert [m.key() for m in read_all(bootstrap, kan.topics.of_type("echo"))] == [kept.id.encode()]
+
+
+def test_transactions_do_not_nest(kan: Kantoku, bootstrap: str) -> None:
+    with pytest.raises(UsageError), kan.transaction():
+        kan.spawn(Task("echo"))
+        with kan.transaction():
+            kan.spawn(Task("echo"))
+    assert read_all(bootstrap, kan.topics.of_type("echo")) == []
+
+
+def test_a_task_is_accepted_though_its_event_is_not(
+    kan: Kantoku, bootstrap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = f"{kan.namespace}.small-events"
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    (created,) = admin.create_topics([NewTopic(topic, 4, config={"max.message.bytes": "500"})]).values()
+    created.result(10)
+    client = Kantoku(kan.namespace, bootstrap_servers=bootstrap, topics={"events": topic})
+    try:
+        spawned = client.spawn(Task("echo").with_(labels(long="x" * 1000)))
+        client.spawn(Task("echo"))
+    finally:
+        client.close()
+    assert spawned.offset is not None
+    assert len(read_all(bootstrap, kan.topics.of_type("echo"))) == 2
+    assert "the event that a task was spawned is missing" in caplog.text
+
+
+def test_who_waits_learns_that_the_client_is_closed(kan: Kantoku) -> None:
+    spawned = kan.spawn(Task("echo"))
+    failures: list[BaseException] = []
+    waiting = threading.Event()
+
+    def wait() -> None:
+        try:
+            for _ in kan.as_completed(iter_and_tell(), timeout_seconds=60):
+                pass
+        except KantokuError as error:
+            failures.append(error)
+
+    def iter_and_tell() -> Any:
+        yield spawned
+        waiting.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert waiting.wait(30)
+    until(lambda: kan._reader is not None and kan._reader._waiters, 10, "the wait is registered")
+    kan.close()
+    thread.join(10)
+    assert [str(failure) for failure in failures] == ["The client was closed while somebody waited for a result."]

@@ -25,7 +25,7 @@ def test_the_order_is_begin_stage_commit() -> None:
     job.effects = [Message("side", None, b"x")]
     inputs.end(target, job)
     publish(target, inputs)
-    assert broker.calls == ["begin", "results", "produce", "events", "commit"]
+    assert broker.calls == ["begin", "produce", "results", "events", "commit"]
     assert [result.task_id for result in broker.results()] == ["a"]
     assert broker.offsets["tasks", 0].offset == 1
 

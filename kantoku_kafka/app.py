@@ -16,7 +16,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.model import Topics, check_task_type
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec
-from kantoku_kafka.settings import Connection, EventDetail, PoolKind
+from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
 
 __all__ = ["Kantoku", "TaskType"]
 
@@ -76,7 +76,7 @@ class Kantoku(Client):
         self._task_types: dict[str, TaskType] = {}
         super().__init__(
             Connection(bootstrap_servers=bootstrap_servers, config=dict(config or {})),
-            events=EventDetail(events),
+            events=choice(EventDetail, "events", events),
             queue_timeout_seconds=queue_timeout_seconds,
             delivery_timeout_seconds=delivery_timeout_seconds,
         )
@@ -127,13 +127,13 @@ class Kantoku(Client):
             if concurrency is not None and concurrency < 1:
                 raise UsageError(f"Task {name!r}: concurrency must be at least 1, not {concurrency}.")
             is_async = inspect.iscoroutinefunction(function)
-            kind = _choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
+            kind = choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
             check_pool(name, kind, is_async=is_async)
             self._task_types[name] = TaskType(
                 name=name,
                 function=function,
                 pool=kind,
-                limits=TypeLimits(ordering=_choice(Ordering, "ordering", ordering), concurrency=concurrency),
+                limits=TypeLimits(ordering=choice(Ordering, "ordering", ordering), concurrency=concurrency),
                 takes_context=_takes_context(name, function),
             )
             return function
@@ -159,13 +159,6 @@ def _takes_context(name: str, function: Callable[..., Any]) -> bool:
             raise UsageError(f"Task {name!r}: {_where(function)} must take (data) or (data, ctx).") from None
         return False
     return True
-
-
-def _choice(kind: Any, what: str, value: Any) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        raise UsageError(f"{value!r} is no {what}: choose one of {', '.join(kind)}.") from None
 
 
 def _where(function: Callable[..., Any]) -> str:

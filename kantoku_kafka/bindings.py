@@ -48,7 +48,19 @@ def chosen_types(
                 "say where it is, ExecutorProcess(..., reference='module:attribute')."
             )
         types[name] = task
+    _check_shared_topics(kantoku, types)
     return types
+
+
+def _check_shared_topics(kantoku: Kantoku, types: Mapping[str, TaskType]) -> None:
+    """Who takes a topic takes all that stands in it: a type in it that is not served would be rejected."""
+    served = {kantoku.topics.of_type(name): name for name in types}
+    for name in kantoku.task_types.keys() - types.keys():
+        sharer = served.get(kantoku.topics.of_type(name))
+        if sharer is not None:
+            raise UsageError(
+                f"Task types {sharer!r} and {name!r} share topic {kantoku.topics.of_type(name)}: serve both or none."
+            )
 
 
 def bind_pools(

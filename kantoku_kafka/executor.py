@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from kantoku_kafka.app import Kantoku
@@ -69,8 +69,17 @@ class ExecutorProcess:
         if self._loop is not None:
             self._loop.stop()
 
-    def run(self) -> None:
-        """Connect, and execute tasks until :meth:`stop`. Blocks; call it once."""
+    @property
+    def running(self) -> bool:
+        """Whether :meth:`run` has connected: from then on :meth:`stop` drains."""
+        return self._loop is not None
+
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Connect, and execute tasks until :meth:`stop`. Blocks; call it once.
+
+        Parameters:
+            on_ready: called once, when broker and topics are found to be there.
+        """
         kantoku, settings, clients = self._kantoku, self._settings, self._kantoku.clients
         with ExitStack() as ending:
             self._slot = Slot.take(settings.slot, kantoku.namespace)
@@ -111,6 +120,7 @@ class ExecutorProcess:
             if self._stop_asked:
                 self._loop.stop()
             ending.enter_context(_daemons(kantoku))
+            on_ready()
             self._loop.run()
 
     def _check_topics(self, clients: Clients) -> list[str]:

@@ -21,7 +21,10 @@ def load_app(reference: str) -> Kantoku:
     module_name, colon, attribute = reference.partition(":")
     if not (module_name and colon and attribute):
         raise UsageError(f"{reference!r} names no app: write MODULE:ATTRIBUTE, e.g. shop.tasks:kan.")
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise UsageError("The current directory is not there any more: change to another one.") from error
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -32,6 +35,8 @@ def load_app(reference: str) -> Kantoku:
         raise UsageError(f"{module_name} does not import: no module {error.name!r}; install it first.") from error
     except UsageError:
         raise
+    except SystemExit as error:
+        raise UsageError(f"{module_name} does not import: it ends the program with {error.code!r}.") from error
     except Exception as error:
         raise UsageError(f"{module_name} does not import: {type(error).__name__}: {error}") from error
     app = getattr(module, attribute, None)

@@ -20,7 +20,10 @@ def key(value: str | bytes) -> Option:
 
 
 def idempotency_key(value: str) -> Option:
-    """Derive the task id from namespace, type and this key, so that a second spawn has the same id."""
+    """Derive the task id from namespace, type and this key, so that a second spawn has the same id.
+
+    The id is all that it changes by now: a task that is spawned twice runs twice, and has two results under one id.
+    """
     if not isinstance(value, str) or not value:
         raise UsageError("An idempotency key is a non-empty string.")
 
@@ -58,7 +61,10 @@ def headers(**values: str | bytes) -> Option:
 
 def _encoded(name: str, value: str | bytes) -> bytes:
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name!r} must be text that UTF-8 can carry, or bytes, not {value!r}.") from None
     if isinstance(value, bytes):
         return value
     raise UsageError(f"{name!r} must be str or bytes, not {type(value).__name__}.")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import TypeVar
 
 from kantoku_kafka.errors import UsageError
 
 __all__ = ["Connection", "EventDetail", "ExecutorSettings", "GroupProtocol", "Guarantee", "PoolKind"]
 
+E = TypeVar("E", bound=StrEnum)
+
 MAX_SLOT_BYTES = 64
 """Of a slot's name in UTF-8: it stands in the commit metadata."""
 
-_SECRET_WORDS = ("password", "secret", "token", "key.pem", "jaas")
+_SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "jaas", "oauthbearer.config")
+_MOST_PER_POLL = 1_000_000  # confluent-kafka's bound of one consume()
 
 
 class Guarantee(StrEnum):
@@ -65,7 +71,7 @@ class Connection:
     def __post_init__(self) -> None:
         for address in self.bootstrap_servers.split(","):
             host, colon, port = address.strip().rpartition("://")[2].rpartition(":")
-            if not (host and colon and port.isdigit() and int(port) < 65536):
+            if not (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
                 raise UsageError(
                     f"{address!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...]."
                 )
@@ -117,10 +123,36 @@ class ExecutorSettings:
         for item in fields(self):
             if isinstance(getattr(self, item.name), int | float):
                 _positive(self, item.name)
-        if self.slot is not None and not 0 < len(self.slot.encode()) <= MAX_SLOT_BYTES:
-            raise UsageError(f"--slot takes a name of 1 to {MAX_SLOT_BYTES} bytes.")
+        for name, kind in _CHOICES.items():
+            object.__setattr__(self, name, choice(kind, name.replace("_", " "), getattr(self, name)))
+        if self.pool is not None:
+            object.__setattr__(self, "pool", choice(PoolKind, "pool", self.pool))
+        if self.max_batch > _MOST_PER_POLL:
+            raise UsageError(f"max batch is at most {_MOST_PER_POLL:,}, not {self.max_batch:,}.")
+        if self.slot is not None and not _SLOT.fullmatch(self.slot):
+            raise UsageError(
+                f"--slot takes a name of 1 to {MAX_SLOT_BYTES} letters, digits, '.', '_' and '-', not {self.slot!r}."
+            )
+
+
+_SLOT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SLOT_BYTES}}}")
+_CHOICES: Mapping[str, type[StrEnum]] = {
+    "guarantee": Guarantee,
+    "events": EventDetail,
+    "group_protocol": GroupProtocol,
+}
+
+
+def choice(kind: type[E], what: str, value: str) -> E:
+    """The member of an enumeration that ``value`` is or names. Raises UsageError."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"{value!r} is no {what}: choose one of {', '.join(kind)}.") from None
 
 
 def _positive(settings: object, name: str) -> None:
-    if getattr(settings, name) <= 0 and not (name.startswith(("drain", "revoke")) and getattr(settings, name) == 0):
-        raise UsageError(f"{name.replace('_', ' ')} must be positive, not {getattr(settings, name)}.")
+    value = getattr(settings, name)
+    zero_too = name in ("drain_seconds", "revoke_drain_seconds")
+    if not (math.isfinite(value) and (value > 0 or (zero_too and value == 0))):
+        raise UsageError(f"{name.replace('_', ' ')} must be {'0 or more' if zero_too else 'positive'}, not {value}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 import tempfile
 import uuid
 from dataclasses import dataclass
@@ -36,11 +37,13 @@ class Slot:
         """
         if explicit is not None:
             return cls(explicit, True)
-        folder = directory or Path(tempfile.gettempdir()) / f"kantoku-kafka-{os.getuid()}"
+        folder = directory
         try:
+            folder = folder or Path(tempfile.gettempdir()) / f"kantoku-kafka-{os.getuid()}"
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_ours(folder)
             for k in range(_MAX_SLOTS):
-                lock = (folder / f"{namespace}.{k}.lock").open("wb")
+                lock = _opened(folder / f"{namespace}.{k}.lock")
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -48,7 +51,8 @@ class Slot:
                     continue
                 return cls(f"{_host()}.{k}", False, lock)
         except OSError as error:
-            raise UsageError(f"No slot: {folder} cannot be written ({error.strerror}); give --slot NAME.") from error
+            where = folder or "no temporary directory"
+            raise UsageError(f"No slot: {where} cannot be written ({error.strerror}); give --slot NAME.") from error
         raise UsageError(f"All {_MAX_SLOTS} slots of this host are taken; give --slot NAME.")
 
     def elsewhere(self) -> Slot:
@@ -59,6 +63,17 @@ class Slot:
         """Let another process have it. Idempotent."""
         if self.lock is not None:
             self.lock.close()
+
+
+def _check_ours(folder: Path) -> None:
+    """In a directory for all, somebody else may have been there first, to have us write where a link leads."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(f"No slot: {folder} is not a directory of ours alone; remove it, or give --slot NAME.")
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b")
 
 
 def executor_id() -> str:

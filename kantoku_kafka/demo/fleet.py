@@ -59,7 +59,7 @@ class Fleet:
 
     def start(self, number: int) -> None:
         """Start one executor; returns at once."""
-        command = [sys.executable, "-m", "kantoku_kafka", "run-executor", "kantoku_kafka.demo.tasks:kan"]
+        command = [sys.executable, "-P", "-m", "kantoku_kafka", "run-executor", "kantoku_kafka.demo.tasks:kan"]
         command += [*self._options, "--slot", f"demo-{number}"]
         with self._log(number).open("ab") as log:
             self._processes[number] = GuardedProcess(

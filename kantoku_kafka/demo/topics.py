@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.config import librdkafka_config
 
 __all__ = ["own_topics"]
+
+_log = logging.getLogger(__name__)
 
 _PARTITIONS = 4
 _LEADERS_SECONDS = 30.0
@@ -59,11 +62,15 @@ def _await_leaders(kantoku: Kantoku, names: list[str]) -> None:
 
 
 def _delete(kantoku: Kantoku, names: list[str]) -> None:
-    """As far as it goes: with an embedded broker all goes anyway."""
+    """As far as it goes, within some seconds: with an embedded broker all goes anyway."""
     admin = kantoku.clients.admin()
     requested = admin.delete_topics(names) | admin.delete_consumer_groups([kantoku.topics.group])
-    for future in requested.values():
+    deadline = time.monotonic() + _DELETE_SECONDS
+    left = []
+    for name, future in requested.items():
         try:
-            future.result(_DELETE_SECONDS)
+            future.result(max(0.0, deadline - time.monotonic()))
         except (KafkaException, TimeoutError):
-            continue
+            left.append(name)
+    if left:
+        _log.warning("not deleted: %s", ", ".join(left), extra={"action": "demo_left"})

@@ -142,6 +142,10 @@ class EmbeddedBroker:
             for node in self._nodes.values():
                 node.launch(self._server_command())
             self._await_ready(list(self._nodes.values()))
+        except OSError as error:
+            self.stop()
+            where = error.filename or self._data_dir or self._cache_dir
+            raise EmbeddedBrokerError(f"{where}: {error.strerror}: give a directory that can be written") from error
         except BaseException:
             self.stop()
             raise
@@ -287,9 +291,12 @@ class EmbeddedBroker:
         if self._port is None:
             return free_ports(self._size)
         ports = list(range(self._port, self._port + self._size))
+        if not 0 < ports[0] <= ports[-1] < 65536:
+            raise EmbeddedBrokerError(f"there are no ports {ports[0]} to {ports[-1]}: give one from 1 to 65535")
         for port in ports:
             if not is_free(port):
-                raise EmbeddedBrokerError(f"port {port} is in use: stop who listens there or give another")
+                reason = "needs root" if port < 1024 and os.geteuid() != 0 else "is in use: stop who listens there"
+                raise EmbeddedBrokerError(f"port {port} {reason}, or give another")
         return ports
 
     def _await_ready(self, nodes: Sequence[Node]) -> None:

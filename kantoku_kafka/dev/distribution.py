@@ -36,9 +36,12 @@ _JAVA_TIMEOUT_SECONDS: Final = 20.0
 
 
 def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/kantoku-kafka``, else ``~/.cache/kantoku-kafka``."""
+    """``$XDG_CACHE_HOME/kantoku-kafka``, else ``~/.cache/kantoku-kafka``. Raises EmbeddedBrokerError."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kantoku-kafka"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "kantoku-kafka"
+    except RuntimeError as error:  # a user without a home
+        raise EmbeddedBrokerError("there is no home directory for the jars: set XDG_CACHE_HOME to one") from error
 
 
 def find_java(environment: Mapping[str, str] | None = None) -> Path:

@@ -20,6 +20,7 @@ __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_CHECK_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _DENIED_SECONDS = 30.0  # librdkafka tries and fails again within this time; later it was a hiccup
 _LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
 
@@ -181,11 +182,15 @@ class Clients:
     def check(self) -> None:
         """Make sure that a broker answers. Raises BrokerUnavailable or AccessDenied within the timeout."""
         admin = self.admin()
-        try:
-            admin.list_topics(timeout=self.connection.timeout_seconds)
-        except KafkaException as error:
-            admin.poll(0)
-            raise self.error(error.args[0], "connecting") from error
+        deadline = time.monotonic() + self.connection.timeout_seconds
+        while True:
+            try:
+                admin.list_topics(timeout=_CHECK_SLICE_SECONDS)
+                return
+            except KafkaException as error:
+                admin.poll(0)
+                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+                    raise self.error(error.args[0], "connecting") from error
 
     def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
         config = {
@@ -201,6 +206,8 @@ class Clients:
             return made
         except KafkaException as error:
             raise UsageError(f"librdkafka refuses the configuration: {error.args[0].str()}.") from error
+        except (TypeError, ValueError) as error:  # a callback that is none
+            raise UsageError(f"confluent-kafka refuses the configuration: {error}.") from error
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in DENIED:

@@ -133,10 +133,7 @@ def _imported(hello: Hello) -> Kantoku:
             format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s",
         )
     sys.path += [entry for entry in hello.path if entry not in sys.path]
-    try:
-        kantoku = load_app(hello.reference)
-    except SystemExit as error:
-        raise UsageError(f"{hello.reference} does not import: it ends the process with {error.code!r}.") from error
+    kantoku = load_app(hello.reference)
     missing = [name for name in hello.task_types if name not in kantoku.task_types]
     if missing:
         raise UsageError(

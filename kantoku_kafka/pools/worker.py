@@ -55,7 +55,7 @@ class Worker:
         descriptor = theirs.fileno()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kantoku_kafka.pools.child", str(descriptor)],
+                [sys.executable, "-P", "-m", "kantoku_kafka.pools.child", str(descriptor)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # stdout of the program carries data; whatever a task prints goes to stderr
                 pass_fds=(descriptor,),

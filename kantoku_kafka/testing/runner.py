@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from kantoku_kafka.app import Kantoku
@@ -28,6 +30,7 @@ from kantoku_kafka.testing.memory import (
 __all__ = ["Run", "run_tasks"]
 
 _EXECUTOR_ID = "in-memory"
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,17 @@ def run_tasks(
     types = chosen_types(kantoku, None, None, reference)
     ids = [_spawn(kantoku, log, task) for task in tasks]
     loop = _loop(kantoku, log, settings or ExecutorSettings(), reference)
-    failures: list[BaseException] = []
-    thread = threading.Thread(target=_run, args=(loop, failures), name="kantoku-run-tasks")
-    thread.start()
-    done = log.wait_until_done([kantoku.topics.of_type(name) for name in types], timeout_seconds)
+    topics = [kantoku.topics.of_type(name) for name in types]
+    ended: Future[None] = Future()
+    # A daemon: a function that never returns must not keep the test run from ending.
+    threading.Thread(target=_run, args=(loop, ended), name="kantoku-run-tasks", daemon=True).start()
+    deadline = time.monotonic() + timeout_seconds
+    while not (done := log.wait_until_done(topics, _LOOK_SECONDS)):
+        if ended.done() or time.monotonic() > deadline:
+            break
     loop.stop()
-    thread.join()
-    if failures:
-        raise failures[0]
+    if done or ended.done():
+        ended.result()
     found = {
         record.key: kantoku.codec.decode_result(record.value)._replace(headers=record.headers)
         for record in log.read(kantoku.topics.results)
@@ -139,8 +145,10 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
     )
 
 
-def _run(loop: Loop, failures: list[BaseException]) -> None:
+def _run(loop: Loop, ended: Future[None]) -> None:
     try:
         loop.run()
     except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-        failures.append(error)
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)

@@ -31,7 +31,9 @@ def double(data: bytes) -> bytes:
 """
 
 
-def cli(*arguments: str, cwd: Path = HERE, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[Any]:
+def cli(
+    *arguments: str | bytes, cwd: Path = HERE, stdin: bytes = b"", timeout: float = 60
+) -> subprocess.CompletedProcess[Any]:
     command = [sys.executable, "-m", "kantoku_kafka", *arguments]
     return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=timeout, check=False)
 
@@ -76,6 +78,15 @@ def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path
         (["spawn", "-n", "x", "t", "-b", "nonsense"], 2, "HOST:PORT"),
         (["spawn", "-n", "x", "t", "-b", "127.0.0.1:9"], 3, "dev broker"),
         (["run-executor", "task_app:kan", "-b", "127.0.0.1:9"], 3, "dev broker"),
+        (["run-executor", "task_app:kan", "-b", "127.0.0.1:9", "--processes", "2"], 3, "dev broker"),
+        (["run-executor", "exiting_app:kan"], 2, "ends the program"),
+        (["run-executor", "task_app:kan", "--types", ""], 2, "no task type"),
+        (["run-executor", "task_app:kan", "--slot", "a/b"], 2, "--slot"),
+        (["run-executor", "task_app:kan", "--drain-seconds", "nan"], 2, "drain"),
+        (["spawn", "-n", "x", "t", "-k", b"\xff"], 2, "UTF-8"),
+        (["spawn", "-n", "x", "t", "-X", "stats_cb=1"], 2, "refuses"),
+        (["dev", "broker", "--port", "70000"], 2, "port"),
+        (["dev", "broker", "--data", "/proc/x"], 3, "/proc/x"),
         (["spawn", "-n", "x", "t", "@/no/such/file"], 2, "cannot be read"),
         (["spawn", "t", "-X", "nonsense"], 2, "KEY=VALUE"),
         (["spawn", "-n", "x", "t", "-X", "no.such.setting=1"], 2, "no.such.setting"),
@@ -83,7 +94,7 @@ def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path
         (["spawn", "-n", "x", "t", "-o", "xml"], 2, "jsonl"),
     ],
 )
-def test_wrong_use_is_one_sentence(arguments: list[str], code: int, words: str) -> None:
+def test_wrong_use_is_one_sentence(arguments: list[str | bytes], code: int, words: str) -> None:
     done = cli(*arguments)
     text = done.stderr.decode()
     assert done.returncode == code, text
@@ -129,6 +140,20 @@ def test_no_executor_outlives_its_supervisor(kan: Kantoku, bootstrap: str, tmp_p
         children = _children(supervisor.pid)
         supervisor.kill()
         until(lambda: not any(_runs(pid) for pid in children), 40, "the children are gone")
+
+
+def test_the_second_signal_ends_at_once(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    options = ("--types", "nap", "--processes", "2")
+    kan.spawn_many([Task("nap", b"600")] * 4)
+    with ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "log") as supervisor:
+        until(lambda: supervisor.log().count("assigned") >= 2, 40, "both have partitions")
+        children = _children(supervisor.pid)
+        supervisor.kill(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            supervisor.wait(2)  # it drains
+        supervisor.kill(signal.SIGINT)
+        supervisor.wait(10)
+        assert not any(_runs(pid) for pid in children)
 
 
 @pytest.mark.parametrize("protocol", GroupProtocol)

@@ -332,7 +332,7 @@ def test_ctrl_c_does_not_reach_the_children(pool: Pool) -> None:
         ("", "'kan' in broken_app is missing"),
         ("import nowhere_to_be_found", "broken_app does not import: no module 'nowhere_to_be_found'"),
         ("raise ValueError('half done')", "broken_app does not import: ValueError: half done"),
-        ("raise SystemExit(9)", "ends the process with 9"),
+        ("raise SystemExit(9)", "ends the program with 9"),
         ("import os; os._exit(5)", "ended with exit code 5"),
         ("import time; time.sleep(60)", "was not ready within 1 s"),
         ("from kantoku_kafka import Kantoku\nkan = Kantoku('unit')", "the app has no task type echo"),

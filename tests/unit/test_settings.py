@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.settings import MAX_SLOT_BYTES, Connection, ExecutorSettings
+from kantoku_kafka.settings import MAX_SLOT_BYTES, Connection, EventDetail, ExecutorSettings, Guarantee, PoolKind
 
 SECRETS = (
     "sasl.password",
@@ -21,6 +22,8 @@ SECRETS = (
     "sasl.oauthbearer.client.secret",
     "sasl.oauthbearer.token.endpoint.url",
     "sasl.jaas.config",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
 )
 DURATIONS_THAT_MAY_BE_ZERO = ("drain_seconds", "revoke_drain_seconds")
 NUMBERS = [
@@ -74,15 +77,27 @@ def test_numbers_must_be_positive(name: str, value: int) -> None:
 @pytest.mark.parametrize("name", DURATIONS_THAT_MAY_BE_ZERO)
 def test_a_drain_may_be_zero_but_not_less(name: str) -> None:
     assert getattr(ExecutorSettings(**{name: 0.0}), name) == 0  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="positive"):
-        ExecutorSettings(**{name: -0.1})  # type: ignore[arg-type]
+    for value in (-0.1, math.nan, math.inf):
+        with pytest.raises(UsageError, match="0 or more"):
+            ExecutorSettings(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("slot", ["", "s" * (MAX_SLOT_BYTES + 1), "ü" * (MAX_SLOT_BYTES // 2 + 1)])
+@pytest.mark.parametrize("slot", ["", "s" * (MAX_SLOT_BYTES + 1), "ü", "a/b", "\udcff"])
 def test_a_slot_must_fit_the_commit_metadata(slot: str) -> None:
     with pytest.raises(UsageError, match=str(MAX_SLOT_BYTES)):
         ExecutorSettings(slot=slot)
-    assert ExecutorSettings(slot="ü" * (MAX_SLOT_BYTES // 2)).slot
+    assert ExecutorSettings(slot="s" * MAX_SLOT_BYTES).slot
+
+
+def test_choices_may_be_texts() -> None:
+    settings = ExecutorSettings(events="terminal", guarantee="at-least-once", pool="inline")  # type: ignore[arg-type]
+    assert (settings.events, settings.guarantee, settings.pool) == (
+        EventDetail.TERMINAL,
+        Guarantee.AT_LEAST_ONCE,
+        PoolKind.INLINE,
+    )
+    with pytest.raises(UsageError, match="terminal"):
+        ExecutorSettings(events="some")  # type: ignore[arg-type]
 
 
 def test_settings_cannot_be_changed() -> None:

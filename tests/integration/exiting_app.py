@@ -1,0 +1,5 @@
+"""An app that ends the program that imports it."""
+
+import sys
+
+sys.exit(0)

@@ -13,7 +13,7 @@ from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.client import Client
 from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.model import Topics, check_task_type
+from kantoku_kafka.names import Topics, check_task_type
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice

@@ -10,11 +10,8 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager
 from contextvars import ContextVar
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, cast
 
 from kantoku_kafka.errors import (
@@ -23,7 +20,6 @@ from kantoku_kafka.errors import (
     SpawnError,
     TopicMismatch,
     UsageError,
-    WaitTimeout,
 )
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import Clients
@@ -34,6 +30,7 @@ from kantoku_kafka.model import Result, Task
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.settings import Connection, EventDetail
 from kantoku_kafka.spawning import prepare, spawned_event
+from kantoku_kafka.waiting import Waiting
 
 if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
@@ -66,11 +63,11 @@ class Spawned(Ticket):
         return f"Spawned({self.id!r}, {self.topic}[{self.partition}]@{self.offset})"
 
     def result(self, timeout_seconds: float | None = None) -> Result:
-        """Wait for the result. As :meth:`Client.wait`."""
+        """Wait for the result. As :meth:`~kantoku_kafka.waiting.Waiting.wait`."""
         return self._client.wait(self.id, timeout_seconds=timeout_seconds)
 
 
-class Client:
+class Client(Waiting):
     """Spawns tasks and waits for results. All methods are thread-safe; connections are opened at first use.
 
     After a fork the child has to make its own: using the parent's raises KantokuError.
@@ -180,82 +177,7 @@ class Client:
         """:meth:`spawn_many` for asyncio."""
         return await asyncio.to_thread(self.spawn_many, list(tasks))
 
-    # --- waiting
-
-    def wait(self, task_id: str, *, timeout_seconds: float | None = None) -> Result:
-        """Wait for a task's result, whatever its status.
-
-        Parameters:
-            task_id: of a task that was spawned by anybody.
-            timeout_seconds: None waits as long as it takes.
-
-        Raises:
-            WaitTimeout: no result in time; the task may still run.
-            TopicMismatch, AccessDenied, BrokerUnavailable: the results cannot be read.
-        """
-        return self.gather([task_id], timeout_seconds=timeout_seconds)[0]
-
-    def gather(self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None) -> list[Result]:
-        """The results of several tasks, in their order. Raises as :meth:`wait`."""
-        ids = [_id_of(task) for task in tasks]
-        found = {result.task_id: result for result in self.as_completed(ids, timeout_seconds=timeout_seconds)}
-        return [found[task_id] for task_id in ids]
-
-    def as_completed(self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None) -> Iterator[Result]:
-        """The results of several tasks as they come. Raises as :meth:`wait`."""
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        reader = self._connected_reader()
-        futures = {task_id: reader.expect(task_id) for task_id in dict.fromkeys(map(_id_of, tasks))}
-        ended: SimpleQueue[Future[Result]] = SimpleQueue()
-        for future in futures.values():
-            future.add_done_callback(ended.put)
-        try:
-            while futures:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                try:
-                    result = ended.get(timeout=left).result()
-                except Empty:
-                    raise WaitTimeout(
-                        f"No result within {timeout_seconds:g} s for {len(futures)} tasks, e.g. {next(iter(futures))}; "
-                        "is an executor running? The tasks stay accepted."
-                    ) from None
-                del futures[result.task_id]
-                yield result
-        finally:
-            for task_id, future in futures.items():
-                reader.forget(task_id, future)
-
-    def find_results(self, task_ids: Iterable[str], *, timeout_seconds: float = 0.0) -> dict[str, Result]:
-        """The results that are there by now, or come within ``timeout_seconds``; never WaitTimeout."""
-        reader = self._connected_reader()
-        futures = {task_id: reader.expect(task_id) for task_id in task_ids}
-        try:
-            reader.catch_up(futures)
-            wait_futures(futures.values(), timeout_seconds)
-            return {task_id: future.result() for task_id, future in futures.items() if future.done()}
-        finally:
-            for task_id, future in futures.items():
-                reader.forget(task_id, future)
-
-    async def wait_async(self, task_id: str, *, timeout_seconds: float | None = None) -> Result:
-        """:meth:`wait` for asyncio."""
-        return (await self.gather_async([task_id], timeout_seconds=timeout_seconds))[0]
-
-    async def gather_async(
-        self, tasks: Iterable[Spawned | str], *, timeout_seconds: float | None = None
-    ) -> list[Result]:
-        """:meth:`gather` for asyncio: no thread waits."""
-        reader = await asyncio.to_thread(self._connected_reader)
-        ids = [_id_of(task) for task in tasks]
-        futures = [reader.expect(task_id) for task_id in ids]
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
-        except TimeoutError:
-            raise WaitTimeout(f"Not all of {len(ids)} results came within {timeout_seconds:g} s.") from None
-        finally:
-            for task_id, future in zip(ids, futures, strict=True):
-                reader.forget(task_id, future)
+    # --- connections
 
     def close(self) -> None:
         """Wait for what is still queued, end the reader and its waits. The client may be used again afterwards.
@@ -273,8 +195,6 @@ class Client:
             if not spawner.close():
                 raise self.clients.unreachable("waiting for the broker to acknowledge what was spawned")
             spawner.check(self._nowait_failures)
-
-    # --- connections
 
     @property
     def clients(self) -> Clients:
@@ -362,7 +282,3 @@ class Client:
         if now >= self._warn_at:
             self._warn_at = now + _WARN_EVERY_SECONDS
             _log.warning("the event that a task was spawned is missing: %s", error, extra={"action": "event_lost"})
-
-
-def _id_of(task: Spawned | str) -> str:
-    return task.id if isinstance(task, Spawned) else task

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job, Message
-from kantoku_kafka.model import ErrorInfo, Event, Headers, Source, Status, Task, TaskEnvelope, is_topic, now_us
+from kantoku_kafka.model import ErrorInfo, Event, Headers, Source, Status, Task, TaskEnvelope, now_us
+from kantoku_kafka.names import is_topic
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.spawning import prepare, spawned_event
 

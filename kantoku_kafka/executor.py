@@ -12,9 +12,10 @@ from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.errors import SlotTaken
+from kantoku_kafka.kafka.channel import Channel
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
-from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, KafkaTransaction, NoEvents
+from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
 from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.topics import max_message_bytes, partition_count
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
@@ -136,7 +137,7 @@ class ExecutorProcess:
 
     def _transaction(
         self, clients: Clients, inputs: KafkaInputs, own_topics: list[str], batch_size_bytes: int
-    ) -> KafkaTransaction:
+    ) -> ExactlyOnceTransaction | PlainTransaction:
         if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
             return PlainTransaction(
                 clients,
@@ -156,11 +157,11 @@ class ExecutorProcess:
             timeout_seconds=self._settings.timeout_seconds,
         )
 
-    def _outputs(self, transaction: KafkaTransaction, limit_bytes: int) -> KafkaOutputs:
+    def _outputs(self, transaction: Channel, limit_bytes: int) -> KafkaOutputs:
         max_data_bytes = limit_bytes - min(_ENVELOPE_BYTES, limit_bytes // 2)
         return KafkaOutputs(transaction, self._kantoku.topics.results, self._kantoku.codec, max_data_bytes)
 
-    def _events(self, transaction: KafkaTransaction, clients: Clients) -> Events:
+    def _events(self, transaction: Channel, clients: Clients) -> Events:
         if self._settings.events is EventDetail.OFF:
             return NoEvents()
         writer = EventWriter.connect(clients, self._kantoku.topics.events, self._kantoku.codec)

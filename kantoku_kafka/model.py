@@ -7,17 +7,17 @@ as on the wire; the properties without a unit give aware ``datetime`` objects.
 from __future__ import annotations
 
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.names import check_task_type
 
 if TYPE_CHECKING:
     from kantoku_kafka.plugins import SpawnContext
@@ -34,7 +34,6 @@ __all__ = [
     "Step",
     "Task",
     "TaskEnvelope",
-    "Topics",
     "Trail",
     "idempotent_id",
     "new_task_id",
@@ -47,10 +46,6 @@ Option = Callable[["SpawnContext"], None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-_TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_MAX_TOPIC = 249
-_MAX_TASK_TYPE = 200
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 class Status(StrEnum):
@@ -223,79 +218,6 @@ class Task:
     def with_(self, *options: Option) -> Task:
         """A copy of this task with more options, e.g. ``Task("t", b"").with_(key("k"))``."""
         return Task(self.type, self.data, self.options + options)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topics:
-    """Where everything stands. Every name follows from the namespace unless it is overridden.
-
-    Parameters:
-        namespace: prefix of all names, and of the consumer group ``{namespace}.executors``.
-        overrides: task type, or one of ``results``, ``events``, ``dlq``, to an existing topic's name.
-            A task type is written ``tasks.{type}``.
-    """
-
-    namespace: str
-    overrides: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.namespace:
-            raise UsageError("A namespace has at least one character: it is the prefix of all topics.")
-        for name in (f"{self.namespace}.results", *self.overrides.values()):
-            if not is_topic(name):
-                raise UsageError(f"{name!r} cannot be a topic: use letters, digits, '.', '_' and '-', at most 249.")
-
-    def of_type(self, task_type: str) -> str:
-        """The input topic of a task type. Raises UsageError if namespace and type together are too long for one."""
-        name = self._named(f"tasks.{task_type}")
-        if len(name) > _MAX_TOPIC:
-            raise UsageError(f"Topic {name[:40]}... has {len(name)} characters, Kafka takes {_MAX_TOPIC}: shorten one.")
-        return name
-
-    @property
-    def results(self) -> str:
-        return self._named("results")
-
-    @property
-    def events(self) -> str:
-        return self._named("events")
-
-    @property
-    def dlq(self) -> str:
-        return self._named("dlq")
-
-    @property
-    def group(self) -> str:
-        """The one consumer group of all executors of the namespace."""
-        return f"{self.namespace}.executors"
-
-    def _named(self, role: str) -> str:
-        return self.overrides.get(role) or f"{self.namespace}.{role}"
-
-
-def check_task_type(name: str) -> str:
-    """Return ``name`` if it may be a task type, else raise UsageError."""
-    if not isinstance(name, str) or not is_task_type(name):
-        raise UsageError(
-            f"{str(name)[:200]!r} cannot be a task type: begin with a letter or digit, go on with letters, digits, "
-            "'.', '_' or '-', at most 200 characters."
-        )
-    return name
-
-
-def is_task_type(name: str) -> bool:
-    """Whether ``name`` may be a task type."""
-    return len(name) <= _MAX_TASK_TYPE and _matches_task_type(name)
-
-
-@lru_cache(maxsize=1024)
-def _matches_task_type(name: str) -> bool:
-    return _TASK_TYPE.fullmatch(name) is not None
-
-
-def is_topic(name: str) -> bool:
-    """Whether ``name`` may be a topic."""
-    return _TOPIC.fullmatch(name) is not None
 
 
 def now_us() -> int:

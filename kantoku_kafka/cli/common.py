@@ -13,7 +13,7 @@ from kantoku_kafka.app import DEFAULT_BOOTSTRAP_SERVERS, Kantoku
 from kantoku_kafka.cli.output import PrintableFormatter
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.loading import load_app
-from kantoku_kafka.model import Topics
+from kantoku_kafka.names import Topics
 from kantoku_kafka.settings import Connection
 
 __all__ = ["Options", "configure_logging", "connected", "parse_settings", "read_properties"]

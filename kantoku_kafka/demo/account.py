@@ -12,7 +12,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.kafka.config import librdkafka_config
-from kantoku_kafka.model import Event, EventName, Result, Status, TaskEnvelope, Topics
+from kantoku_kafka.model import Event, EventName, Result, Status, TaskEnvelope
+from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.settings import Connection
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from kantoku_kafka.engine import doneset
-from kantoku_kafka.engine.checkpoint import Batch, Checkpoint
+from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.intake import Intake
+from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.engine.scheduler import Scheduler
-from kantoku_kafka.engine.window import Window
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, Status, is_task_type
-from kantoku_kafka.protocols import CheckpointRefused, Codec, Executor, Inputs
+from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.names import is_task_type
+from kantoku_kafka.protocols import Codec, Executor, Inputs
 from kantoku_kafka.settings import ExecutorSettings
 
 __all__ = ["Loop", "PoolBinding"]
@@ -32,9 +31,6 @@ _CHUNK = 64
 _SLICE_SECONDS = 0.1
 _IDLE_WAIT_SECONDS = 0.1
 _BUSY_WAIT_SECONDS = (0.001, 0.005)
-_RETRY_SECONDS = (0.05, 2.0)
-_REFUSALS_TO_WARN = 5
-_ANNOUNCE_SECONDS = 0.5
 _POLL_EVERY_SECONDS = 0.1
 
 
@@ -76,19 +72,14 @@ class Loop:
         self._bindings = list({id(binding): binding for binding in pools.values()}.values())
         self._dead_letter_topic = dead_letter_topic
         self._settings = settings
-        self._windows: dict[Partition, Window] = {}
-        self._parked: dict[Partition, deque[Job]] = {}
+        self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes)
+        self._windows = self._intake.windows
         self._paused: set[Partition] = set()
         self._running: set[Job] = set()
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
-        self._publisher = ThreadPoolExecutor(1, "kantoku-publisher")
-        self._publishing: tuple[Future[None], Batch] | None = None
-        self._epoch = 0
+        self._publisher = Publisher(checkpoint, lambda: self._ended.put(None))
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
-        self._refusals = 0
-        self._not_before = 0.0
-        self._announce_at = 0.0
         self._poll_by = 0.0
         self._stopping = False
         self._draining = True  # a partition that is revoked is drained first
@@ -108,7 +99,7 @@ class Loop:
             self._wind_down()
             self._inputs.close()
         finally:
-            self._publisher.shutdown()
+            self._publisher.close()
             self._let_go()
             self._cancel(self._running, "stopping")
             for binding in self._bindings:
@@ -126,7 +117,7 @@ class Loop:
         self._draining = False
         self._cancel(self._running, "stopping")
         deadline = time.monotonic() + self._settings.timeout_seconds
-        while (self._publishing or self._checkpoint.due) and time.monotonic() < deadline:
+        while (self._publisher.busy or self._checkpoint.due) and time.monotonic() < deadline:
             self._attend()
 
     def _attend(self) -> None:
@@ -134,12 +125,11 @@ class Loop:
         self._inputs.poll(1, 0.0)
         self._await_ended(_BUSY_WAIT_SECONDS[1])
         self._collect()
-        self._publish()
+        self._publisher.publish(self._windows)
 
     def _let_go(self) -> None:
         """Whatever has not been published by now runs again: after a failure, leaving the inputs publishes nothing."""
         self._draining = False
-        self._publishing = None
         self._checkpoint.forget(self._windows)
         self._windows.clear()
 
@@ -150,13 +140,13 @@ class Loop:
         self._fetching = bool(jobs)
         if jobs:
             self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
-            self._take_in(jobs)
-        self._publish()
+            self._queue(self._intake.admit(jobs))
+        self._publisher.publish(self._windows)
         self._start()
         self._collect()
-        self._publish()
+        self._publisher.publish(self._windows)
         self._press_back()
-        while self._publishing is not None and not self._publishing[0].done() and self._checkpoint.prepare(_CHUNK):
+        while self._publisher.waiting_for_broker and self._checkpoint.prepare(_CHUNK):
             pass
 
     def _hungry(self) -> bool:
@@ -171,30 +161,8 @@ class Loop:
 
     # --- intake
 
-    def _take_in(self, jobs: Iterable[Job]) -> None:
-        """Decode what arrived, and queue it; what must wait for older records of its partition is parked."""
-        partition: Partition | None = None
-        window: Window | None = None
-        limit = -1
-        admitted: list[Job] = []
-        for job in jobs:
-            if job.partition is not partition:
-                partition = job.partition
-                window = self._windows.get(partition)
-                limit = -1 if window is None or partition in self._parked else window.limit
-            if window is None:
-                continue  # of an assignment that is over
-            if job.offset >= limit and not self._may_admit(job, window):
-                self._parked.setdefault(job.partition, deque()).append(job)
-                limit = -1
-            elif window.admit(job.offset):
-                admitted.append(job)
-        self._admit(admitted)
-
-    def _may_admit(self, job: Job, window: Window) -> bool:
-        return job.partition not in self._parked and window.may_admit(job.offset)
-
-    def _admit(self, jobs: Iterable[Job]) -> None:
+    def _queue(self, jobs: Iterable[Job]) -> None:
+        """Decode what was admitted, and let it wait for its start."""
         peek, pools = self._codec.peek_task, self._pools
         queued: dict[int, list[Job]] = {}
         for job in jobs:
@@ -214,19 +182,6 @@ class Loop:
         for binding in self._bindings:
             if id(binding) in queued:
                 binding.scheduler.add(queued[id(binding)])
-
-    def _unpark(self) -> None:
-        """Admit parked records whose turn has come."""
-        for partition, parked in list(self._parked.items()):
-            window = self._windows[partition]
-            ready = []
-            while parked and window.may_admit(parked[0].offset):
-                job = parked.popleft()
-                if window.admit(job.offset):
-                    ready.append(job)
-            if not parked:
-                del self._parked[partition]
-            self._admit(ready)
 
     def _bury(self, job: Job, error: ErrorInfo) -> None:
         """No task can be read from the record: a dead letter, and its offset is done."""
@@ -311,39 +266,6 @@ class Loop:
         self._windows[job.partition].finish(job.offset)
         self._checkpoint.end(job)
 
-    # --- publication
-
-    def _publish(self) -> None:
-        """Hand what has ended to the publisher. A refusal keeps it for later, with a growing pause."""
-        if self._publishing is not None:
-            if not self._publishing[0].done():
-                return
-            self._conclude()
-        now = time.monotonic()
-        due = self._checkpoint.due or (self._checkpoint.unannounced and now >= self._announce_at)
-        if due and now >= self._not_before:
-            batch = self._checkpoint.take(self._windows)
-            self._announce_at = now + _ANNOUNCE_SECONDS
-            future = self._publisher.submit(self._checkpoint.publish, batch)
-            self._publishing = future, batch
-            future.add_done_callback(lambda _: self._ended.put(None))
-
-    def _conclude(self) -> None:
-        """Wait for the checkpoint that is being published, and take note of what became of it."""
-        if self._publishing is None:
-            return
-        (future, batch), self._publishing = self._publishing, None
-        try:
-            future.result()
-            self._refusals = 0
-        except CheckpointRefused as refusal:
-            self._checkpoint.restore(batch)
-            first, last = _RETRY_SECONDS
-            self._not_before = time.monotonic() + min(last, first * 2**self._refusals)
-            self._refusals += 1
-            level = logging.INFO if self._refusals < _REFUSALS_TO_WARN else logging.WARNING
-            _log.log(level, "checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
-
     def _drain(self, jobs: set[Job], seconds: float) -> None:
         """Let running jobs end for a bounded time, and publish what has ended."""
         deadline = time.monotonic() + seconds
@@ -352,21 +274,16 @@ class Loop:
             self._await_ended(min(left, _IDLE_WAIT_SECONDS))
             self._collect()
             waiting_for &= self._running
-            self._publish()
-        deadline = time.monotonic() + self._settings.timeout_seconds
-        self._conclude()
-        while self._checkpoint.due and time.monotonic() < deadline:
-            time.sleep(max(0.0, min(0.05, self._not_before - time.monotonic())))
-            self._publish()
-            self._conclude()
+            self._publisher.publish(self._windows)
+        self._publisher.publish_rest(self._windows, self._settings.timeout_seconds)
 
     # --- waiting and back-pressure
 
     def _wait_seconds(self) -> float:
         """How long poll may block. While something is under way, its end ends the wait here, and poll only looks."""
-        if self._publishing is None:
+        if not self._publisher.busy:
             if self._checkpoint.due:
-                return 0.0 if time.monotonic() >= self._not_before else _BUSY_WAIT_SECONDS[0]
+                return min(self._publisher.pause_seconds, _BUSY_WAIT_SECONDS[0])
             if not self._running:
                 return _IDLE_WAIT_SECONDS
         if self._fetching:
@@ -386,56 +303,21 @@ class Loop:
             self._settle(job)
 
     def _press_back(self) -> None:
-        """Pause partitions that have more than their share waiting, when there is too much in all; resume them at half.
-
-        So a task type that is slow, or a key that many wait for, fills its own partitions and no others.
-        """
-        if self._parked:
-            self._unpark()
-        wanted = set(self._windows) if self._batch_full(2) else self._crowded() | self._parked.keys()
+        """Admit parked records whose turn has come; pause and resume partitions."""
+        self._queue(self._intake.unpark())
+        wanted = set(self._windows) if self._batch_full(2) else self._intake.crowded(self._paused)
         if wanted != self._paused:
             self._inputs.pause(wanted - self._paused)
             self._inputs.resume(self._paused - wanted)
             self._paused = wanted
 
-    def _crowded(self) -> set[Partition]:
-        settings = self._settings
-        flowing = self._windows.keys() - self._paused
-        full = (
-            sum(p.waiting for p in flowing) > settings.max_waiting
-            or sum(p.waiting_bytes for p in flowing) > settings.max_waiting_bytes
-        )
-        share, share_bytes = (
-            bound // max(1, len(self._windows)) for bound in (settings.max_waiting, settings.max_waiting_bytes)
-        )
-        crowded = {p for p in flowing if p.waiting > share or p.waiting_bytes > share_bytes} if full else set()
-        return crowded | {p for p in self._paused if 2 * p.waiting > share or 2 * p.waiting_bytes > share_bytes}
-
     # --- rebalances, called from inside poll and close
 
     def assigned(self, offsets: Sequence[Offset]) -> Sequence[Partition]:
-        """Open a window for each partition, as the last checkpoint left it."""
-        partitions = []
-        for topic, number, offset, metadata in offsets:
-            self._epoch += 1
-            partition = Partition(topic, number, self._epoch)
-            done = doneset.decode(metadata, partition.place, offset) if metadata else None
-            if metadata and done is None:
-                _log.warning(
-                    "%s[%d]: the commit metadata are not ours or damaged; finished tasks beyond offset %d run again",
-                    topic,
-                    number,
-                    offset,
-                    extra={
-                        "action": "foreign_metadata",
-                        "topic": topic,
-                        "partition": number,
-                        "offset": offset,
-                    },
-                )
-            self._windows[partition] = Window(offset, done.runs if done else ())
+        """Take partitions on, and name us in their metadata."""
+        partitions = self._intake.open(offsets)
+        for partition in partitions:
             self._checkpoint.claim(partition)
-            partitions.append(partition)
         return partitions
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -449,11 +331,11 @@ class Loop:
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Forget these: nothing of them may be published any more."""
-        self._conclude()
+        self._publisher.conclude()
         going = set(partitions)
         for partition in going:
             self._drop_waiting(partition)
-            self._windows.pop(partition, None)
+            self._intake.close(partition)
         self._checkpoint.forget(going)
         self._paused -= going
         self._cancel({job for job in self._running if job.partition in going}, "revoked")
@@ -463,7 +345,6 @@ class Loop:
             binding.executor.cancel([job for job in jobs if self._pools[job.type] is binding], reason)
 
     def _drop_waiting(self, partition: Partition) -> None:
-        self._parked.pop(partition, None)
         for binding in self._bindings:
             binding.scheduler.drop(partition)
 

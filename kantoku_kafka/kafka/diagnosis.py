@@ -14,7 +14,7 @@ from kantoku_kafka.errors import KantokuError, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.takeover import transactional_id
-from kantoku_kafka.model import Topics
+from kantoku_kafka.names import Topics
 
 __all__ = ["Finding", "diagnose"]
 

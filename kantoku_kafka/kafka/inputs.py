@@ -17,7 +17,7 @@ from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, k
 from kantoku_kafka.kafka.inheritance import Inheritance, Key
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.takeover import Takeover, names
-from kantoku_kafka.model import Topics
+from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Rebalance
 from kantoku_kafka.settings import GroupProtocol
 

@@ -6,33 +6,31 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kantoku_kafka.job import Message
+from kantoku_kafka.kafka.channel import Arguments, Channel, arguments
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.partitioner import partitioner
 from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.kafka.transaction import Arguments, ExactlyOnceTransaction, PlainTransaction, arguments
 from kantoku_kafka.model import Event, Result, Trail
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec
 
 __all__ = ["EventWriter", "KafkaEvents", "KafkaOutputs", "NoEvents"]
-
-KafkaTransaction = ExactlyOnceTransaction | PlainTransaction
 
 
 class KafkaOutputs:
     """Results, keyed by task id. The loop thread owns it.
 
     Parameters:
-        transaction: what makes the results visible.
+        channel: the transaction that makes the results visible.
         topic: of the results.
         codec: of the envelopes.
         max_data_bytes: what the topic takes, less the envelope around the data.
     """
 
-    def __init__(self, transaction: KafkaTransaction, topic: str, codec: Codec, max_data_bytes: int) -> None:
-        self._transaction = transaction
+    def __init__(self, channel: Channel, topic: str, codec: Codec, max_data_bytes: int) -> None:
+        self._channel = channel
         self._topic = topic
         self._encode = codec.encode_result
-        self.promise = transaction.promise
+        self.promise = channel.promise
         self.max_data_bytes = max_data_bytes
 
     def prepare(self, results: Sequence[Result]) -> Sequence[Arguments]:
@@ -40,7 +38,7 @@ class KafkaOutputs:
         return [arguments(topic, r.task_id.encode(), encode(r), r.headers) for r in results]
 
     def stage(self, prepared: Sequence[Arguments]) -> None:
-        self._transaction.send(prepared)
+        self._channel.send(prepared)
 
 
 class EventWriter:
@@ -91,16 +89,16 @@ def _suffix(attempt: int, name: str) -> bytes:
 class KafkaEvents:
     """Events, staged into the checkpoint's transaction. The loop thread owns it."""
 
-    def __init__(self, transaction: KafkaTransaction, writer: EventWriter) -> None:
-        self._transaction = transaction
+    def __init__(self, channel: Channel, writer: EventWriter) -> None:
+        self._channel = channel
         self._writer = writer
-        self.promise = transaction.promise
+        self.promise = channel.promise
 
     def prepare(self, trails: Sequence[Trail]) -> Sequence[Arguments]:
         return self._writer.prepare(trails)
 
     def stage(self, prepared: Sequence[Arguments]) -> None:
-        self._transaction.send(prepared)
+        self._channel.send(prepared)
 
 
 class NoEvents:

@@ -13,7 +13,7 @@ from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.transaction import end_transaction_of
-from kantoku_kafka.model import Topics
+from kantoku_kafka.names import Topics
 
 __all__ = ["Takeover", "names", "transactional_id", "writer_of"]
 

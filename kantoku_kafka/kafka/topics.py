@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_k
 
 from kantoku_kafka.errors import TopicMismatch
 from kantoku_kafka.kafka.config import PASSING, Clients
-from kantoku_kafka.model import Topics
+from kantoku_kafka.names import Topics
 
 __all__ = ["Difference", "TopicPlan", "compare", "create", "max_message_bytes", "partition_count", "plan"]
 

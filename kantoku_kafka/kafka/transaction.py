@@ -13,24 +13,19 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
-from kantoku_kafka.job import Message, Offset
-from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, TOO_LARGE, Clients, kantoku_error
-from kantoku_kafka.kafka.topics import topic_configs
-from kantoku_kafka.model import Headers
+from kantoku_kafka.job import Offset
+from kantoku_kafka.kafka.channel import Channel
+from kantoku_kafka.kafka.config import Clients, kantoku_error
 from kantoku_kafka.protocols import AT_LEAST_ONCE, EXACTLY_ONCE, CheckpointRefused
 
-__all__ = ["Arguments", "ExactlyOnceTransaction", "PlainTransaction", "arguments", "end_transaction_of"]
+__all__ = ["ExactlyOnceTransaction", "PlainTransaction", "end_transaction_of"]
 
 _log = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT_MS = 10_000
 _SLOW_COMMIT_SECONDS = 1.0
 _OUTCOME_SECONDS, _ASK_AGAIN_SECONDS = 60.0, 0.5
-_LEAST_BATCH_BYTES = 16 << 10
-# librdkafka takes 3 s to find a topic missing, and the checkpoint waits for it: what was found holds for a while.
-_REFUSING_TOPIC_SECONDS = 10.0
 
 # The fence held: the group has moved on, and the loop learns it at its next poll.
 _FENCED_BY_GROUP = frozenset(
@@ -42,131 +37,6 @@ _FENCED_BY_GROUP = frozenset(
         KafkaError.FENCED_MEMBER_EPOCH,
     }
 )
-
-
-# What says something of the producer's state, not of the record that it is reported for.
-_OF_THE_PRODUCER = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError._FATAL,
-        KafkaError._STATE,
-        KafkaError._PURGE_QUEUE,
-        KafkaError._PURGE_INFLIGHT,
-        KafkaError._GAPLESS_GUARANTEE,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.INVALID_TXN_STATE,
-        KafkaError.UNKNOWN_PRODUCER_ID,
-        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
-        KafkaError.DUPLICATE_SEQUENCE_NUMBER,
-        KafkaError.CONCURRENT_TRANSACTIONS,
-        KafkaError.TRANSACTION_COORDINATOR_FENCED,
-        KafkaError.TRANSACTION_ABORTABLE,
-    }
-)
-_DENIED_TOPIC = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
-_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
-
-Arguments = tuple[Any, ...]
-"""Of ``Producer.produce``, by position: a keyword argument costs as much as half the call."""
-
-
-def arguments(topic: str, key: bytes | None, value: bytes, headers: Headers = (), partition: int = -1) -> Arguments:
-    """A record as ``produce`` takes it."""
-    if headers:
-        return topic, value, key, partition, None, None, 0, list(headers)
-    return topic, value, key, partition
-
-
-class _Channel:
-    """The producer that Outputs, Events and Transaction share. The publisher thread owns it."""
-
-    promise: str
-
-    def __init__(
-        self, clients: Clients, own_topics: Iterable[str], batch_size_bytes: int, timeout_seconds: float
-    ) -> None:
-        self._clients = clients
-        self._own_topics = frozenset(own_topics)
-        self._batch_size_bytes = batch_size_bytes
-        self._timeout_seconds = timeout_seconds
-        self._failed: tuple[KafkaError, str] | None = None
-        self._refusing: dict[str, float] = {}
-        self._tainted = False
-        self._producer = self._connect()
-
-    def _connect(self) -> Producer:
-        raise NotImplementedError
-
-    def send(self, records: Iterable[Arguments]) -> None:
-        """Stage records; a full local queue is waited for, nothing is dropped."""
-        produce: Any = self._producer.produce
-        for record in records:
-            while True:
-                try:
-                    produce(*record)
-                    break
-                except BufferError:
-                    self._producer.poll(0.01)
-                except KafkaException as error:
-                    raise self._refused(error.args[0], record[0]) from error
-
-    def produce(self, messages: Sequence[Message]) -> None:
-        """Stage records of any topic."""
-        now = time.monotonic()
-        for topic in {message.topic for message in messages}:
-            if self._refusing.get(topic, 0.0) > now:
-                raise CheckpointRefused(f"topic {topic} refused a record a moment ago", culprit=True)
-        self.send([arguments(*message) for message in messages])
-
-    def probe(self) -> None:
-        """Wait for the broker's word on every staged record."""
-        if self._producer.flush(self._timeout_seconds) > 0:
-            raise CheckpointRefused("the broker did not acknowledge all records in time")
-        if self._failed is not None:
-            raise self._refused(*self._failed)
-
-    def _settings(self) -> dict[str, object]:
-        return {
-            "delivery.report.only.error": True,
-            "on_delivery": self._on_delivery,
-            "batch.size": self._batch_size_bytes,
-            "message.max.bytes": 64 << 20,
-        }
-
-    def _on_delivery(self, error: KafkaError | None, message: KafkaMessage) -> None:
-        """Only failures are reported. Those of purged records (an abort's consequence) say nothing new."""
-        if error is not None and error.code() not in _PURGED:
-            self._failed = self._failed or (error, message.topic() or "")
-
-    def _refused(self, error: KafkaError, topic: str) -> KantokuError:
-        """What the refusal of a record means: the record's own fault, or that of the installation."""
-        code = error.code()
-        if error.fatal() or code == KafkaError._FATAL:
-            self._tainted = True
-        if code in TOO_LARGE:
-            if self._shrink_batches(topic):
-                return CheckpointRefused(f"topic {topic} takes smaller batches only")
-            return CheckpointRefused(f"a record for {topic} is too large", culprit=True)
-        if code in NO_TOPIC | _DENIED_TOPIC:
-            if topic in self._own_topics:
-                return kantoku_error(error, f"writing to topic {topic}")
-            self._refusing[topic] = time.monotonic() + _REFUSING_TOPIC_SECONDS
-        return CheckpointRefused(f"{topic}: {error.name()}", culprit=code not in PASSING | _OF_THE_PRODUCER)
-
-    def _shrink_batches(self, topic: str) -> bool:
-        """Whether it may have been the batch that was too large for the topic, not the record: they are smaller now."""
-        try:
-            (configs,) = topic_configs(self._clients, self._clients.admin(), [topic]).values()
-            limit_bytes = int(configs["max.message.bytes"])
-        except (KantokuError, KeyError, ValueError):  # ours to guess, where we may not read it
-            limit_bytes = _LEAST_BATCH_BYTES
-        if self._batch_size_bytes <= max(limit_bytes, _LEAST_BATCH_BYTES):
-            return False
-        self._batch_size_bytes = max(limit_bytes, _LEAST_BATCH_BYTES)
-        self._tainted = True
-        return True
 
 
 class Memberships(Protocol):
@@ -181,7 +51,7 @@ class Memberships(Protocol):
         ...
 
 
-class ExactlyOnceTransaction(_Channel):
+class ExactlyOnceTransaction(Channel):
     """One short Kafka transaction per checkpoint: records and offsets become visible together.
 
     Parameters:
@@ -356,7 +226,7 @@ class ExactlyOnceTransaction(_Channel):
         return any(stand[o.topic, o.partition] == (o.offset, o.metadata) for o in offsets)
 
 
-class PlainTransaction(_Channel):
+class PlainTransaction(Channel):
     """At least once: the records are acknowledged first, then the offsets are committed.
 
     Parameters:

@@ -26,7 +26,8 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.invoke import Invoker, fail
 from kantoku_kafka.job import Job
 from kantoku_kafka.loading import load_app
-from kantoku_kafka.model import ErrorInfo, Status, Topics, utf8_safe
+from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
+from kantoku_kafka.names import Topics
 from kantoku_kafka.pools.frames import (
     FrameBuffer,
     FrameError,

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.model import Result, Topics, Trail
+from kantoku_kafka.model import Result, Trail
+from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec, Rebalance
 from kantoku_kafka.testing.memory_log import InMemoryLog, Place, Record
 

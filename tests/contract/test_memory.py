@@ -9,7 +9,8 @@ import pytest
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.model import Event, Headers, Result, Topics
+from kantoku_kafka.model import Event, Headers, Result
+from kantoku_kafka.names import Topics
 from kantoku_kafka.testing import (
     InMemoryEvents,
     InMemoryInputs,

@@ -11,7 +11,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.avro.codec import AvroCodec
-from kantoku_kafka.model import Event, Result, Topics
+from kantoku_kafka.model import Event, Result
+from kantoku_kafka.names import Topics
 
 
 def read_all(bootstrap_servers: str, topic: str, *, wait_for_open: bool = True) -> list[KafkaMessage]:

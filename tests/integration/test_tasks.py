@@ -10,7 +10,7 @@ from accounting import Account, read_all
 from kantoku_kafka import Kantoku, Status, Task, headers, idempotency_key, key, labels
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.partitioner import python_partition_of
-from kantoku_kafka.model import Topics
+from kantoku_kafka.names import Topics
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, GroupProtocol, Guarantee
 
 

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from kantoku_kafka import Kantoku, Task, idempotency_key
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.model import (
-    Event,
-    Topics,
-    carried_headers,
-    check_task_type,
-    idempotent_id,
-    new_task_id,
-    task_id_time_ms,
-)
+from kantoku_kafka.model import Event, carried_headers, idempotent_id, new_task_id, task_id_time_ms
+from kantoku_kafka.names import Topics, check_task_type
 from kantoku_kafka.spawning import prepare
 
 CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

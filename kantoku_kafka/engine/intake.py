@@ -1,0 +1,103 @@
+"""What is taken in of the assigned partitions: their windows, records that must wait, partitions that must pause."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.window import Window
+from kantoku_kafka.job import Job, Offset, Partition
+
+__all__ = ["Intake"]
+
+_log = logging.getLogger(__name__)
+
+
+class Intake:
+    """The loop thread owns it.
+
+    Parameters:
+        max_waiting, max_waiting_bytes: so many jobs may wait for their start, in all.
+
+    Attributes:
+        windows: of the assigned partitions.
+    """
+
+    def __init__(self, max_waiting: int, max_waiting_bytes: int) -> None:
+        self._bounds = max_waiting, max_waiting_bytes
+        self.windows: dict[Partition, Window] = {}
+        self._parked: dict[Partition, deque[Job]] = {}
+        self._epoch = 0
+
+    def open(self, offsets: Iterable[Offset]) -> list[Partition]:
+        """Open a window for each partition, as the last checkpoint left it."""
+        partitions = []
+        for topic, number, offset, metadata in offsets:
+            self._epoch += 1
+            partition = Partition(topic, number, self._epoch)
+            done = doneset.decode(metadata, partition.place, offset) if metadata else None
+            if metadata and done is None:
+                _log.warning(
+                    "%s[%d]: the commit metadata are not ours or damaged; finished tasks beyond offset %d run again",
+                    topic,
+                    number,
+                    offset,
+                    extra={"action": "foreign_metadata", "topic": topic, "partition": number, "offset": offset},
+                )
+            self.windows[partition] = Window(offset, done.runs if done else ())
+            partitions.append(partition)
+        return partitions
+
+    def close(self, partition: Partition) -> None:
+        """Forget it."""
+        self.windows.pop(partition, None)
+        self._parked.pop(partition, None)
+
+    def admit(self, jobs: Iterable[Job]) -> list[Job]:
+        """Those to run now, without what was done before; what must wait for older records is parked."""
+        partition: Partition | None = None
+        window: Window | None = None
+        limit = -1
+        admitted: list[Job] = []
+        for job in jobs:
+            if job.partition is not partition:
+                partition = job.partition
+                window = self.windows.get(partition)
+                limit = -1 if window is None or partition in self._parked else window.limit
+            if window is None:
+                continue  # of an assignment that is over
+            if job.offset >= limit and not (job.partition not in self._parked and window.may_admit(job.offset)):
+                self._parked.setdefault(job.partition, deque()).append(job)
+                limit = -1
+            elif window.admit(job.offset):
+                admitted.append(job)
+        return admitted
+
+    def unpark(self) -> list[Job]:
+        """Parked jobs whose turn has come."""
+        ready: list[Job] = []
+        for partition, parked in list(self._parked.items()):
+            window = self.windows[partition]
+            while parked and window.may_admit(parked[0].offset):
+                job = parked.popleft()
+                if window.admit(job.offset):
+                    ready.append(job)
+            if not parked:
+                del self._parked[partition]
+        return ready
+
+    def crowded(self, paused: set[Partition]) -> set[Partition]:
+        """Partitions to pause: if too much waits in all, those with more than their share, until half of it is left;
+        and those with parked records.
+
+        So a task type that is slow, or a key that many wait for, fills its own partitions and no others.
+        """
+        flowing: Sequence[Partition] = [p for p in self.windows if p not in paused]
+        most, most_bytes = self._bounds
+        share, share_bytes = (bound // max(1, len(self.windows)) for bound in self._bounds)
+        crowded = {p for p in paused if 2 * p.waiting > share or 2 * p.waiting_bytes > share_bytes}
+        if sum(p.waiting for p in flowing) > most or sum(p.waiting_bytes for p in flowing) > most_bytes:
+            crowded.update(p for p in flowing if p.waiting > share or p.waiting_bytes > share_bytes)
+        return crowded | self._parked.keys()

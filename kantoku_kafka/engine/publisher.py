@@ -1,0 +1,104 @@
+"""Makes one checkpoint at a time durable in a thread of its own, while the loop goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from kantoku_kafka.engine.checkpoint import Batch, Checkpoint
+from kantoku_kafka.engine.window import Window
+from kantoku_kafka.job import Partition
+from kantoku_kafka.protocols import CheckpointRefused
+
+__all__ = ["Publisher"]
+
+_log = logging.getLogger(__name__)
+_RETRY_SECONDS = (0.05, 2.0)
+_REFUSALS_TO_WARN = 5
+_ANNOUNCE_SECONDS = 0.5
+
+
+class Publisher:
+    """The loop thread owns it; only ``Checkpoint.publish`` runs in the other thread.
+
+    Parameters:
+        checkpoint: what has ended.
+        wake: called, in any thread, when a checkpoint has been answered.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, wake: Callable[[], None]) -> None:
+        self._checkpoint = checkpoint
+        self._wake = wake
+        self._thread = ThreadPoolExecutor(1, "kantoku-publisher")
+        self._under_way: tuple[Future[None], Batch] | None = None
+        self._refusals = 0
+        self._not_before = 0.0
+        self._announce_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """A checkpoint is under way, or its outcome has not been looked at."""
+        return self._under_way is not None
+
+    @property
+    def waiting_for_broker(self) -> bool:
+        """A checkpoint is under way and has not been answered."""
+        return self._under_way is not None and not self._under_way[0].done()
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long not to try again after a refusal."""
+        return max(0.0, self._not_before - time.monotonic())
+
+    def publish(self, windows: Mapping[Partition, Window]) -> None:
+        """Hand over what has ended, unless a checkpoint is under way. A refused one is kept, with a growing pause.
+
+        Raises what :meth:`conclude` raises.
+        """
+        if self.waiting_for_broker:
+            return
+        self.conclude()
+        now = time.monotonic()
+        due = self._checkpoint.due or (self._checkpoint.unannounced and now >= self._announce_at)
+        if due and now >= self._not_before:
+            batch = self._checkpoint.take(windows)
+            self._announce_at = now + _ANNOUNCE_SECONDS
+            future = self._thread.submit(self._checkpoint.publish, batch)
+            self._under_way = future, batch
+            future.add_done_callback(lambda _: self._wake())
+
+    def conclude(self) -> None:
+        """Wait for the checkpoint that is under way, and take note of what became of it.
+
+        Raises:
+            KantokuError: this executor cannot go on.
+        """
+        if self._under_way is None:
+            return
+        (future, batch), self._under_way = self._under_way, None
+        try:
+            future.result()
+            self._refusals = 0
+        except CheckpointRefused as refusal:
+            self._checkpoint.restore(batch)
+            first, last = _RETRY_SECONDS
+            self._not_before = time.monotonic() + min(last, first * 2**self._refusals)
+            self._refusals += 1
+            level = logging.INFO if self._refusals < _REFUSALS_TO_WARN else logging.WARNING
+            _log.log(level, "checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
+
+    def publish_rest(self, windows: Mapping[Partition, Window], within_seconds: float) -> None:
+        """Publish what has ended by now, in this call; what is refused until the time is over stays. Raises so too."""
+        deadline = time.monotonic() + within_seconds
+        self.conclude()
+        while self._checkpoint.due and time.monotonic() < deadline:
+            time.sleep(self.pause_seconds)
+            self.publish(windows)
+            self.conclude()
+
+    def close(self) -> None:
+        """Wait for the thread; what became of its last checkpoint is nobody's concern any more. Idempotent."""
+        self._thread.shutdown()
+        self._under_way = None

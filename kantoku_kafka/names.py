@@ -1,0 +1,90 @@
+"""Names: what task types and topics may be called, and which topic is for what. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from kantoku_kafka.errors import UsageError
+
+__all__ = ["Topics", "check_task_type", "is_task_type", "is_topic"]
+
+_TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAX_TASK_TYPE = 200
+_MAX_TOPIC = 249
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """Where everything stands. Every name follows from the namespace unless it is overridden.
+
+    Parameters:
+        namespace: prefix of all names, and of the consumer group ``{namespace}.executors``.
+        overrides: task type, or one of ``results``, ``events``, ``dlq``, to an existing topic's name.
+            A task type is written ``tasks.{type}``.
+    """
+
+    namespace: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.namespace:
+            raise UsageError("A namespace has at least one character: it is the prefix of all topics.")
+        for name in (f"{self.namespace}.results", *self.overrides.values()):
+            if not is_topic(name):
+                raise UsageError(f"{name!r} cannot be a topic: use letters, digits, '.', '_' and '-', at most 249.")
+
+    def of_type(self, task_type: str) -> str:
+        """The input topic of a task type. Raises UsageError if namespace and type together are too long for one."""
+        name = self._named(f"tasks.{task_type}")
+        if len(name) > _MAX_TOPIC:
+            raise UsageError(f"Topic {name[:40]}... has {len(name)} characters, Kafka takes {_MAX_TOPIC}: shorten one.")
+        return name
+
+    @property
+    def results(self) -> str:
+        return self._named("results")
+
+    @property
+    def events(self) -> str:
+        return self._named("events")
+
+    @property
+    def dlq(self) -> str:
+        return self._named("dlq")
+
+    @property
+    def group(self) -> str:
+        """The one consumer group of all executors of the namespace."""
+        return f"{self.namespace}.executors"
+
+    def _named(self, role: str) -> str:
+        return self.overrides.get(role) or f"{self.namespace}.{role}"
+
+
+def check_task_type(name: str) -> str:
+    """Return ``name`` if it may be a task type, else raise UsageError."""
+    if not isinstance(name, str) or not is_task_type(name):
+        raise UsageError(
+            f"{str(name)[:200]!r} cannot be a task type: begin with a letter or digit, go on with letters, digits, "
+            "'.', '_' or '-', at most 200 characters."
+        )
+    return name
+
+
+def is_task_type(name: str) -> bool:
+    """Whether ``name`` may be a task type."""
+    return len(name) <= _MAX_TASK_TYPE and _matches_task_type(name)
+
+
+@lru_cache(maxsize=1024)
+def _matches_task_type(name: str) -> bool:
+    return _TASK_TYPE.fullmatch(name) is not None
+
+
+def is_topic(name: str) -> bool:
+    """Whether ``name`` may be a topic."""
+    return _TOPIC.fullmatch(name) is not None

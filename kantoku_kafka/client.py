@@ -49,14 +49,16 @@ class Spawned(Ticket):
         topic: its input topic; ``partition`` and ``offset``: where it stands there, None until the broker has
             acknowledged it (after ``spawn_nowait``, and inside a transaction).
         log: what plugins noted about the creation.
+        spawned_at: when, by this process's monotonic clock.
     """
 
-    __slots__ = ("_client", "id", "log")
+    __slots__ = ("_client", "id", "log", "spawned_at")
 
     def __init__(self, client: Client, task_id: str, topic: str, log: list[str], failures: Failures) -> None:
         super().__init__(topic, failures)
         self._client = client
         self.id = task_id
+        self.spawned_at = time.monotonic()
         self.log: Sequence[str] = log or ()
 
     def __repr__(self) -> str:
@@ -64,7 +66,7 @@ class Spawned(Ticket):
 
     def result(self, timeout_seconds: float | None = None) -> Result:
         """Wait for the result. As :meth:`~kantoku_kafka.waiting.Waiting.wait`."""
-        return self._client.wait(self.id, timeout_seconds=timeout_seconds)
+        return self._client.gather([self], timeout_seconds=timeout_seconds)[0]
 
 
 class Client(Waiting):

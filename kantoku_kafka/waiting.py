@@ -18,10 +18,13 @@ __all__ = ["Waiting"]
 
 
 class Handle(Protocol):
-    """What knows the id of a task, as :class:`~kantoku_kafka.client.Spawned` does."""
+    """What knows the id of a task and when it was spawned: :class:`~kantoku_kafka.client.Spawned`."""
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def spawned_at(self) -> float: ...
 
 
 class Waiting:
@@ -45,15 +48,15 @@ class Waiting:
 
     def gather(self, tasks: Iterable[Handle | str], *, timeout_seconds: float | None = None) -> list[Result]:
         """The results of several tasks, in their order. Raises as :meth:`wait`."""
-        ids = [_id_of(task) for task in tasks]
-        found = {result.task_id: result for result in self.as_completed(ids, timeout_seconds=timeout_seconds)}
-        return [found[task_id] for task_id in ids]
+        listed = list(tasks)
+        found = {result.task_id: result for result in self.as_completed(listed, timeout_seconds=timeout_seconds)}
+        return [found[_id_and_time(task)[0]] for task in listed]
 
     def as_completed(self, tasks: Iterable[Handle | str], *, timeout_seconds: float | None = None) -> Iterator[Result]:
         """The results of several tasks as they come. Raises as :meth:`wait`."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         reader = self._connected_reader()
-        futures = {task_id: reader.expect(task_id) for task_id in dict.fromkeys(map(_id_of, tasks))}
+        futures = {task_id: reader.expect(task_id, at) for task_id, at in dict(map(_id_and_time, tasks)).items()}
         ended: SimpleQueue[Future[Result]] = SimpleQueue()
         for future in futures.values():
             future.add_done_callback(ended.put)
@@ -94,8 +97,9 @@ class Waiting:
     ) -> list[Result]:
         """:meth:`gather` for asyncio: no thread waits."""
         reader = await asyncio.to_thread(self._connected_reader)
-        ids = [_id_of(task) for task in tasks]
-        futures = [reader.expect(task_id) for task_id in ids]
+        listed = [_id_and_time(task) for task in tasks]
+        ids = [task_id for task_id, _ in listed]
+        futures = [reader.expect(task_id, at) for task_id, at in listed]
         try:
             async with asyncio.timeout(timeout_seconds):
                 return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
@@ -106,5 +110,5 @@ class Waiting:
                 reader.forget(task_id, future)
 
 
-def _id_of(task: Handle | str) -> str:
-    return task if isinstance(task, str) else task.id
+def _id_and_time(task: Handle | str) -> tuple[str, float | None]:
+    return (task, None) if isinstance(task, str) else (task.id, task.spawned_at)

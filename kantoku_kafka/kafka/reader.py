@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -35,6 +35,16 @@ _BATCH, _POLL_SECONDS = 1000, 0.05
 _ON_THE_WAY = -1
 
 
+class _Passed(NamedTuple):
+    """A result that passed by: its partition, when it was written, and by our own clock when it was read."""
+
+    result: Result
+    partition: int
+    written_ms: int
+    read_at: float
+    size_bytes: int
+
+
 class ResultReader:
     """Delivers results to whoever waits. All methods are thread-safe; a thread of its own reads.
 
@@ -52,9 +62,11 @@ class ResultReader:
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
         self._waiters: dict[str, list[Future[Result]]] = {}
-        self._cache: OrderedDict[str, tuple[Result, int, int, int]] = OrderedDict()
+        self._cache: OrderedDict[str, _Passed] = OrderedDict()
         self._cached_bytes = 0
         self._covered_ms: dict[int, int] = {}
+        self._live_since: dict[int, float] = {}
+        self._dropped_until: dict[int, float] = {}
         self._reached: dict[int, int] = {}
         self._progress = threading.Condition(self._lock)
         self._wanted: dict[int, int] = {}
@@ -70,8 +82,12 @@ class ResultReader:
         """It cannot go on; every wait raises why. A new reader may do better."""
         return self._failure is not None
 
-    def expect(self, task_id: str) -> Future[Result]:
-        """A future of the task's result."""
+    def expect(self, task_id: str, spawned_at: float | None = None) -> Future[Result]:
+        """A future of the task's result.
+
+        Parameters:
+            spawned_at: the monotonic time before which it was not spawned, if this process knows.
+        """
         future: Future[Result] = Future()
         partition = partition_of(task_id.encode(), self._partitions)
         since_ms = max(0, (task_id_time_ms(task_id) or 0) - SKEW_MS)
@@ -80,15 +96,24 @@ class ResultReader:
                 raise self._failure
             cached = self._cache.get(task_id)
             if cached is not None:
-                future.set_result(cached[0])
+                future.set_result(cached.result)
                 return future
             self._waiters.setdefault(task_id, []).append(future)
+            if self._will_pass(partition, spawned_at):
+                return future
             covered_ms = self._covered_ms.get(partition)
             if covered_ms is None or since_ms < covered_ms:
                 self._covered_ms[partition] = since_ms
                 self._wanted[partition] = min(since_ms, self._wanted.get(partition, since_ms))
                 self._progress.notify_all()
         return future
+
+    def _will_pass(self, partition: int, spawned_at: float | None) -> bool:
+        """Whether the result is still to come: the reader was at the end before the task was spawned, and of what it
+        has read since nothing has been dropped."""
+        if spawned_at is None or self._live_since.get(partition, spawned_at) >= spawned_at:
+            return False
+        return self._dropped_until.get(partition, 0.0) < spawned_at
 
     def catch_up(self, task_ids: Iterable[str]) -> None:
         """Block until all that stands in the partitions of these (expected) tasks by now has been read.
@@ -229,6 +254,7 @@ class ResultReader:
             if error.code() == KafkaError._PARTITION_EOF:
                 with self._progress:
                     self._reached[message.partition() or 0] = message.offset() or 0
+                    self._live_since.setdefault(message.partition() or 0, time.monotonic())
                     self._progress.notify_all()
             elif error.code() not in PASSING:
                 raise self._clients.error(error, f"reading {self._topics.results}")
@@ -260,13 +286,16 @@ class ResultReader:
         size = len(message.value() or b"") + 500
         if result.task_id in self._cache:  # a first result stands
             return
-        self._cache[result.task_id] = (result, message.partition() or 0, message.timestamp()[1], size)
+        passed = _Passed(result, message.partition() or 0, message.timestamp()[1], time.monotonic(), size)
+        self._cache[result.task_id] = passed
         self._cached_bytes += size
         while self._cached_bytes > self._cache_bytes:
-            _, (_, partition, at_ms, evicted) = self._cache.popitem(last=False)
-            self._cached_bytes -= evicted
+            _, dropped = self._cache.popitem(last=False)
+            self._cached_bytes -= dropped.size_bytes
             # Who waits for something this old must have it read again.
-            self._covered_ms[partition] = max(self._covered_ms.get(partition, 0), at_ms + 1)
+            partition = dropped.partition
+            self._covered_ms[partition] = max(self._covered_ms.get(partition, 0), dropped.written_ms + 1)
+            self._dropped_until[partition] = dropped.read_at
 
     def _fail(self, error: KantokuError) -> None:
         with self._lock:

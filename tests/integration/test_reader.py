@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
-from kantoku_kafka import Kantoku, Result, Status
+from kantoku_kafka import Kantoku, Result, Status, Task
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.kafka.reader import ResultReader
 from kantoku_kafka.model import Source, new_task_id
@@ -41,3 +42,22 @@ def test_a_result_that_is_written_while_the_reader_begins_is_found(kan: Kantoku,
             assert done, f"round {number}: the reader began behind the result"
         finally:
             reader.close()
+
+
+def test_waits_for_what_was_just_spawned_read_nothing_twice(kan: Kantoku, bootstrap: str, running: Any) -> None:
+    """Though the cache holds nothing: what this process spawned comes after what it has read."""
+    begun: list[int] = []
+
+    class Counting(ResultReader):
+        def _begin(self, consumer: Any, wanted: Any) -> bool:
+            begun.extend(wanted)
+            return super()._begin(consumer, wanted)
+
+    with running():
+        kan._reader = Counting(kan.clients, kan.topics, kan.codec, cache_bytes=1)
+        kan.gather(kan.spawn_many([Task("echo", b"x")] * 100), timeout_seconds=30)  # at the end of each partition now
+        kan._reader.catch_up([new_task_id() for _ in range(50)])
+        before = len(begun)
+        for n in range(40):
+            assert kan.spawn(Task("echo", b"%d" % n)).result(timeout_seconds=30).data == b"%d" % n
+    assert len(begun) == before

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
+from benchmarks import codec
 from benchmarks.cluster import Cluster, Record, tasks_of
 from benchmarks.cpu import OWN
 from benchmarks.measures import round_trips, spawning, throughput
 
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
-EVENTS_OFF_RATIO, EVENTS_FULL_RATIO, SPAWN_RATIO, ROUND_TRIP_RATIO = 1.2, 0.8, 0.8, 1.5
+EVENTS_OFF_RATIO, EVENTS_FULL_RATIO, SPAWN_RATIO, ROUND_TRIP_RATIO, CODEC_RATIO = 1.2, 0.8, 0.8, 1.5, 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class Suite:
             yield from self._executor_rows(guarantee)
         yield from self._spawn_rows()
         yield from self._round_trip_rows()
+        yield from self._codec_rows()
 
     def _executor_rows(self, guarantee: str) -> Iterator[Row]:
         section = Section(title=f"executor, {guarantee}", unit="tasks/s", also="CPU us/task")
@@ -107,6 +109,14 @@ class Suite:
         yield row(name="raw client and raw loop", measure=self._raw_round_trips)
         yield row(name="kantoku", measure=self._round_trips, wanted_ratio=ROUND_TRIP_RATIO)
 
+    def _codec_rows(self) -> Iterator[Row]:
+        for pair in codec.pairs(self._settings.payload_bytes):
+            section = Section(title=f"codec, {pair.title}", unit="envelopes/s", also="")
+            yield Row(section=section, name="fastavro", measure=partial(self._rate, pair.fastavro))
+            yield Row(
+                section=section, name="kantoku", measure=partial(self._rate, pair.codec), wanted_ratio=CODEC_RATIO
+            )
+
     # -- the measures, bound to their contestants
 
     def _raw_executor(self, guarantee: str, codec: str, namespace: str) -> Sample:
@@ -130,6 +140,9 @@ class Suite:
     def _spawn(self, way: str, events: str, namespace: str) -> Sample:
         how = ["--events", events, "--tasks", str(self._settings.tasks)]
         return self._spawning(namespace, [*self._kantoku_spawner(way, namespace), *how])
+
+    def _rate(self, work: codec.Work, _: str) -> Sample:
+        return Sample(codec.rate(work), None)
 
     def _spawning(self, namespace: str, arguments: Sequence[str]) -> Sample:
         run = spawning(self._cluster, namespace, arguments, self._settings.interpreter)

@@ -16,11 +16,13 @@ from kantoku_kafka.avro.wire import (
     read_map,
     read_optional,
     read_string,
+    read_time,
 )
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope
 
 STATUSES = tuple(Status)
+_new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 _NO_LIMITS = _NO_LINEAGE = bytes(4)  # four unions in their null branch
 
 
@@ -29,7 +31,7 @@ def read_task(buf: bytes, pos: int) -> tuple[TaskEnvelope, int]:
     task_id, pos = read_string(buf, pos)
     type_, pos = read_string(buf, pos)
     data, pos = read_bytes(buf, pos)
-    created_at_us, pos = read_long(buf, pos)
+    created_at_us, pos = read_time(buf, pos)
     attempt, pos = read_int(buf, pos)
     max_attempts = timeout_ms = not_before_us = expires_at_us = None
     parent_id = context_id = restarted_from = idempotency_key = None
@@ -78,11 +80,11 @@ def read_result(buf: bytes, pos: int) -> tuple[Result, int]:
     error, pos = read_optional(_read_error, buf, pos)
     attempt, pos = read_int(buf, pos)
     executor_id, pos = read_string(buf, pos)
-    started_at_us, pos = read_optional(read_long, buf, pos)
-    finished_at_us, pos = read_long(buf, pos)
+    started_at_us, pos = read_optional(read_time, buf, pos)
+    finished_at_us, pos = read_time(buf, pos)
     source, pos = _read_source(buf, pos)
-    result = Result(task_id, type_, status, data, error, attempt, executor_id, started_at_us, finished_at_us, source)
-    return result, pos
+    result = task_id, type_, status, data, error, attempt, executor_id, started_at_us, finished_at_us, source, ()
+    return _new(Result, result), pos
 
 
 def read_event(buf: bytes, pos: int) -> tuple[Event, int]:
@@ -91,12 +93,12 @@ def read_event(buf: bytes, pos: int) -> tuple[Event, int]:
     type_, pos = read_string(buf, pos)
     name, pos = read_string(buf, pos)
     attempt, pos = read_int(buf, pos)
-    at_us, pos = read_long(buf, pos)
+    at_us, pos = read_time(buf, pos)
     executor_id, pos = read_optional(read_string, buf, pos)
     source, pos = read_optional(_read_source, buf, pos)
     error, pos = read_optional(_read_error, buf, pos)
     attributes, pos = read_map(read_string, buf, pos)
-    return Event(task_id, type_, name, attempt, at_us, executor_id, source, error, attributes), pos
+    return _new(Event, (task_id, type_, name, attempt, at_us, executor_id, source, error, attributes)), pos
 
 
 def read_older(name: str, value: bytes, header_bytes: int) -> tuple[Any, int]:
@@ -140,7 +142,7 @@ def _read_source(buf: bytes, pos: int) -> tuple[Source, int]:
     partition, pos = read_int(buf, pos)
     offset, pos = read_long(buf, pos)
     epoch, pos = read_int(buf, pos)
-    return Source(topic, partition, offset, epoch), pos
+    return _new(Source, (topic, partition, offset, epoch)), pos
 
 
 # --- older versions: flat records of primitives, optionals, maps and one nested record

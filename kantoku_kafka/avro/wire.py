@@ -84,8 +84,28 @@ def read_long(buf: bytes, pos: int) -> tuple[int, int]:
     return (z >> 1) ^ -(z & 1), pos + 1
 
 
+@lru_cache(maxsize=64)
+def _upper_half(raw: bytes) -> int:
+    """What the last four of eight bytes add to a long; -1 if it does not end with them. All of a minute share them."""
+    if len(raw) < 4 or any(byte < 128 for byte in raw[:3]) or raw[3] > 127:
+        return -1
+    return sum((byte & 127) << 7 * place for place, byte in enumerate(raw, 4))
+
+
+def read_time(buf: bytes, pos: int) -> tuple[int, int]:
+    """As :func:`read_long`; quicker for one of eight bytes, as a time in microseconds between 1988 and 2111 is."""
+    low, high = int.from_bytes(buf[pos : pos + 4], "little"), _upper_half(buf[pos + 4 : pos + 8])
+    if low & 0x80808080 != 0x80808080 or high < 0:
+        return read_long(buf, pos)
+    z = low & 0x7F | low >> 1 & 0x3F80 | low >> 2 & 0x1FC000 | low >> 3 & 0xFE00000 | high
+    return (z >> 1) ^ -(z & 1), pos + 8
+
+
 def read_int(buf: bytes, pos: int) -> tuple[int, int]:
     """An Avro ``int``: a long of at most 32 bits."""
+    byte = buf[pos] if pos < len(buf) else 128
+    if byte < 128:
+        return (byte >> 1) ^ -(byte & 1), pos + 1
     value, pos = read_long(buf, pos)
     if not -(1 << 31) <= value < 1 << 31:
         raise EnvelopeError(f"{value} does not fit the 32 bits of an Avro int.")

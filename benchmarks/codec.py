@@ -11,7 +11,8 @@ from fastavro import schemaless_reader, schemaless_writer
 
 from benchmarks.raw.codec import HEADER_BYTES, load
 from kantoku_kafka.avro.codec import AvroCodec
-from kantoku_kafka.model import Event, Result, Source, Status, TaskEnvelope, Trail, new_task_id, now_us
+from kantoku_kafka.ids import new_task_id
+from kantoku_kafka.model import Event, Result, Source, Status, TaskEnvelope, Trail, now_us
 
 COUNT = 2_000
 REPEATS = 5

@@ -13,6 +13,7 @@ from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.client import Client
 from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.ids import TaskIds
 from kantoku_kafka.names import Topics, check_task_type
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec
@@ -71,6 +72,7 @@ class Kantoku(Client):
         self.topics = Topics(namespace=namespace, overrides=MappingProxyType(dict(topics or {})))
         self.codec: Codec = codec or AvroCodec()
         self.plugins: tuple[Plugin, ...] = (logger.CreationLogger(), *plugins)
+        self.task_ids = TaskIds()
         self.hooks = Hooks(self.plugins)
         self.hooks_without_options = Hooks([plugin for plugin in self.plugins if not plugin.needs_option])
         self._task_types: dict[str, TaskType] = {}

@@ -6,14 +6,11 @@ as on the wire; the properties without a unit give aware ``datetime`` objects.
 
 from __future__ import annotations
 
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.errors import UsageError
@@ -35,17 +32,13 @@ __all__ = [
     "Task",
     "TaskEnvelope",
     "Trail",
-    "idempotent_id",
-    "new_task_id",
     "now_us",
-    "task_id_time_ms",
 ]
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Option = Callable[["SpawnContext"], None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class Status(StrEnum):
@@ -223,34 +216,6 @@ class Task:
 def now_us() -> int:
     """The wall clock in microseconds since the epoch."""
     return time.time_ns() // 1000
-
-
-def new_task_id(time_ms: int | None = None) -> str:
-    """A UUID version 7 (RFC 9562, section 5.7) in canonical text form."""
-    digits = os.urandom(10).hex()
-    head = _id_head(time.time_ns() // 1_000_000 if time_ms is None else time_ms)
-    return f"{head}{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
-
-
-@lru_cache(maxsize=16)
-def _id_head(ms: int) -> str:
-    digits = f"{ms:012x}"
-    return f"{digits[:8]}-{digits[8:]}-7"
-
-
-def idempotent_id(namespace: str, task_type: str, key: str) -> str:
-    """The UUID version 5 that every client derives from the same idempotency key."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/{task_type}/{key}"))
-
-
-def task_id_time_ms(task_id: str) -> int | None:
-    """When an id of version 7 was made, in milliseconds since the epoch; None for any other id."""
-    if len(task_id) == 36 and task_id[14] == "7":
-        try:
-            return uuid.UUID(task_id).int >> 80
-        except ValueError:
-            return None
-    return None
 
 
 def utf8_safe(text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.model import Option, idempotent_id
+from kantoku_kafka.ids import idempotent_id
+from kantoku_kafka.model import Option
 from kantoku_kafka.plugins import SpawnContext
 
 __all__ = ["headers", "idempotency_key", "key", "labels"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kantoku_kafka.job import Message
-from kantoku_kafka.model import Event, EventName, Task, new_task_id
+from kantoku_kafka.model import Event, EventName, Task
 from kantoku_kafka.plugins import SpawnContext, run_after
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
         Whatever an option or a before hook raises: the task is then not spawned.
     """
     hooks = kantoku.hooks if task.options else kantoku.hooks_without_options
-    ctx = SpawnContext(kantoku, hooks, new_task_id(), task.type, task.data)
+    ctx = SpawnContext(kantoku, hooks, kantoku.task_ids.new(), task.type, task.data)
     if parent_id is not None:
         ctx.fields["parent_id"] = parent_id
     for option in task.options:

@@ -19,10 +19,11 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
+from kantoku_kafka.ids import task_id_time_ms
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.model import Result, carried_headers, task_id_time_ms
+from kantoku_kafka.model import Result, carried_headers
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 

@@ -17,8 +17,9 @@ from confluent_kafka import Producer
 from kantoku_kafka import Kantoku, Status, Task, headers
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.dev import EmbeddedBroker
+from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.kafka.partitioner import python_partition_of
-from kantoku_kafka.model import TaskEnvelope, new_task_id, now_us
+from kantoku_kafka.model import TaskEnvelope, now_us
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 

@@ -180,7 +180,8 @@ def test_headers_that_are_not_text(kan: Kantoku, bootstrap: str, running: Any) -
 
 
 def _envelope() -> Any:
-    from kantoku_kafka.model import TaskEnvelope, new_task_id, now_us
+    from kantoku_kafka.ids import new_task_id
+    from kantoku_kafka.model import TaskEnvelope, now_us
 
     return TaskEnvelope(new_task_id(), "echo", b"data", now_us())
 

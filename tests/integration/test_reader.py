@@ -12,8 +12,9 @@ from confluent_kafka import Producer
 
 from kantoku_kafka import Kantoku, Result, Status, Task
 from kantoku_kafka.avro.codec import AvroCodec
+from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.kafka.reader import ResultReader
-from kantoku_kafka.model import Source, new_task_id
+from kantoku_kafka.model import Source
 
 
 @pytest.fixture

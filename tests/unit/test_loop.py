@@ -16,9 +16,10 @@ from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop, PoolBinding
 from kantoku_kafka.engine.scheduler import Scheduler, TypeLimits
 from kantoku_kafka.errors import AccessDenied
+from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.model import Status, TaskEnvelope, new_task_id, now_us
+from kantoku_kafka.model import Status, TaskEnvelope, now_us
 from kantoku_kafka.names import Topics
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
 from kantoku_kafka.testing import InMemoryEvents, InMemoryInputs, InMemoryLog, InMemoryOutputs, InMemoryTransaction

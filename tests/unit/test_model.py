@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import uuid
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from kantoku_kafka import Kantoku, Task, idempotency_key
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.model import Event, carried_headers, idempotent_id, new_task_id, task_id_time_ms
+from kantoku_kafka.ids import TaskIds, idempotent_id, new_task_id, task_id_time_ms
+from kantoku_kafka.model import Event, carried_headers
 from kantoku_kafka.names import Topics, check_task_type
 from kantoku_kafka.spawning import prepare
 
@@ -36,7 +38,8 @@ def test_later_ids_sort_after_earlier_ones(time_ms: int, later_ms: int) -> None:
 
 def test_ids_of_now() -> None:
     before = time.time_ns() // 1_000_000
-    ids = [new_task_id() for _ in range(20_000)]
+    made = TaskIds()
+    ids = [made.new() for _ in range(20_000)]
     after = time.time_ns() // 1_000_000
     times = [task_id_time_ms(text) for text in ids]
     assert len(set(ids)) == len(ids)
@@ -138,3 +141,19 @@ def test_times_are_exact_to_the_microsecond(at_us: int) -> None:
     assert at.tzinfo is UTC
     assert (at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() == pytest.approx(at_us / 1e6)
     assert at.microsecond == at_us % 1_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_ids_made_on_both_sides_of_a_fork_differ() -> None:
+    ids = TaskIds()
+    ids.new()
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(sending, "".join(ids.new() for _ in range(50)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(receiving, 50 * 36).decode()
+    os.close(receiving)
+    os.close(sending)
+    assert not {ids.new() for _ in range(50)} & {theirs[at : at + 36] for at in range(0, len(theirs), 36)}

@@ -11,8 +11,9 @@ from typing import TypeVar
 import pytest
 
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.job import Job, Message, Offset, Partition
-from kantoku_kafka.model import Event, Headers, Result, Source, Status, Trail, new_task_id, now_us
+from kantoku_kafka.model import Event, Headers, Result, Source, Status, Trail, now_us
 from kantoku_kafka.protocols import (
     EXACTLY_ONCE,
     CheckpointRefused,

@@ -10,8 +10,9 @@ import pytest
 
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.job import Job, Partition
-from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope, Trail, new_task_id, now_us
+from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope, Trail, now_us
 from kantoku_kafka.protocols import Codec, Executor, Outputs
 from kantoku_kafka.testing.contract.log import PATIENCE_SECONDS, a_result
 

@@ -37,7 +37,6 @@ _OF_THE_PRODUCER = frozenset(
         KafkaError.UNKNOWN_PRODUCER_ID,
         KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
         KafkaError.DUPLICATE_SEQUENCE_NUMBER,
-        KafkaError.CONCURRENT_TRANSACTIONS,
         KafkaError.TRANSACTION_COORDINATOR_FENCED,
         KafkaError.TRANSACTION_ABORTABLE,
     }

@@ -52,6 +52,7 @@ PASSING = UNREACHABLE | {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError.THROTTLING_QUOTA_EXCEEDED,
+    KafkaError.CONCURRENT_TRANSACTIONS,  # the last one under this id is still being ended
     KafkaError._WAIT_COORD,
     KafkaError._WAIT_CACHE,
     KafkaError._NOENT,

@@ -17,6 +17,7 @@ from kantoku_kafka.ids import TaskIds
 from kantoku_kafka.names import Topics, check_task_type
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec
+from kantoku_kafka.replay.log import EventLog
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
 
 __all__ = ["Kantoku", "TaskType"]
@@ -92,6 +93,11 @@ class Kantoku(Client):
     def namespace(self) -> str:
         """Prefix of all topics."""
         return self.topics.namespace
+
+    @property
+    def events(self) -> EventLog:
+        """The audit topic: ``for event in kan.events.replay(): ...``."""
+        return EventLog(self.clients, self.topics.events, self.codec)
 
     @property
     def task_types(self) -> Mapping[str, TaskType]:

@@ -66,6 +66,8 @@ class EventName(StrEnum):
     SENT_OUTPUTS = "sent_outputs"
     ERROR = "error"
     DEAD_LETTERED = "dead_lettered"
+    DELAYED = "delayed"
+    RETRY_SCHEDULED = "retry_scheduled"
 
 
 class Source(NamedTuple):

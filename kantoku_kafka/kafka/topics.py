@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without __all__
     AdminClient,
     ConfigResource,
@@ -61,7 +61,13 @@ def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> l
     return [
         *inputs,
         TopicPlan(topics.results, partitions, {"cleanup.policy": "compact,delete", "retention.ms": week}, fixed=True),
-        TopicPlan(topics.events, partitions, {"cleanup.policy": "compact"}, fixed=True),
+        # Stamped by the broker: the offsets of a time are then those of all that stood there by that time.
+        TopicPlan(
+            topics.events,
+            partitions,
+            {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"},
+            fixed=True,
+        ),
         # A dead letter is its original and the cause: it must fit where the original did.
         TopicPlan(
             topics.dlq,
@@ -159,6 +165,24 @@ def topic_configs(clients: Clients, admin: AdminClient, names: Iterable[str]) ->
             raise clients.unreachable(f"reading the settings of {resource.name}") from error
         found[resource.name] = {entry.name: entry.value for entry in entries.values()}
     return found
+
+
+def topic_identity(clients: Clients, topic: str) -> str:
+    """What no other topic has, nor the same one created anew: its name and its id. Raises TopicMismatch."""
+    admin = clients.admin()
+    (future,) = admin.describe_topics(TopicCollection([topic])).values()
+    return f"{topic}/{clients.answer(future, f'looking up topic {topic}').topic_id}"
+
+
+def retention_warnings(clients: Clients, topic: str) -> list[str]:
+    """What an audit topic with these settings no longer holds; nothing if it is compacted, or may not be asked."""
+    config = topic_configs(clients, clients.admin(), [topic]).get(topic, {})
+    policy = config.get("cleanup.policy", "compact")
+    if "delete" not in policy:
+        return []
+    hours = int(config.get("retention.ms", "-1")) / 3_600_000
+    kept = f"older than {hours:g} hours" if hours >= 0 else "beyond its size limit"
+    return [f"topic {topic} has cleanup.policy={policy}: events {kept} are missing. It should be: compact"]
 
 
 _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})

@@ -1,0 +1,238 @@
+"""``events tail|replay|snapshot``: the audit topic."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.cli.common import connected
+from kantoku_kafka.cli.output import Rows, out, printable, tell
+from kantoku_kafka.cli.times import parse_time
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.kafka.topics import retention_warnings
+from kantoku_kafka.model import Event
+from kantoku_kafka.replay.export import (
+    EventSink,
+    JsonLines,
+    ParquetFile,
+    SqliteFile,
+    complete,
+    event_json,
+    iso,
+    state_row,
+)
+from kantoku_kafka.replay.fold import Phase
+from kantoku_kafka.replay.log import EventFilter, Replay
+from kantoku_kafka.replay.store import TaskQuery
+
+Type = Annotated[str | None, typer.Option("--type", help="Only of this task type.")]
+TaskId = Annotated[str | None, typer.Option("--task", help="Only of the task with this id.")]
+Name = Annotated[str | None, typer.Option("--name", help="Only of this name, e.g. sent_outputs.")]
+Status = Annotated[str | None, typer.Option("--status", help="Only results of this status, e.g. FAILED.")]
+Labels = Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE; repeatable.")]
+Since = Annotated[str | None, typer.Option("--since", help="ISO 8601, or how long ago: 2h.")]
+
+_SINKS: Mapping[str, Callable[[Path], EventSink]] = {"sqlite": SqliteFile, "parquet": ParquetFile}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The log of every step of every task.")
+    group.command("tail")(tail)
+    group.command("replay")(replay)
+    group.command("snapshot")(snapshot)
+    app.add_typer(group, name="events")
+
+
+def tail(
+    ctx: typer.Context,
+    type: Type = None,  # noqa: A002 - the name users type
+    task: TaskId = None,
+    name: Name = None,
+    status: Status = None,
+    label: Labels = None,
+    since: Since = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="lines, jsonl")] = "lines",
+) -> None:
+    """Show events as they happen, until Ctrl-C.
+
+    Example: kantoku-kafka -n shop events tail --status FAILED
+    """
+    wanted = _filter(task, type, name, status, label)
+    if output not in ("lines", "jsonl"):
+        raise UsageError(f"-o takes lines, jsonl, not {output!r}.")
+    with connected(ctx.obj) as kantoku:
+        start = _time(since, "--since")
+        for batch in kantoku.events.tail(since=start, wanted=wanted).batches():
+            for logged in batch:
+                out(event_json(logged) if output == "jsonl" else _line(logged.event))
+
+
+def replay(
+    ctx: typer.Context,
+    type: Type = None,  # noqa: A002
+    task: TaskId = None,
+    name: Name = None,
+    status: Status = None,
+    label: Labels = None,
+    since: Since = None,
+    until: Annotated[str | None, typer.Option("--until", help="As --since; default: all that is there now.")] = None,
+    since_offsets: Annotated[
+        Path | None,
+        typer.Option(
+            "--since-offsets",
+            metavar="FILE",
+            help="Go on where the last replay with this file ended; it is made, and renewed at the end.",
+        ),
+    ] = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="jsonl, sqlite, parquet")] = "jsonl",
+    file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default for jsonl: stdout.")] = None,
+) -> None:
+    """Write events from a point to an end that is fixed when the command starts.
+
+    Example: kantoku-kafka -n shop events replay --since 24h -o sqlite --out day.db
+    """
+    if output != "jsonl" and (output not in _SINKS or file is None):
+        raise UsageError("-o takes jsonl, or sqlite or parquet with --out FILE.")
+    if since and since_offsets:
+        raise UsageError("--since and --since-offsets exclude each other.")
+    wanted = _filter(task, type, name, status, label)
+    with connected(ctx.obj) as kantoku:
+        _warn_of_gaps(kantoku)
+        begin: datetime | Mapping[int, int] | None = _time(since, "--since")
+        if since_offsets is not None:
+            begin = _read_offsets(since_offsets, kantoku.events.topic)
+        log = kantoku.events.replay(since=begin, until=_time(until, "--until"), wanted=wanted)
+        with _sink(output, file) as sink:
+            for batch in log.batches():
+                sink.write(batch)
+            sink.close()
+        if since_offsets is not None:
+            _write_offsets(since_offsets, kantoku.events.topic, log.offsets)
+        _report(log)
+
+
+def snapshot(
+    ctx: typer.Context,
+    type: Type = None,  # noqa: A002
+    status: Status = None,
+    phase: Annotated[Phase | None, typer.Option("--phase", help="Only tasks in this phase.")] = None,
+    label: Labels = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="ISO 8601, or how long ago: 2h. Default: now.")] = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="jsonl, json, table")] = "jsonl",
+    file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="JSON lines go there.")] = None,
+) -> None:
+    """Print the state of every task, now or as of a time, folded from the log.
+
+    Example: kantoku-kafka -n shop events snapshot --as-of 2026-01-31T08:00:00Z > tasks.jsonl
+    """
+    if file is not None and output != "jsonl":
+        raise UsageError("--out takes JSON lines: leave -o away.")
+    query = TaskQuery(task_type=type, status=status, phase=phase, labels=parse_labels(label))
+    with connected(ctx.obj) as kantoku:
+        _warn_of_gaps(kantoku)
+        with kantoku.events.snapshot(as_of=_time(as_of, "--as-of")) as store:
+            if file is None:
+                with Rows(output) as rows:
+                    for state in store.find(query):
+                        rows.add(state_row(state))
+            else:
+                with complete(file) as partial, partial.open("w", encoding="utf-8") as stream:
+                    for state in store.find(query):
+                        stream.write(json.dumps(state_row(state), ensure_ascii=False) + "\n")
+
+
+def parse_labels(pairs: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` options. Raises UsageError."""
+    labels = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--label takes NAME=VALUE, not {pair!r}.")
+        labels[name] = value
+    return labels
+
+
+def _filter(
+    task: str | None, type_: str | None, name: str | None, status: str | None, labels: list[str] | None
+) -> EventFilter:
+    return EventFilter(task_id=task, type=type_, name=name, status=status, labels=parse_labels(labels))
+
+
+def _time(text: str | None, option: str) -> datetime | None:
+    return None if text is None else parse_time(text, option)
+
+
+def _line(event: Event) -> str:
+    error = f"  {event.error.type}: {event.error.message}" if event.error else ""
+    more = "".join(f"  {name}={value}" for name, value in event.attributes.items())
+    text = f"{iso(event.at_us)}  {event.task_id}  {event.type}  {event.name}"
+    attempt = f"  attempt {event.attempt}" if event.attempt > 1 else ""
+    where = f"  {event.executor_id}" if event.executor_id else ""
+    return printable(f"{text}{attempt}{more}{where}{error}", kept="")
+
+
+@contextmanager
+def _sink(output: str, file: Path | None) -> Iterator[EventSink]:
+    if file is None:
+        with _stdout() as stream:
+            yield JsonLines(stream)
+        return
+    with complete(file) as partial:
+        if output != "jsonl":
+            yield _SINKS[output](partial)
+            return
+        with partial.open("wb") as stream:
+            yield JsonLines(stream)
+
+
+@contextmanager
+def _stdout() -> Iterator[BinaryIO]:
+    """Who reads us may stop when it has seen enough."""
+    sys.stdout.flush()
+    try:
+        yield sys.stdout.buffer
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def _read_offsets(path: Path, topic: str) -> dict[int, int] | None:
+    """Where the last replay ended; None if there is no such file yet."""
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        if kept["topic"] == topic:
+            return {int(partition): int(offset) for partition, offset in kept["offsets"].items()}
+        other = kept["topic"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"--since-offsets: {path} is not a file of a former replay; remove it.") from error
+    raise UsageError(f"--since-offsets: {path} is of topic {other}, not of {topic}; take another file.")
+
+
+def _write_offsets(path: Path, topic: str, offsets: Mapping[int, int]) -> None:
+    with complete(path) as partial:
+        partial.write_text(json.dumps({"topic": topic, "offsets": offsets}) + "\n", "utf-8")
+
+
+def _report(log: Replay) -> None:
+    if log.unreadable:
+        tell(
+            f"warning: {log.unreadable} records were left out: they are no events of a schema that this version knows. "
+            "Upgrade kantoku-kafka if newer executors write to the topic."
+        )
+
+
+def _warn_of_gaps(kantoku: Kantoku) -> None:
+    for warning in retention_warnings(kantoku.clients, kantoku.events.topic):
+        tell(f"warning: {warning}")

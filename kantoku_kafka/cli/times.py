@@ -1,0 +1,39 @@
+"""Times as people type them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from kantoku_kafka.errors import UsageError
+
+__all__ = ["parse_duration", "parse_time"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+def parse_duration(text: str, option: str) -> timedelta:
+    """``90s``, ``15m``, ``2h``, ``30d``, ``4w``. Raises UsageError."""
+    match = _DURATION.fullmatch(text.strip())
+    try:
+        if match:
+            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        pass
+    raise UsageError(f"{option} takes a duration such as 90s, 15m, 2h, 30d, not {text!r}.")
+
+
+def parse_time(text: str, option: str, now: datetime | None = None) -> datetime:
+    """ISO 8601 (in local time if it names no zone), or how long ago: ``2h``. Raises UsageError."""
+    if _DURATION.fullmatch(text.strip()):
+        try:
+            return (now or datetime.now(UTC)) - parse_duration(text, option)
+        except OverflowError:
+            raise UsageError(f"{option}: {text} ago is before all time.") from None
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{option} takes a time such as 2026-01-31T08:00:00+00:00, or how long ago, such as 2h; not {text!r}."
+        ) from None

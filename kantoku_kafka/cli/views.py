@@ -1,0 +1,212 @@
+"""``tasks list|show``: what the log says of tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.cli.common import connected
+from kantoku_kafka.cli.events import Labels, Since, parse_labels
+from kantoku_kafka.cli.output import Rows, out, printable, tell
+from kantoku_kafka.cli.times import parse_time
+from kantoku_kafka.errors import KantokuError, NotFound
+from kantoku_kafka.model import Result
+from kantoku_kafka.replay.export import iso, state_row
+from kantoku_kafka.replay.fold import Phase, TaskState
+from kantoku_kafka.replay.store import TaskQuery, TaskStore
+
+Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead of the local view.")]
+
+_SHOWN_BYTES = 2_000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tasks, as the log of events has them.")
+    group.command("list")(list_)
+    group.command("show")(show)
+    app.add_typer(group, name="tasks")
+
+
+def list_(
+    ctx: typer.Context,
+    type: Annotated[str | None, typer.Option("--type", help="Only of this task type.")] = None,  # noqa: A002
+    status: Annotated[str | None, typer.Option("--status", help="Only results of this status, e.g. FAILED.")] = None,
+    phase: Annotated[Phase | None, typer.Option("--phase", help="Only tasks in this phase.")] = None,
+    label: Labels = None,
+    since: Since = None,
+    until: Annotated[str | None, typer.Option("--until", help="As --since.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="The newest so many; 0: all.", min=0)] = 50,
+    live: Live = False,
+    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+) -> None:
+    """List tasks, the newest first.
+
+    Example: kantoku-kafka -n shop tasks list --status FAILED --since 24h
+    """
+    query = TaskQuery(
+        task_type=type,
+        status=status,
+        phase=phase,
+        labels=parse_labels(label),
+        since_us=_us(since, "--since"),
+        until_us=_us(until, "--until"),
+        text=text,
+    )
+    with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live) as store:
+        for state in store.find(query, limit or None, newest_first=True):
+            rows.add(_short(state) if output == "table" else state_row(state))
+        if limit and (total := store.count(query)) > limit:
+            tell(f"{limit} of {total} tasks; --limit 0 shows all")
+
+
+def show(
+    ctx: typer.Context,
+    task_id: Annotated[str, typer.Argument(metavar="ID")],
+    live: Live = False,
+    output: Annotated[str, typer.Option("-o", "--output", help="text, json")] = "text",
+) -> None:
+    """Show one task: where it is, its steps, its result. Exit code 5 if nothing is known of it.
+
+    Example: kantoku-kafka -n shop tasks show 0194f1c2-7c1e-7aaa-8bbb-123456789abc
+    """
+    with connected(ctx.obj) as kantoku, states(kantoku, live) as store:
+        state = store.get(task_id)
+        if state is None:
+            raise NotFound(
+                f"Nothing is logged of task {task_id}: another namespace (-n)? Without events (--events off) there is "
+                f"no history; its result: kantoku-kafka result {task_id}"
+            )
+        result = kantoku.find_results([task_id]).get(task_id) if state.phase is Phase.FINISHED else None
+        chain = _chain(store, state)
+    if output == "json":
+        with Rows("json") as rows:
+            rows.add({**state_row(state), "history": [_step(h.event) for h in state.history], "result": _data(result)})
+        return
+    out(printable("\n".join(_lines(state, result, chain))))
+
+
+@contextmanager
+def states(kantoku: Kantoku, live: bool) -> Iterator[TaskStore]:
+    """All task states: from the view, or folded just now."""
+    if live:
+        with kantoku.events.snapshot() as store:
+            yield store
+        return
+    with kantoku.events.view(_view_path(kantoku)) as store:
+        yield store
+
+
+def _view_path(kantoku: Kantoku) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kantoku-kafka" / "views"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KantokuError(f"{cache} cannot be made: {error.strerror}. --live goes without.") from error
+    return cache / f"{kantoku.events.topic}.sqlite"
+
+
+def _us(text: str | None, option: str) -> int | None:
+    return None if text is None else round(parse_time(text, option).timestamp() * 1_000_000)
+
+
+def _short(state: TaskState) -> dict[str, Any]:
+    return {
+        "id": state.task_id,
+        "type": state.type,
+        "state": state.status or state.phase.value,
+        "attempt": state.attempt,
+        "spawned": "" if state.spawned_at_us is None else _local(state.spawned_at_us),
+        "waited": _duration(state.waited_us),
+        "ran": _duration(state.ran_us),
+        "error": f"{state.error.type}: {state.error.message}"[:60] if state.error else "",
+    }
+
+
+def _lines(state: TaskState, result: Result | None, chain: list[str]) -> Iterator[str]:
+    """A readable page about one task."""
+    yield f"task      {state.task_id}"
+    yield f"type      {state.type}"
+    yield f"state     {state.status or state.phase.value}, attempt {state.attempt}"
+    if state.labels:
+        yield f"labels    {', '.join(f'{name}={value}' for name, value in state.labels.items())}"
+    if state.parent_id:
+        yield f"parent    {state.parent_id}"
+    if chain:
+        yield f"restarts  {' <- '.join([state.task_id, *chain])}"
+    if state.source:
+        yield f"source    {state.source.topic}[{state.source.partition}] offset {state.source.offset}"
+    if state.waited_us is not None:
+        yield f"waited    {_duration(state.waited_us)}"
+    if state.ran_us is not None:
+        yield f"ran       {_duration(state.ran_us)}"
+    yield ""
+    start_us = state.history[0].event.at_us
+    for event in (logged.event for logged in sorted(state.history, key=lambda logged: logged.event.at_us)):
+        more = "".join(f"  {name}={value}" for name, value in event.attributes.items())
+        attempt = f"  attempt {event.attempt}" if state.attempt > 1 else ""
+        where = f"  {event.executor_id}" if event.executor_id else ""
+        yield f"{_local(event.at_us)}  {_duration(event.at_us - start_us):>9}  {event.name}{attempt}{more}{where}"
+    if state.error:
+        yield f"\nerror     {state.error.type}: {state.error.message}"
+        if state.error.detail:
+            yield state.error.detail.rstrip()
+    for problem in state.problems:
+        yield f"\nimpossible: {problem}"
+    if result is not None and result.ok:
+        yield f"\nresult    {len(result.data)} bytes"
+        data = _data(result)
+        yield (data["text"] or data["hex"])[:_SHOWN_BYTES] if data else ""
+
+
+def _chain(store: TaskStore, state: TaskState) -> list[str]:
+    """The tasks that this one restarts, up to the first."""
+    chain: list[str] = []
+    at: TaskState | None = state
+    while at is not None and at.restarted_from and at.restarted_from not in chain:
+        chain.append(at.restarted_from)
+        at = store.get(at.restarted_from)
+    return chain
+
+
+def _data(result: Result | None) -> dict[str, str] | None:
+    if result is None:
+        return None
+    try:
+        return {"text": result.data.decode(), "hex": ""}
+    except UnicodeDecodeError:
+        return {"text": "", "hex": result.data.hex()}
+
+
+def _step(event: Any) -> dict[str, Any]:
+    return {
+        "name": event.name,
+        "attempt": event.attempt,
+        "at": iso(event.at_us),
+        "executor_id": event.executor_id,
+        "error": event.error._asdict() if event.error else None,
+        "attributes": dict(event.attributes),
+    }
+
+
+def _local(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us / 1_000_000).isoformat(sep=" ", timespec="milliseconds")
+
+
+def _duration(us: int | None) -> str:
+    if us is None:
+        return ""
+    if abs(us) < 1_000_000:
+        return f"{us / 1000:.1f} ms"
+    seconds = us / 1_000_000
+    if abs(seconds) < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

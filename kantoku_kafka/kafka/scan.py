@@ -1,0 +1,173 @@
+"""Reads a topic from given offsets to fixed ends, or on and on; without a group, and committing nothing.
+
+Only records of committed transactions are seen. An *end* is a high watermark: what is still undecided below it is
+waited for, so that nothing that had been written by then is missed, and nothing of an aborted transaction appears.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka import Message as Record
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
+
+from kantoku_kafka.errors import WaitTimeout
+from kantoku_kafka.kafka.config import PASSING, Clients
+from kantoku_kafka.kafka.topics import partition_count
+
+__all__ = ["Offsets", "Record", "Scan", "beginnings", "ends", "first_at"]
+
+Offsets = dict[int, int]
+"""By partition of one topic."""
+
+_BATCH = 2_000
+_POLL_SECONDS = 0.1
+_BUFFER_KBYTES = 32 << 10
+
+
+def beginnings(clients: Clients, topic: str) -> Offsets:
+    """The first offset that each partition still holds. Raises TopicMismatch, AccessDenied, BrokerUnavailable."""
+    earliest: Any = OffsetSpec.earliest  # confluent_kafka leaves it untyped
+    return _offsets(clients, topic, earliest())
+
+
+def ends(clients: Clients, topic: str) -> Offsets:
+    """The offset that each partition's next record will get: the high watermark. Raises as :func:`beginnings`."""
+    latest: Any = OffsetSpec.latest
+    return _offsets(clients, topic, latest())
+
+
+def first_at(clients: Clients, topic: str, time_ms: int) -> Offsets:
+    """Of each partition the first record stamped with this time or a later one, or its end. Raises as before."""
+    present = ends(clients, topic)  # first: what is written between the two answers is later than the time, or counts
+    found = _offsets(clients, topic, OffsetSpec.for_timestamp(time_ms))
+    return {partition: found[partition] if found[partition] >= 0 else end for partition, end in present.items()}
+
+
+def _offsets(clients: Clients, topic: str, spec: Any) -> Offsets:
+    wanted = {TopicPartition(topic, number): spec for number in range(partition_count(clients, topic))}
+    admin = clients.admin()
+    answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+    doing = f"reading the offsets of {topic}"
+    return {place.partition: clients.answer(future, doing).offset for place, future in answers.items()}
+
+
+class Scan:
+    """One pass over a topic. One thread uses it.
+
+    Parameters:
+        clients: the connection.
+        topic: what is read.
+        starts: where to begin; partitions that are not named are not read.
+        ends: where to stop, None: never. What lies behind an end is not delivered.
+        patience_seconds: how long the reading may stand still before an end; default 60.
+
+    Attributes:
+        offsets: of each partition the first offset that has not been delivered: where another scan goes on.
+        stamped_ms: the time of the last record that was delivered.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        self._clients = clients
+        self._topic = topic
+        self._ends = None if ends is None else {p: ends[p] for p in starts}
+        self._patience_seconds = patience_seconds
+        self.offsets: Offsets = dict(starts)
+
+    def batches(self, timeout_seconds: float | None = None) -> Iterator[Sequence[Record]]:
+        """Records as they come, each partition's in the order of its offsets; ends at the ends.
+
+        Parameters:
+            timeout_seconds: without ends, how long to wait for a record before an empty batch; default: for ever.
+
+        Raises:
+            WaitTimeout: an open transaction holds an end back for longer than the patience.
+            AccessDenied, BrokerUnavailable, TopicMismatch: as the connection has it.
+        """
+        unread = {p for p, start in self.offsets.items() if self._ends is None or start < self._ends[p]}
+        if not unread:
+            return
+        consumer = self._clients.consumer(
+            **{
+                "group.id": "kantoku-scan",
+                "enable.partition.eof": self._ends is not None,
+                "queued.max.messages.kbytes": _BUFFER_KBYTES,
+            }
+        )
+        try:
+            consumer.assign([TopicPartition(self._topic, p, self.offsets[p]) for p in sorted(unread)])
+            moved_at = time.monotonic()
+            while unread:
+                records = consumer.consume(_BATCH, _POLL_SECONDS if timeout_seconds is None else timeout_seconds)
+                delivered = self._up_to_ends(consumer, records, unread) if self._ends else self._all_of(records)
+                now = time.monotonic()
+                if delivered or timeout_seconds is not None:
+                    moved_at = now
+                    yield delivered
+                elif self._ends is not None and now - moved_at > self._patience_seconds:
+                    raise self._stuck(unread)
+        finally:
+            consumer.close()
+
+    def _all_of(self, records: Sequence[Record]) -> Sequence[Record]:
+        delivered = []
+        for record in records:
+            if record.error() is None:
+                self.offsets[record.partition() or 0] = (record.offset() or 0) + 1
+                delivered.append(record)
+            else:
+                self._check(record)
+        return delivered
+
+    def _up_to_ends(self, consumer: Consumer, records: Sequence[Record], unread: set[int]) -> Sequence[Record]:
+        """What lies before the ends; partitions that have reached theirs leave ``unread``."""
+        assert self._ends is not None
+        delivered, reached, offsets, ends = [], set(), self.offsets, self._ends
+        for record in records:
+            partition, offset = record.partition() or 0, record.offset() or 0
+            if record.error() is None:
+                end = ends[partition]
+                if offset < end:
+                    offsets[partition] = offset + 1
+                    delivered.append(record)
+                if offset + 1 >= end:
+                    reached.add(partition)
+            elif self._is_end(record) and offset >= ends[partition]:
+                reached.add(partition)
+        for partition in reached & unread:
+            offsets[partition] = ends[partition]
+            unread.discard(partition)
+            consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+        return delivered
+
+    def _is_end(self, record: Record) -> bool:
+        """Whether this says that a partition's end was reached. Raises what else it may say."""
+        error = record.error()
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            return True
+        self._check(record)
+        return False
+
+    def _check(self, record: Record) -> None:
+        error = record.error()
+        if error is not None and error.code() not in PASSING | {KafkaError._PARTITION_EOF}:
+            raise self._clients.error(error, f"reading {self._topic}")
+
+    def _stuck(self, unread: set[int]) -> WaitTimeout:
+        assert self._ends is not None
+        partition = min(unread)
+        return WaitTimeout(
+            f"{self._topic}[{partition}] does not go on from offset {self.offsets[partition]} to "
+            f"{self._ends[partition]} within {self._patience_seconds:g} s: a transaction is open there, or the "
+            "partition has no leader. Try again later."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from confluent_kafka import Message as KafkaMessage
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.model import Event, Result
 from kantoku_kafka.names import Topics
+from kantoku_kafka.replay.fold import Fold, LoggedEvent
 
 
 def read_all(bootstrap_servers: str, topic: str, *, wait_for_open: bool = True) -> list[KafkaMessage]:
@@ -64,7 +65,7 @@ class Account:
     """Results and events of a namespace, by task id."""
 
     results: list[Result] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    log: list[LoggedEvent] = field(default_factory=list)
     dead: list[KafkaMessage] = field(default_factory=list)
 
     @classmethod
@@ -72,12 +73,19 @@ class Account:
         topics, codec = Topics(namespace=namespace), AvroCodec()
         return cls(
             [codec.decode_result(m.value()) for m in read_all(bootstrap_servers, topics.results)],
-            [codec.decode_event(m.value()) for m in read_all(bootstrap_servers, topics.events)],
+            [
+                LoggedEvent(codec.decode_event(m.value()), m.partition(), m.offset())
+                for m in read_all(bootstrap_servers, topics.events)
+            ],
             read_all(bootstrap_servers, topics.dlq),
         )
 
+    @property
+    def events(self) -> list[Event]:
+        return [logged.event for logged in self.log]
+
     def check(self, spawned: set[str]) -> None:
-        """Exactly one result per spawned task, none besides, and one terminal event for each result."""
+        """Exactly one result per spawned task, none besides, one terminal event for each, no impossible history."""
         counts = Counter(result.task_id for result in self.results)
         assert spawned - counts.keys() == set(), "tasks without a result"
         assert {i: n for i, n in counts.items() if n > 1} == {}, "tasks with more than one result"
@@ -87,3 +95,12 @@ class Account:
         assert {e.task_id: e.attributes["status"] for e in self.events if e.name == "sent_outputs"} == {
             r.task_id: r.status.value for r in self.results
         }
+        assert self.impossible() == {}, "histories that cannot be"
+
+    def impossible(self) -> dict[str, list[str]]:
+        """What is wrong with the history of each task, if anything is."""
+        histories: defaultdict[str, list[LoggedEvent]] = defaultdict(list)
+        for logged in self.log:
+            histories[logged.event.task_id].append(logged)
+        states = (Fold().state(history) for history in histories.values())
+        return {state.task_id: list(state.problems) for state in states if state.problems}

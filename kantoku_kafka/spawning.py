@@ -38,12 +38,14 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
 
 
 def spawned_event(ctx: SpawnContext) -> Event:
-    """The event that says the task was spawned; labels and parent go into its attributes."""
+    """The event that says the task was spawned; labels, parent and what it restarts go into its attributes."""
     envelope = ctx.envelope
     assert envelope is not None, "the spawn is not prepared"
     attributes = {f"label.{name}": value for name, value in envelope.labels.items()}
     if envelope.parent_id is not None:
         attributes["parent_id"] = envelope.parent_id
+    if envelope.restarted_from is not None:
+        attributes["restarted_from"] = envelope.restarted_from
     return Event(
         ctx.id,
         ctx.type,

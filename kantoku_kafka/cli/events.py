@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -16,10 +16,11 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.output import Rows, out, printable, tell
-from kantoku_kafka.cli.times import parse_time
+from kantoku_kafka.cli.times import parse_duration, parse_time
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka.topics import retention_warnings
 from kantoku_kafka.model import Event
+from kantoku_kafka.replay.again import copy_events, prune
 from kantoku_kafka.replay.export import (
     EventSink,
     JsonLines,
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
     group.command("tail")(tail)
     group.command("replay")(replay)
     group.command("snapshot")(snapshot)
+    group.command("prune")(prune_)
     app.add_typer(group, name="events")
 
 
@@ -96,11 +98,14 @@ def replay(
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="jsonl, sqlite, parquet")] = "jsonl",
     file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default for jsonl: stdout.")] = None,
+    into: Annotated[str | None, typer.Option("--into", metavar="TOPIC", help="Copy them to another topic.")] = None,
 ) -> None:
     """Write events from a point to an end that is fixed when the command starts.
 
     Example: kantoku-kafka -n shop events replay --since 24h -o sqlite --out day.db
     """
+    if into is not None and (file is not None or output != "jsonl"):
+        raise UsageError("--into copies events as they are: leave -o and --out away.")
     if output != "jsonl" and (output not in _SINKS or file is None):
         raise UsageError("-o takes jsonl, or sqlite or parquet with --out FILE.")
     if since and since_offsets:
@@ -112,10 +117,15 @@ def replay(
         if since_offsets is not None:
             begin = _read_offsets(since_offsets, kantoku.events.topic)
         log = kantoku.events.replay(since=begin, until=_time(until, "--until"), wanted=wanted)
-        with _sink(output, file) as sink:
-            for batch in log.batches():
-                sink.write(batch)
-            sink.close()
+        if into is not None:
+            if into == kantoku.events.topic:
+                raise UsageError(f"--into {into}: that is the topic that is read.")
+            tell(f"{copy_events(kantoku, log, into)} events copied to {into}")
+        else:
+            with _sink(output, file) as sink:
+                for batch in log.batches():
+                    sink.write(batch)
+                sink.close()
         if since_offsets is not None:
             _write_offsets(since_offsets, kantoku.events.topic, log.offsets)
         _report(log)
@@ -149,6 +159,30 @@ def snapshot(
                 with complete(file) as partial, partial.open("w", encoding="utf-8") as stream:
                     for state in store.find(query):
                         stream.write(json.dumps(state_row(state), ensure_ascii=False) + "\n")
+
+
+def prune_(
+    ctx: typer.Context,
+    older_than: Annotated[str, typer.Option("--older-than", help="Tasks that ended longer ago: 30d.")],
+    type: Type = None,  # noqa: A002
+    limit: Annotated[int, typer.Option("--limit", help="At most so many tasks, the oldest first.", min=1)] = 1_000_000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+) -> None:
+    """Forget finished tasks: tombstones for their events, which compaction then removes. Can be repeated at any time.
+
+    Nothing of a task that has not ended goes. Results go by the retention of their own topic.
+
+    Example: kantoku-kafka -n shop events prune --older-than 30d
+    """
+    before = datetime.now(UTC) - parse_duration(older_than, "--older-than")
+    query = TaskQuery(task_type=type, phase=Phase.FINISHED, finished_before_us=round(before.timestamp() * 1_000_000))
+    with connected(ctx.obj) as kantoku, kantoku.events.snapshot() as store:
+        found = min(limit, store.count(query))
+        if dry_run:
+            tell(f"{found} tasks would be pruned")
+            return
+        written = prune(kantoku, store.find(query, limit))
+        tell(f"{found} tasks pruned, {written} events")
 
 
 def parse_labels(pairs: list[str] | None) -> dict[str, str]:

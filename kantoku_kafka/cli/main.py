@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kantoku_kafka.cli import demo, dev, doctor, events, run, tasks, topics, views
+from kantoku_kafka.cli import demo, dev, doctor, events, group, run, tasks, topics, views
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
 from kantoku_kafka.cli.output import tell
 from kantoku_kafka.errors import KantokuError
@@ -66,6 +66,7 @@ tasks.register(app)
 topics.register(app)
 events.register(app)
 views.register(app)
+group.register(app)
 dev.register(app)
 doctor.register(app)
 demo.register(app)

@@ -95,7 +95,7 @@ class Rows:
             out(json.dumps(self._rows, indent=2))
         elif self._rows:
             head = list(self._rows[0])
-            lines = [head, *([printable(str(row[name]), kept="") for name in head] for row in self._rows)]
+            lines = [head, *([_cell(row[name]) for name in head] for row in self._rows)]
             widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
             for line in lines:
                 out("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -106,3 +106,7 @@ def table(rows: Iterable[Mapping[str, Any]], form: str) -> None:
     with Rows(form) as printed:
         for row in rows:
             printed.add(row)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else printable(str(value), kept="")

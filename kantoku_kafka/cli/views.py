@@ -16,8 +16,9 @@ from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.events import Labels, Since, parse_labels
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.times import parse_time
-from kantoku_kafka.errors import KantokuError, NotFound
+from kantoku_kafka.errors import KantokuError, NotFound, UsageError
 from kantoku_kafka.model import Result
+from kantoku_kafka.replay.again import originals
 from kantoku_kafka.replay.export import iso, state_row
 from kantoku_kafka.replay.fold import Phase, TaskState
 from kantoku_kafka.replay.store import TaskQuery, TaskStore
@@ -25,6 +26,7 @@ from kantoku_kafka.replay.store import TaskQuery, TaskStore
 Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead of the local view.")]
 
 _SHOWN_BYTES = 2_000
+_CHUNK = 500
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tasks, as the log of events has them.")
     group.command("list")(list_)
     group.command("show")(show)
+    group.command("restart")(restart)
     app.add_typer(group, name="tasks")
 
 
@@ -94,6 +97,59 @@ def show(
     out(printable("\n".join(_lines(state, result, chain))))
 
 
+def restart(
+    ctx: typer.Context,
+    task_id: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    type: Annotated[str | None, typer.Option("--type", help="Only of this task type.")] = None,  # noqa: A002
+    status: Annotated[str | None, typer.Option("--status", help="Only results of this status, e.g. FAILED.")] = None,
+    label: Labels = None,
+    since: Since = None,
+    until: Annotated[str | None, typer.Option("--until", help="As --since.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also those that were restarted already.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+) -> None:
+    """Spawn finished tasks again, each under a new id that names the old one. Exit code 5: an input no longer has one.
+
+    Example: kantoku-kafka -n shop tasks restart --status FAILED --type resize --since 2h --dry-run
+    """
+    if not (task_id or type or status or label or since or until or text):
+        raise UsageError("Say which tasks: ids, or --status, --type, --label, --since, --until, --text.")
+    query = TaskQuery(
+        task_type=type,
+        status=status,
+        phase=Phase.FINISHED,
+        labels=parse_labels(label),
+        since_us=_us(since, "--since"),
+        until_us=_us(until, "--until"),
+        text=text,
+    )
+    lost = 0
+    with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live=False) as store:
+        chosen = _named(store, task_id) if task_id else store.find(query)
+        wanted = [state for state in chosen if again or not store.restarts(state.task_id)]
+        for at in range(0, len(wanted), _CHUNK):
+            tasks = list(originals(kantoku, wanted[at : at + _CHUNK]))
+            there = [(state, task) for state, task in tasks if task is not None]
+            lost += len(tasks) - len(there)
+            spawned = [None] * len(there) if dry_run else kantoku.spawn_many([task for _, task in there])
+            for (state, _), new in zip(there, spawned, strict=True):
+                rows.add({"restarted": state.task_id, "type": state.type, "was": state.status, "id": new and new.id})
+    if lost:
+        raise NotFound(f"{lost} tasks no longer stand on their input topics (retention); spawn them anew yourself.")
+
+
+def _named(store: TaskStore, ids: list[str]) -> Iterator[TaskState]:
+    for task_id in ids:
+        state = store.get(task_id)
+        if state is None:
+            raise NotFound(f"Nothing is logged of task {task_id}: another namespace (-n)?")
+        if state.phase is not Phase.FINISHED:
+            raise UsageError(f"Task {task_id} has not ended, it is {state.phase}: wait for its result.")
+        yield state
+
+
 @contextmanager
 def states(kantoku: Kantoku, live: bool) -> Iterator[TaskStore]:
     """All task states: from the view, or folded just now."""
@@ -125,8 +181,8 @@ def _short(state: TaskState) -> dict[str, Any]:
         "state": state.status or state.phase.value,
         "attempt": state.attempt,
         "spawned": "" if state.spawned_at_us is None else _local(state.spawned_at_us),
-        "waited": _duration(state.waited_us),
-        "ran": _duration(state.ran_us),
+        "waited": duration(state.waited_us),
+        "ran": duration(state.ran_us),
         "error": f"{state.error.type}: {state.error.message}"[:60] if state.error else "",
     }
 
@@ -145,16 +201,16 @@ def _lines(state: TaskState, result: Result | None, chain: list[str]) -> Iterato
     if state.source:
         yield f"source    {state.source.topic}[{state.source.partition}] offset {state.source.offset}"
     if state.waited_us is not None:
-        yield f"waited    {_duration(state.waited_us)}"
+        yield f"waited    {duration(state.waited_us)}"
     if state.ran_us is not None:
-        yield f"ran       {_duration(state.ran_us)}"
+        yield f"ran       {duration(state.ran_us)}"
     yield ""
     start_us = state.history[0].event.at_us
     for event in (logged.event for logged in sorted(state.history, key=lambda logged: logged.event.at_us)):
         more = "".join(f"  {name}={value}" for name, value in event.attributes.items())
         attempt = f"  attempt {event.attempt}" if state.attempt > 1 else ""
         where = f"  {event.executor_id}" if event.executor_id else ""
-        yield f"{_local(event.at_us)}  {_duration(event.at_us - start_us):>9}  {event.name}{attempt}{more}{where}"
+        yield f"{_local(event.at_us)}  {duration(event.at_us - start_us):>9}  {event.name}{attempt}{more}{where}"
     if state.error:
         yield f"\nerror     {state.error.type}: {state.error.message}"
         if state.error.detail:
@@ -201,7 +257,8 @@ def _local(at_us: int) -> str:
     return datetime.fromtimestamp(at_us / 1_000_000).isoformat(sep=" ", timespec="milliseconds")
 
 
-def _duration(us: int | None) -> str:
+def duration(us: int | None) -> str:
+    """For people; empty if it is not known."""
     if us is None:
         return ""
     if abs(us) < 1_000_000:

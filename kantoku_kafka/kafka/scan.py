@@ -7,6 +7,7 @@ waited for, so that nothing that had been written by then is missed, and nothing
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,12 +19,14 @@ from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.topics import partition_count
 
-__all__ = ["Offsets", "Record", "Scan", "beginnings", "ends", "first_at"]
+__all__ = ["Offsets", "Record", "Scan", "beginnings", "ends", "first_at", "pick"]
 
 Offsets = dict[int, int]
 """By partition of one topic."""
 
+_GROUP = "kantoku-scan"  # librdkafka wants one; nothing is ever committed
 _BATCH = 2_000
+_FAR = 5_000
 _POLL_SECONDS = 0.1
 _BUFFER_KBYTES = 32 << 10
 
@@ -53,6 +56,47 @@ def _offsets(clients: Clients, topic: str, spec: Any) -> Offsets:
     answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED)
     doing = f"reading the offsets of {topic}"
     return {place.partition: clients.answer(future, doing).offset for place, future in answers.items()}
+
+
+def pick(
+    clients: Clients, topic: str, wanted: Mapping[int, Sequence[int]], patience_seconds: float = 10.0
+) -> Iterator[Record]:
+    """Single records: of each partition the first one at or behind each of these offsets, if there is one.
+
+    Gives up what does not come within the patience. Raises as :class:`Scan`.
+    """
+    pending = {p: deque(sorted(set(offsets))) for p, offsets in wanted.items() if offsets}
+    consumer = clients.consumer(
+        **{
+            "group.id": _GROUP,
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": 1 << 10,
+            "fetch.message.max.bytes": 64 << 10,
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, p, offsets[0]) for p, offsets in pending.items()])
+        deadline = time.monotonic() + patience_seconds
+        while pending and time.monotonic() < deadline:
+            for record in consumer.consume(_BATCH, _POLL_SECONDS):
+                partition, offset = record.partition() or 0, record.offset() or 0
+                offsets = pending.get(partition)
+                if offsets is None:
+                    continue
+                if record.error() is not None:
+                    if _is_end(clients, topic, record):
+                        del pending[partition]
+                elif offset >= offsets[0]:
+                    deadline = time.monotonic() + patience_seconds
+                    while offsets and offsets[0] <= offset:
+                        offsets.popleft()
+                    if not offsets:
+                        del pending[partition]
+                    elif offsets[0] - offset > _FAR:
+                        consumer.seek(TopicPartition(topic, partition, offsets[0]))
+                    yield record
+    finally:
+        consumer.close()
 
 
 class Scan:
@@ -99,7 +143,7 @@ class Scan:
             return
         consumer = self._clients.consumer(
             **{
-                "group.id": "kantoku-scan",
+                "group.id": _GROUP,
                 "enable.partition.eof": self._ends is not None,
                 "queued.max.messages.kbytes": _BUFFER_KBYTES,
             }
@@ -126,7 +170,7 @@ class Scan:
                 self.offsets[record.partition() or 0] = (record.offset() or 0) + 1
                 delivered.append(record)
             else:
-                self._check(record)
+                _is_end(self._clients, self._topic, record)
         return delivered
 
     def _up_to_ends(self, consumer: Consumer, records: Sequence[Record], unread: set[int]) -> Sequence[Record]:
@@ -142,26 +186,13 @@ class Scan:
                     delivered.append(record)
                 if offset + 1 >= end:
                     reached.add(partition)
-            elif self._is_end(record) and offset >= ends[partition]:
+            elif _is_end(self._clients, self._topic, record) and offset >= ends[partition]:
                 reached.add(partition)
         for partition in reached & unread:
             offsets[partition] = ends[partition]
             unread.discard(partition)
             consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         return delivered
-
-    def _is_end(self, record: Record) -> bool:
-        """Whether this says that a partition's end was reached. Raises what else it may say."""
-        error = record.error()
-        if error is not None and error.code() == KafkaError._PARTITION_EOF:
-            return True
-        self._check(record)
-        return False
-
-    def _check(self, record: Record) -> None:
-        error = record.error()
-        if error is not None and error.code() not in PASSING | {KafkaError._PARTITION_EOF}:
-            raise self._clients.error(error, f"reading {self._topic}")
 
     def _stuck(self, unread: set[int]) -> WaitTimeout:
         assert self._ends is not None
@@ -171,3 +202,11 @@ class Scan:
             f"{self._ends[partition]} within {self._patience_seconds:g} s: a transaction is open there, or the "
             "partition has no leader. Try again later."
         )
+
+
+def _is_end(clients: Clients, topic: str, record: Record) -> bool:
+    """Whether what came instead of a record says that a partition's end was reached. Raises what does not pass."""
+    error = record.error()
+    if error is not None and error.code() not in PASSING | {KafkaError._PARTITION_EOF}:
+        raise clients.error(error, f"reading {topic}")
+    return error is not None and error.code() == KafkaError._PARTITION_EOF

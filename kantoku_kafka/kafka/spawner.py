@@ -12,10 +12,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, QueueFull, SpawnError, TaskTooLarge
-from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import TOO_LARGE, Clients
+from kantoku_kafka.model import Headers
 
-__all__ = ["Failures", "Spawner", "Ticket"]
+__all__ = ["Failures", "Spawner", "Ticket", "Written"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ _POLL_EVERY = 256
 _FLUSH_SLICE_SECONDS = 0.2
 # Smaller than any topic's limit that is likely: the broker refuses a batch above it as a whole.
 _BATCH_BYTES = 200_000
+Written = tuple[str, bytes | None, bytes | None, Headers, int]
+"""As a :class:`~kantoku_kafka.job.Message`; without a value it is a tombstone: compaction removes what has its key."""
 Failures = list[tuple[KafkaError, str]]
 """Errors of delivery reports with their topics; appending is atomic."""
 
@@ -90,14 +92,14 @@ class Spawner:
         self._begun = False
         self._failures_lock = threading.Lock()
 
-    def send(self, message: Message, ticket: Ticket) -> None:
+    def send(self, record: Written, ticket: Ticket) -> None:
         """Hand a record to the local queue; the broker's answer goes to ``ticket``.
 
         Raises:
             QueueFull: no room became free in time. The record was not taken.
             TaskTooLarge: the client's own limit forbids it. The record was not taken.
         """
-        topic, key, value, headers, partition = message
+        topic, key, value, headers, partition = record
         produce: Any = self._producer.produce
         deadline = None
         while True:

@@ -188,6 +188,11 @@ def retention_warnings(clients: Clients, topic: str) -> list[str]:
 _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
 
+def existing_topics(clients: Clients) -> set[str]:
+    """The names of all topics that we may see."""
+    return _existing(clients, clients.admin())
+
+
 def _existing(clients: Clients, admin: AdminClient) -> set[str]:
     try:
         return set(admin.list_topics(timeout=clients.connection.timeout_seconds).topics)

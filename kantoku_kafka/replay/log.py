@@ -192,18 +192,27 @@ class EventLog:
         Raises:
             As :meth:`replay`; KantokuError if the file cannot be written.
         """
-        origin = f"{topic_identity(self._clients, self.topic)}"
+        origin = topic_identity(self._clients, self.topic)
         try:
-            store = TaskStore(path, origin, fold)
+            store = self._opened(path, origin, fold)
         except StoreUnusable as error:
             _log.warning("%s It is made anew.", error, extra={"action": "view_renewed"})
             remove(path)
-            store = TaskStore(path, origin, fold)
+            store = self._opened(path, origin, fold)
         try:
-            self.fold_into(store)
             yield store
         finally:
             store.close()
+
+    def _opened(self, path: Path, origin: str, fold: Fold | None) -> TaskStore:
+        """The view, up to date."""
+        store = TaskStore(path, origin, fold)
+        try:
+            self.fold_into(store)
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def fold_into(self, store: TaskStore, *, until: datetime | Mapping[int, int] | None = None) -> Replay:
         """Bring a store up to date, from where it stands. What was read is kept if this is interrupted."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,17 +21,18 @@ from kantoku_kafka.replay.fold import Fold, LoggedEvent, Phase, TaskState
 
 __all__ = ["StoreUnusable", "TaskQuery", "TaskStore", "remove"]
 
-_VERSION = 1
 _SCHEMA = """
 CREATE TABLE tasks (
     id TEXT PRIMARY KEY, partition INTEGER, type TEXT, phase TEXT, status TEXT, created_at_us INTEGER,
-    updated_at_us INTEGER, finished_at_us INTEGER, labels TEXT, history TEXT
+    updated_at_us INTEGER, finished_at_us INTEGER, restarted_from TEXT, labels TEXT, history TEXT
 ) WITHOUT ROWID;
 CREATE INDEX tasks_by_creation ON tasks (created_at_us);
+CREATE INDEX tasks_by_origin ON tasks (restarted_from) WHERE restarted_from IS NOT NULL;
 CREATE TABLE offsets (partition INTEGER PRIMARY KEY, offset INTEGER);
 CREATE TABLE origin (name TEXT);
 """
-_UPSERT = "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_VERSION = zlib.crc32(_SCHEMA.encode()) >> 1  # SQLite keeps 32 bits with a sign
+_UPSERT = "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _IDS_PER_QUERY = 900
 
 
@@ -164,6 +166,12 @@ class TaskStore:
         with self._guarded():
             return next((self._fold.state(history) for _, history in self._histories([task_id])), None)
 
+    def restarts(self, task_id: str) -> list[str]:
+        """The tasks that were spawned as a restart of this one."""
+        with self._guarded():
+            found = self._db.execute("SELECT id FROM tasks WHERE restarted_from = ? ORDER BY id", (task_id,))
+            return [restart for (restart,) in found]
+
     def count(self, query: TaskQuery) -> int:
         """How many tasks match."""
         with self._guarded():
@@ -206,7 +214,7 @@ class TaskStore:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise KantokuError(f"No space is left for {name}: make room, or set TMPDIR to another disk.") from error
             if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-                raise StoreUnusable(f"{name} is damaged: {error}.") from error
+                raise StoreUnusable(f"{name} is damaged: {error}. It can be deleted.") from error
             raise KantokuError(f"{name} cannot be used: {error}.") from error
 
 
@@ -246,6 +254,7 @@ def _row(state: TaskState) -> tuple[Any, ...]:
         created_at_us,
         state.updated_at_us,
         state.finished_at_us,
+        state.restarted_from,
         json.dumps(state.labels),
         json.dumps(history, ensure_ascii=False, separators=(",", ":")),
     )

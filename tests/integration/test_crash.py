@@ -192,3 +192,19 @@ def test_sigterm_under_load_ends_cleanly(
     runs = Counter(line.split()[1] for line in notes.read_text().splitlines() if line.startswith("end"))
     assert runs == dict.fromkeys((task.id for task in spawned), 1)
     Account.of(bootstrap, kan.namespace).check({task.id for task in spawned})
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_a_commit(
+    kan: Kantoku, bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Results and offsets are one: whichever were made durable without the other, a task would be lost or run twice."""
+    tasks = kan.spawn_many([Task("echo", b"x")] * 5000)
+    monkeypatch.setenv("DIE", moment)
+    dying = ExecutorUnderTest(bootstrap, kan.namespace, "--slot", "s", log=tmp_path / "log", app="dying_app:kan")
+    until(lambda: dying.returncode is not None, 30, "the executor's end")
+    assert dying.returncode == -signal.SIGKILL
+    monkeypatch.delenv("DIE")
+    with ExecutorUnderTest(bootstrap, kan.namespace, "--slot", "s", log=tmp_path / "log", app="dying_app:kan"):
+        kan.gather(tasks, timeout_seconds=60)
+    Account.of(bootstrap, kan.namespace).check({task.id for task in tasks})

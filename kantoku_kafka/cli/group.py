@@ -1,0 +1,178 @@
+"""``executors``, ``lag``, ``top``: who works, and what is left to do."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.cli.common import connected
+from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.cli.views import duration, states
+from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
+from kantoku_kafka.replay.fold import Phase
+from kantoku_kafka.replay.store import TaskQuery
+
+Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
+Sample = Annotated[
+    float, typer.Option("--sample", help="Seconds over which the rate is measured; 0: no rate.", min=0.0)
+]
+
+_BLOCKED_SHARE = 1_000
+_CLEAR = "\x1b[H\x1b[J"
+
+Place = tuple[str, int]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("executors")(executors)
+    app.command("lag")(lag)
+    app.command("top")(top)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The group at one moment. ``rates`` and ``in_flight`` by input partition; a rate is tasks a second."""
+
+    members: list[Member]
+    lags: list[InputLag]
+    types: Mapping[str, str]
+    rates: Mapping[Place, float]
+    in_flight: Mapping[Place, int]
+
+    @classmethod
+    def take(cls, kantoku: Kantoku, sample_seconds: float) -> Standing:
+        """Look twice, ``sample_seconds`` apart; once if that is 0."""
+        clients, topics = kantoku.clients, kantoku.topics
+        types = input_topics(clients, topics)
+        before, began = {}, time.monotonic()
+        if sample_seconds:
+            before = {_place(i): _done(i) for i in lag_of(clients, topics, list(types), oldest=False)}
+            time.sleep(sample_seconds)
+        lags = lag_of(clients, topics, list(types))
+        seconds = time.monotonic() - began
+        rates = {_place(i): max(0, _done(i) - before[_place(i)]) / seconds for i in lags if _place(i) in before}
+        return cls(members_of(clients, topics), lags, types, rates, _in_flight(kantoku))
+
+
+def executors(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> None:
+    """Who is in the executors' group, what they serve and how fast.
+
+    Example: kantoku-kafka -n shop executors
+    """
+    with connected(ctx.obj) as kantoku:
+        standing = Standing.take(kantoku, sample)
+        table(_members(standing), output)
+        if not standing.members:
+            tell(f"no executor runs in group {kantoku.topics.group}; start one: kantoku-kafka run-executor APP")
+
+
+def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> None:
+    """How far each input is, how long its oldest task has waited, and what holds it back.
+
+    ``done_beyond`` counts tasks that are finished beyond the oldest one that is not. At some thousands, more may
+    have to wait for that one: ``blocked_by`` names its offset.
+
+    Example: kantoku-kafka -n shop lag
+    """
+    with connected(ctx.obj) as kantoku:
+        standing = Standing.take(kantoku, sample)
+        table(_inputs(standing), output)
+        if not standing.lags:
+            tell(f"namespace {kantoku.namespace} has no input topics: kantoku-kafka topics create APP")
+
+
+def top(
+    ctx: typer.Context,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.", min=0.2)] = 2.0,
+    times: Annotated[int, typer.Option("--times", help="Stop after so many; 0: never.", min=0)] = 0,
+) -> None:
+    """``executors`` and ``lag`` live, until Ctrl-C.
+
+    Example: kantoku-kafka -n shop top
+    """
+    shown = 0
+    with connected(ctx.obj) as kantoku:
+        while not times or shown < times:
+            standing = Standing.take(kantoku, interval)
+            out(_CLEAR if sys.stdout.isatty() else "")
+            rate, left = sum(standing.rates.values()), sum(one.lag for one in standing.lags)
+            members = len(standing.members)
+            out(f"{kantoku.namespace}: {rate:,.0f} tasks/s, {left:,} not done, {members} executors\n")
+            table(_members(standing), "table")
+            out("")
+            table(_by_type(standing), "table")
+            shown += 1
+
+
+def _members(standing: Standing) -> Iterable[dict[str, Any]]:
+    for member in standing.members:
+        places = [(topic, p) for topic, numbers in member.partitions.items() for p in numbers]
+        yield {
+            "slot": member.slot,
+            "host": member.host.lstrip("/"),
+            "types": ",".join(standing.types.get(topic, topic) for topic in member.partitions),
+            "partitions": len(places),
+            "in_flight": sum(standing.in_flight.get(place, 0) for place in places),
+            "tasks_per_second": round(sum(standing.rates.get(place, 0.0) for place in places), 1),
+        }
+
+
+def _inputs(standing: Standing) -> Iterable[dict[str, Any]]:
+    owners = {(topic, p): m.slot for m in standing.members for topic, numbers in m.partitions.items() for p in numbers}
+    for one in standing.lags:
+        yield {
+            "type": standing.types[one.topic],
+            "partition": one.partition,
+            "committed": one.committed,
+            "end": one.end,
+            "not_done": one.lag,
+            "in_flight": standing.in_flight.get(_place(one), 0),
+            "done_beyond": one.done_beyond,
+            "blocked_by": one.committed if one.done_beyond >= _BLOCKED_SHARE else None,
+            "oldest_seconds": _age(one),
+            "tasks_per_second": round(standing.rates.get(_place(one), 0.0), 1),
+            "executor": owners.get(_place(one)),
+        }
+
+
+def _by_type(standing: Standing) -> Iterable[dict[str, Any]]:
+    inputs = defaultdict(list)
+    for one in standing.lags:
+        inputs[standing.types[one.topic]].append(one)
+    for name, lags in inputs.items():
+        ages = [age for one in lags if (age := _age(one)) is not None]
+        yield {
+            "type": name,
+            "not_done": sum(one.lag for one in lags),
+            "in_flight": sum(standing.in_flight.get(_place(one), 0) for one in lags),
+            "oldest": duration(round(max(ages) * 1_000_000)) if ages else "",
+            "tasks/s": round(sum(standing.rates.get(_place(one), 0.0) for one in lags), 1),
+            "blocked": sum(one.done_beyond >= _BLOCKED_SHARE for one in lags) or "",
+        }
+
+
+def _in_flight(kantoku: Kantoku) -> Counter[Place]:
+    """Tasks that were received and have not ended, where executors log that."""
+    with states(kantoku, live=False) as store:
+        running = [state.source for state in store.find(TaskQuery(phase=Phase.RUNNING))]
+    return Counter((source.topic, source.partition) for source in running if source)
+
+
+def _place(one: InputLag) -> Place:
+    return one.topic, one.partition
+
+
+def _done(one: InputLag) -> int:
+    return one.committed + one.done_beyond
+
+
+def _age(one: InputLag) -> float | None:
+    return None if one.oldest_ms is None else round(max(0.0, time.time() - one.oldest_ms / 1000), 1)

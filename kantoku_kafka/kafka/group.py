@@ -1,0 +1,120 @@
+"""The executors' group from outside: who is in it, how far each input is, what holds a window back. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.scan import ends, pick
+from kantoku_kafka.kafka.topics import existing_topics
+from kantoku_kafka.names import Topics
+
+__all__ = ["InputLag", "Member", "input_topics", "lag_of", "members_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An executor process, as the group knows it. ``partitions`` by input topic."""
+
+    slot: str
+    host: str
+    member_id: str
+    partitions: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class InputLag:
+    """One input partition.
+
+    Attributes:
+        committed: the lowest offset that is not done; the partition's first one if nothing was ever committed.
+        end: the offset that the next record will get.
+        done_beyond: how many are done beyond ``committed``: what stands there holds the window back if there are many.
+        slot: of the executor that committed last, None if none has.
+        oldest_ms: when the record at ``committed`` was written, None if there is none.
+    """
+
+    topic: str
+    partition: int
+    committed: int
+    end: int
+    done_beyond: int
+    slot: str | None
+    oldest_ms: int | None
+
+    @property
+    def lag(self) -> int:
+        """Records that are not done: waiting and running ones. Transaction markers may be among them."""
+        return max(0, self.end - self.committed - self.done_beyond)
+
+
+def input_topics(clients: Clients, topics: Topics) -> dict[str, str]:
+    """The input topics that the namespace has, and their task types, by the names that are not overridden."""
+    prefix = topics.of_type("x")[:-1]
+    found = existing_topics(clients)
+    return {name: name.removeprefix(prefix) for name in sorted(found) if name.startswith(prefix)}
+
+
+def members_of(clients: Clients, topics: Topics) -> list[Member]:
+    """Who is in the group. Raises KantokuError."""
+    admin = clients.admin()
+    (future,) = admin.describe_consumer_groups([topics.group]).values()
+    group = clients.answer(future, f"looking at group {topics.group}")
+    members = []
+    for member in group.members:
+        held: dict[str, list[int]] = {}
+        for place in member.assignment.topic_partitions if member.assignment else ():
+            held.setdefault(place.topic, []).append(place.partition)
+        slot = member.client_id.rpartition("/")[2]
+        members.append(Member(slot, member.host, member.member_id, {t: sorted(ps) for t, ps in held.items()}))
+    return sorted(members, key=lambda m: m.slot)
+
+
+def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: bool = True) -> list[InputLag]:
+    """How far each partition of these topics is.
+
+    Parameters:
+        oldest: look up when the record at each committed offset was written, which reads one record of each.
+
+    Raises:
+        TopicMismatch, AccessDenied, BrokerUnavailable.
+    """
+    found: list[InputLag] = []
+    observer = clients.consumer(**{"group.id": topics.group, "isolation.level": "read_uncommitted"})
+    try:
+        for topic in inputs:
+            present = ends(clients, topic)
+            try:
+                committed = observer.committed(
+                    [TopicPartition(topic, p) for p in present], clients.connection.timeout_seconds
+                )
+            except KafkaException as error:
+                raise clients.error(error.args[0], f"reading the committed offsets of {topics.group}") from error
+            found += [_lag(place, present[place.partition]) for place in committed]
+    finally:
+        observer.close()
+    return _with_oldest(clients, found) if oldest else found
+
+
+def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
+    written_ms: dict[tuple[str, int], int] = {}
+    for topic in {lag.topic for lag in lags}:
+        wanted = {lag.partition: [lag.committed] for lag in lags if lag.topic == topic and lag.lag}
+        for record in pick(clients, topic, wanted):
+            written_ms[topic, record.partition() or 0] = record.timestamp()[1]
+    return [replace(lag, oldest_ms=written_ms.get((lag.topic, lag.partition))) for lag in lags]
+
+
+def _lag(place: TopicPartition, end: int) -> InputLag:
+    if place.offset < 0:
+        return InputLag(place.topic, place.partition, 0, end, 0, None, None)
+    name = f"{place.topic}/{place.partition}"
+    done = doneset.decode(place.metadata, name, place.offset) if place.metadata else None
+    beyond = sum(stop - start for start, stop in done.runs) if done else 0
+    slot = Membership.parse(done.writer).slot if done else None
+    return InputLag(place.topic, place.partition, place.offset, end, beyond, slot, None)

@@ -1,0 +1,137 @@
+"""What is done with history: events copied elsewhere, tasks spawned again, finished tasks pruned."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.job import Message
+from kantoku_kafka.kafka.config import headers_of
+from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.scan import pick
+from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
+from kantoku_kafka.kafka.topics import partition_count
+from kantoku_kafka.model import Option, Task, TaskEnvelope, Trail, carried_headers
+from kantoku_kafka.replay.fold import LoggedEvent, TaskState
+from kantoku_kafka.replay.log import Replay
+
+if TYPE_CHECKING:
+    from kantoku_kafka.app import Kantoku
+    from kantoku_kafka.plugins import SpawnContext
+
+__all__ = ["Original", "Recorder", "copy_events", "originals", "prune"]
+
+
+class Recorder:
+    """Writes records that are no tasks; what was handed over is there once :meth:`flush` returns. For one thread."""
+
+    def __init__(self, kantoku: Kantoku) -> None:
+        seconds = kantoku.connection.timeout_seconds
+        self._spawner = Spawner(kantoku.clients, queue_timeout_seconds=seconds, delivery_timeout_seconds=seconds)
+        self._failures: Failures = []
+
+    def write(self, record: Written) -> None:
+        """Raises what :class:`Spawner` raises, for this record or one before it."""
+        self._spawner.check(self._failures)
+        self._spawner.send(record, Ticket(record[0], self._failures))
+
+    def flush(self) -> None:
+        """Raises as :meth:`write`."""
+        self._spawner.flush(self._failures)
+
+
+def copy_events(kantoku: Kantoku, replay: Replay, topic: str) -> int:
+    """Write the events of a replay to another topic, as they are: a compacted one then holds each of them once.
+
+    Raises:
+        TopicMismatch: there is no such topic.
+        SpawnError, AccessDenied, BrokerUnavailable: what came before has been written.
+    """
+    recorder, partitions, copied = Recorder(kantoku), partition_count(kantoku.clients, topic), 0
+    for batch in replay.batches():
+        for logged in batch:
+            recorder.write(_record(kantoku, topic, partitions, logged))
+        copied += len(batch)
+    recorder.flush()
+    return copied
+
+
+def prune(kantoku: Kantoku, tasks: Iterable[TaskState]) -> int:
+    """Write a tombstone for every event of these tasks; compaction then removes them. Returns how many.
+
+    Repeating it is harmless. Raises as :func:`copy_events`.
+    """
+    recorder, written = Recorder(kantoku), 0
+    for state in tasks:
+        for logged in state.history:
+            recorder.write((kantoku.topics.events, _key(logged), None, (), logged.partition))
+        written += len(state.history)
+    recorder.flush()
+    return written
+
+
+class Original(NamedTuple):
+    """A task as it was put on its input, and the state it came to; None if its input no longer holds it."""
+
+    state: TaskState
+    task: Task | None
+
+
+def originals(kantoku: Kantoku, states: Sequence[TaskState]) -> Iterator[Original]:
+    """The tasks to spawn again: type, data, labels, options, key and headers of the original, and ``restarted_from``.
+
+    Raises:
+        TopicMismatch, AccessDenied, BrokerUnavailable.
+    """
+    by_topic: defaultdict[str, dict[tuple[int, int], TaskState]] = defaultdict(dict)
+    for state in states:
+        if state.source is not None:
+            by_topic[state.source.topic][state.source.partition, state.source.offset] = state
+    found: set[str] = set()
+    for topic, places in by_topic.items():
+        wanted: defaultdict[int, list[int]] = defaultdict(list)
+        for partition, offset in places:
+            wanted[partition].append(offset)
+        for record in pick(kantoku.clients, topic, wanted):
+            of = places.get((record.partition() or 0, record.offset() or 0))
+            if of is None:
+                continue
+            try:
+                envelope = kantoku.codec.decode_task(record.value() or b"")
+            except EnvelopeError:
+                continue
+            found.add(of.task_id)
+            again = _again(envelope, record.key(), carried_headers(headers_of(record)))
+            yield Original(of, Task(envelope.type, envelope.data).with_(again))
+    for state in states:
+        if state.task_id not in found:
+            yield Original(state, None)
+
+
+def _again(envelope: TaskEnvelope, key: bytes | None, headers: tuple[tuple[str, bytes | None], ...]) -> Option:
+    def option(ctx: SpawnContext) -> None:
+        ctx.fields |= {
+            "max_attempts": envelope.max_attempts,
+            "timeout_ms": envelope.timeout_ms,
+            "context_id": envelope.context_id,
+            "restarted_from": envelope.id,
+        }
+        ctx.labels |= envelope.labels
+        ctx.options |= envelope.options
+        ctx.headers = headers
+        if key != envelope.id.encode():
+            ctx.key = key
+
+    return option
+
+
+def _record(kantoku: Kantoku, topic: str, partitions: int, logged: LoggedEvent) -> Message:
+    (value,) = kantoku.codec.encode_trails([Trail.of(logged.event)])
+    return Message(topic, _key(logged), value, (), partition_of(logged.event.task_id.encode(), partitions))
+
+
+def _key(logged: LoggedEvent) -> bytes:
+    event = logged.event
+    return f"{event.task_id}/{event.attempt}/{event.name}".encode()

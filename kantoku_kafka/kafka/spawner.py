@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -19,6 +20,8 @@ __all__ = ["Failures", "Spawner", "Ticket", "Written"]
 
 _log = logging.getLogger(__name__)
 
+_NO_TOPIC = "kantoku-kafka"  # metadata of one topic that need not exist: of all of them they may be large
+_INTRODUCTION_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 _POLL_EVERY = 256
 _FLUSH_SLICE_SECONDS = 0.2
@@ -88,6 +91,10 @@ class Spawner:
         if transactional_id is not None:
             settings |= {"transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms}
         self._producer: Producer = clients.producer(**settings)
+        if transactional_id is None:
+            # Else librdkafka asks for a producer id before it knows a broker, and again half a second later.
+            with suppress(KafkaException):
+                self._producer.list_topics(_NO_TOPIC, timeout=_INTRODUCTION_SECONDS)
         self._sent = 0
         self._begun = False
         self._failures_lock = threading.Lock()

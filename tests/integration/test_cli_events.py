@@ -1,0 +1,269 @@
+"""``events``, ``tasks``, ``executors``, ``lag``, ``top`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+from accounting import Account, read_all
+from confluent_kafka.admin import AdminClient, NewTopic
+from conftest import Running
+from executors import until
+
+from kantoku_kafka import Kantoku, Task, key, labels
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(bootstrap: str, namespace: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "KANTOKU_BOOTSTRAP_SERVERS": bootstrap,
+        "KANTOKU_NAMESPACE": namespace,
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+
+@pytest.fixture
+def cli(environment: dict[str, str], tmp_path: Path) -> Cli:
+    def run(*arguments: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "kantoku_kafka", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=environment, **options
+        )
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def finished(kan: Kantoku, running: Running) -> Iterator[list[str]]:
+    """The ids of ten tasks that succeeded, and of one, the last, that failed."""
+    with running():
+        tasks = [kan.spawn(Task("echo", b"x").with_(labels(shop="a"), key("customer"))) for _ in range(10)]
+        tasks.append(kan.spawn(Task("outcome", b"raise:no")))
+        kan.gather(tasks, timeout_seconds=30)
+        yield [task.id for task in tasks]
+
+
+def test_replay_to_every_form(cli: Cli, finished: list[str], tmp_path: Path) -> None:
+    lines = rows(cli("events", "replay"))
+    assert len(lines) == 44
+    assert {line["task_id"] for line in lines} == set(finished)
+    cli("events", "replay", "-o", "sqlite", "--out", "log.db")
+    db = sqlite3.connect(tmp_path / "log.db")
+    assert db.execute("SELECT count(*), count(DISTINCT task_id) FROM events").fetchone() == (44, 11)
+    db.close()
+    cli("events", "replay", "-o", "parquet", "--out", "log.parquet")
+    found = pyarrow.parquet.read_table(tmp_path / "log.parquet").to_pylist()
+    assert {(r["task_id"], r["name"], r["offset"]) for r in found} == {
+        (line["task_id"], line["name"], line["offset"]) for line in lines
+    }
+    cli("events", "replay", "--out", "log.jsonl", "--status", "FAILED")
+    (only,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(only)["task_id"] == finished[-1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.db", "log.jsonl", "log.parquet"]
+
+
+def test_replay_goes_on_where_it_ended(cli: Cli, finished: list[str], kan: Kantoku, tmp_path: Path) -> None:
+    assert len(rows(cli("events", "replay", "--since-offsets", "at"))) == 44
+    assert rows(cli("events", "replay", "--since-offsets", "at")) == []
+    kan.wait(kan.spawn(Task("echo", b"x")).id, timeout_seconds=30)
+    assert len(rows(cli("events", "replay", "--since-offsets", "at"))) == 4
+    (tmp_path / "at").write_text("junk")
+    assert "not a file of a former replay" in cli("events", "replay", "--since-offsets", "at", code=2).stderr
+    (tmp_path / "at").write_text('{"topic": "another.events", "offsets": {"0": 1}}')
+    assert "of topic another.events" in cli("events", "replay", "--since-offsets", "at", code=2).stderr
+
+
+def test_replay_into_another_topic(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
+    copy = f"{kan.namespace}.copy"
+    assert "missing" in cli("events", "replay", "--into", copy, code=7).stderr
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(copy, 2, 1)])[copy].result(10)
+    cli("events", "replay", "--into", copy)
+    originals = read_all(bootstrap, kan.topics.events)
+    assert {(m.key(), m.value()) for m in read_all(bootstrap, copy)} == {(m.key(), m.value()) for m in originals}
+    assert "the topic that is read" in cli("events", "replay", "--into", kan.topics.events, code=2).stderr
+
+
+def test_snapshot(cli: Cli, finished: list[str], kan: Kantoku, tmp_path: Path) -> None:
+    now = datetime.now(UTC).isoformat()
+    time.sleep(0.01)
+    kan.wait(kan.spawn(Task("echo", b"x")).id, timeout_seconds=30)
+    assert len(rows(cli("events", "snapshot"))) == 12
+    then = rows(cli("events", "snapshot", "--as-of", now))
+    assert {state["task_id"]: state["status"] for state in then} == {
+        **dict.fromkeys(finished, "OK"),
+        finished[-1]: "FAILED",
+    }
+    cli("events", "snapshot", "--out", "tasks.jsonl", "-l", "shop=a")
+    assert len((tmp_path / "tasks.jsonl").read_text().splitlines()) == 10
+    assert "future" in cli("events", "snapshot", "--as-of", "2999-01-01", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["replay", "-o", "sqlite"], 2, "--out FILE"),
+        (["replay", "-o", "xml"], 2, "jsonl"),
+        (["replay", "--since", "yesterday"], 2, "how long ago"),
+        (["replay", "--since", "99999999d"], 2, "before all time"),
+        (["replay", "-l", "nonsense"], 2, "NAME=VALUE"),
+        (["replay", "--out", "no/such/place"], 1, "cannot be written"),
+        (["snapshot", "--out", "no/such/place"], 1, "cannot be written"),
+        (["replay", "-n", "nowhere"], 7, "missing"),
+        (["prune", "--older-than", "always"], 2, "duration"),
+        (["tail", "-o", "table"], 2, "lines, jsonl"),
+    ],
+)
+def test_bad_input(cli: Cli, arguments: list[str], code: int, words: str) -> None:
+    done = cli("events", *arguments, code=code)
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_full_disk_leaves_nothing_under_the_name(cli: Cli, finished: list[str], tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(small)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        for form in ("jsonl", "sqlite", "parquet"):
+            assert (
+                "cannot be written" in cli("events", "replay", "-o", form, "--out", f"small/log.{form}", code=1).stderr
+            )
+            assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_an_interrupted_export_leaves_nothing(environment: dict[str, str], kan: Kantoku, tmp_path: Path) -> None:
+    kan.spawn_many([Task("echo", b"x")] * 20_000)
+    command = [sys.executable, "-m", "kantoku_kafka", "events", "replay", "-o", "sqlite", "--out", "log.db"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    until(lambda: [p for p in tmp_path.iterdir() if "partial" in p.name] or process.poll() is not None, 20, "its begin")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == []
+
+
+def test_tasks_list_and_show(cli: Cli, finished: list[str], tmp_path: Path) -> None:
+    listed = cli("tasks", "list").stdout
+    assert all(task_id in listed for task_id in finished)
+    for more in ([], ["--live"]):
+        (failed,) = rows(cli("tasks", "list", "--status", "FAILED", "-o", "jsonl", *more))
+        assert (failed["task_id"], failed["phase"]) == (finished[-1], "finished")
+    assert len(rows(cli("tasks", "list", "-l", "shop=a", "--limit", "3", "-o", "jsonl"))) == 3
+    assert rows(cli("tasks", "list", "--text", finished[0][-12:], "-o", "jsonl"))[0]["task_id"] == finished[0]
+    shown = cli("tasks", "show", finished[0]).stdout
+    for expected in (finished[0], "state     OK", "shop=a", "received_task", "sent_outputs", "result    1 bytes"):
+        assert expected in shown
+    assert "Traceback" in cli("tasks", "show", finished[-1]).stdout, "of the task's own error"
+    (as_json,) = json.loads(cli("tasks", "show", finished[0], "-o", "json").stdout)
+    assert [step["name"] for step in as_json["history"]] == [
+        "spawned",
+        "received_task",
+        "executed_task",
+        "sent_outputs",
+    ]
+    assert as_json["result"] == {"text": "x", "hex": ""}
+    assert "Nothing is logged" in cli("tasks", "show", "nobody", code=5).stderr
+
+
+def test_a_broken_view_is_made_anew(cli: Cli, finished: list[str], tmp_path: Path) -> None:
+    cli("tasks", "list")
+    (view,) = (tmp_path / "cache" / "kantoku-kafka" / "views").glob("*.sqlite")
+    whole = view.read_bytes()
+    for damage in (b"", b"broken" * 5000, whole[: len(whole) // 2], whole[:4096] + b"\xff" * (len(whole) - 4096)):
+        view.write_bytes(damage)
+        for beside in view.parent.glob("*-*"):
+            beside.unlink()
+        assert len(rows(cli("tasks", "list", "-o", "jsonl"))) == 11
+
+
+def test_restart(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
+    (planned,) = rows(cli("tasks", "restart", "--status", "FAILED", "--dry-run", "-o", "jsonl"))
+    assert (planned["restarted"], planned["id"]) == (finished[-1], None)
+    (done,) = rows(cli("tasks", "restart", "--status", "FAILED", "-o", "jsonl"))
+    kan.wait(done["id"], timeout_seconds=30)
+    assert rows(cli("tasks", "restart", finished[-1], "-o", "jsonl")) == [], "it was restarted already"
+    assert f"{done['id']} <- {finished[-1]}" in cli("tasks", "show", done["id"]).stdout
+    (labelled,) = rows(cli("tasks", "restart", finished[0], "-o", "jsonl"))
+    inputs = [kan.codec.decode_task(m.value() or b"") for m in read_all(bootstrap, kan.topics.of_type("echo"))]
+    (again,) = [task for task in inputs if task.id == labelled["id"]]
+    assert (again.restarted_from, again.labels, again.data) == (finished[0], {"shop": "a"}, b"x")
+    assert "Say which" in cli("tasks", "restart", code=2).stderr
+    assert "Nothing is logged" in cli("tasks", "restart", "nobody", code=5).stderr
+    Account.of(bootstrap, kan.namespace).check({*finished, done["id"], labelled["id"]})
+
+
+def test_prune(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
+    unfinished = kan.spawn(Task("nap", b"5"))
+    assert "0 tasks would be pruned" in cli("events", "prune", "--older-than", "1h", "--dry-run").stderr
+    assert "4 tasks pruned, 16 events" in cli("events", "prune", "--older-than", "0s", "--limit", "4").stderr
+    assert len(rows(cli("events", "snapshot"))) == 8
+    assert "7 tasks pruned, 28 events" in cli("events", "prune", "--older-than", "0s").stderr
+    assert [state["task_id"] for state in rows(cli("events", "snapshot"))] == [unfinished.id]
+    last = {m.key(): m.value() for m in read_all(bootstrap, kan.topics.events)}
+    kept = {kan.codec.decode_event(value).task_id for value in last.values() if value is not None}
+    assert kept == {unfinished.id}
+
+
+def test_tail(environment: dict[str, str], kan: Kantoku, running: Running, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kantoku_kafka", "events", "tail", "-o", "jsonl", "-l", "shop=a"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
+    reader.start()
+    with running():
+        while not lines:  # until it listens
+            wanted = kan.spawn(Task("echo", b"x").with_(labels(shop="a")))
+            kan.spawn(Task("echo", b"y"))
+            kan.wait(wanted.id, timeout_seconds=30)
+            time.sleep(0.2)
+        until(lambda: '"sent_outputs"' in lines[-1], 20, "the end of the last task")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    reader.join()
+    process.stdout.close()
+    events = [json.loads(line) for line in lines]
+    assert {e["task_id"] for e in events if e["name"] == "spawned"} == {e["task_id"] for e in events}
+    assert all(e["attributes"] == {"label.shop": "a"} for e in events if e["name"] == "spawned")
+
+
+def test_executors_lag_and_top(cli: Cli, kan: Kantoku, running: Running) -> None:
+    assert "no executor runs" in cli("executors", "--sample", "0").stderr
+    kan.spawn_many([Task("nap", b"8")] * 3 + [Task("echo", b"x")] * 100)
+    before = rows(cli("lag", "--sample", "0", "-o", "jsonl"))
+    assert sum(row["not_done"] for row in before if row["type"] == "echo") == 100
+    assert all(row["oldest_seconds"] is not None for row in before if row["not_done"])
+    with running():
+        until(lambda: sum(r["in_flight"] for r in rows(cli("lag", "--sample", "0", "-o", "jsonl"))) == 3, 20, "3 naps")
+        (member,) = rows(cli("executors", "--sample", "0.2", "-o", "jsonl"))
+        assert member["in_flight"] == 3
+        assert {"nap", "echo"} <= set(member["types"].split(","))
+        shown = cli("top", "--times", "1", "--interval", "0.2").stdout
+        assert "1 executors" in shown
+        assert "nap" in shown

@@ -23,6 +23,9 @@ lint: install ## ruff, mypy --strict, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: install ## The documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 demo: install ## Thousands of tasks on a real Kafka, an executor killed amid them, the account
 	$(BIN)/kantoku-kafka demo $(ARGS)
 
@@ -32,12 +35,15 @@ crash: install ## The crash tests at full scale: 20,000 tasks, 15 kills each
 bench: install ## This program against hand-written loops, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
-pin: install ## Pin what the project is tested with anew, in constraints.txt
+PIN = $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+  --strip-extras --no-header --no-annotate
+
+pin: install ## Pin anew what the project is tested with, and of it what its image holds
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --strip-extras --no-header --no-annotate --upgrade --extra broker --extra dev -o constraints.txt pyproject.toml
+	$(PIN) --upgrade --extra broker --extra dev -o constraints.txt pyproject.toml
+	$(PIN) -c constraints.txt -o deploy/requirements.txt pyproject.toml
 
 clean: ## Remove what make install and the tests left
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: pin crash help install test lint demo bench clean
+.PHONY: pin crash help install test lint docs demo bench clean

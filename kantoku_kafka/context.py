@@ -98,7 +98,7 @@ class Context:
         """Spawn a child task with the result of this one; returns its id.
 
         Raises:
-            Whatever a plugin's before hook raises.
+            Exception: whatever a plugin's before hook raises.
         """
         spawn, message = prepare(self.kantoku, task, parent_id=self.task_id)
         self._stage(message)

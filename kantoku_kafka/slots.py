@@ -49,7 +49,7 @@ class Slot:
                 except BlockingIOError:
                     lock.close()
                     continue
-                return cls(f"{_host()}.{k}", False, lock)
+                return cls(f"{host()}.{k}", False, lock)
         except OSError as error:
             where = folder or "no temporary directory"
             raise UsageError(f"No slot: {where} cannot be written ({error.strerror}); give --slot NAME.") from error
@@ -57,7 +57,7 @@ class Slot:
 
     def elsewhere(self) -> Slot:
         """A random slot, for when another process turns out to use this one."""
-        return Slot(f"{_host()}.{uuid.uuid4().hex[:8]}", False, self.lock)
+        return Slot(f"{host()}.{uuid.uuid4().hex[:8]}", False, self.lock)
 
     def release(self) -> None:
         """Let another process have it. Idempotent."""
@@ -78,8 +78,9 @@ def _opened(path: Path) -> IO[bytes]:
 
 def executor_id() -> str:
     """``{host}-{pid}-{short random}``: unique for every process that ever runs."""
-    return f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    return f"{host()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
 
-def _host() -> str:
+def host() -> str:
+    """The name of this machine, with which slots begin."""
     return socket.gethostname()[: MAX_SLOT_BYTES - 10]

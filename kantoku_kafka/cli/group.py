@@ -15,9 +15,11 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.cli.views import duration, states
+from kantoku_kafka.errors import NotFound
 from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
 from kantoku_kafka.replay.fold import Phase
 from kantoku_kafka.replay.store import TaskQuery
+from kantoku_kafka.slots import host
 
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 Sample = Annotated[
@@ -62,12 +64,26 @@ class Standing:
         return cls(members_of(clients, topics), lags, types, rates, _in_flight(kantoku))
 
 
-def executors(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> None:
+def executors(
+    ctx: typer.Context,
+    sample: Sample = 1.0,
+    here: Annotated[
+        bool, typer.Option("--here", help="Only those of this host, by their slots; exit code 5 if there is none.")
+    ] = False,
+    output: Output = "table",
+) -> None:
     """Who is in the executors' group, what they serve and how fast.
 
     Example: kantoku-kafka -n shop executors
     """
     with connected(ctx.obj) as kantoku:
+        if here:
+            mine = f"{host()}."
+            members = [member for member in members_of(kantoku.clients, kantoku.topics) if member.slot.startswith(mine)]
+            if not members:
+                raise NotFound(f"No executor of group {kantoku.topics.group} runs on host {host()}.")
+            table(_members(Standing(members, [], {}, {}, {})), output)
+            return
         standing = Standing.take(kantoku, sample)
         table(_members(standing), output)
         if not standing.members:

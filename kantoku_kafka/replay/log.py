@@ -144,7 +144,8 @@ class EventLog:
 
         Raises:
             UsageError: a time in the future, or offsets that the topic does not have.
-            TopicMismatch, AccessDenied, BrokerUnavailable, and while reading WaitTimeout.
+            TopicMismatch, AccessDenied, BrokerUnavailable: as the connection has it.
+            WaitTimeout: while reading, if an open transaction holds an end back.
         """
         wanted = wanted or EventFilter()
         present = ends(self._clients, self.topic)

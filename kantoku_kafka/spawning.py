@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kantoku_kafka.job import Message
-from kantoku_kafka.model import Event, EventName, Task
+from kantoku_kafka.model import Event, EventName, Task, TaskEnvelope
 from kantoku_kafka.plugins import SpawnContext, run_after
 
 if TYPE_CHECKING:
@@ -38,19 +38,18 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
 
 
 def spawned_event(ctx: SpawnContext) -> Event:
-    """The event that says the task was spawned; labels, parent and what it restarts go into its attributes."""
+    """The event that says the task was spawned."""
     envelope = ctx.envelope
     assert envelope is not None, "the spawn is not prepared"
+    return event_of(envelope)
+
+
+def event_of(envelope: TaskEnvelope) -> Event:
+    """That a task was spawned, from its envelope; labels, parent and what it restarts go into the attributes."""
     attributes = {f"label.{name}": value for name, value in envelope.labels.items()}
     if envelope.parent_id is not None:
         attributes["parent_id"] = envelope.parent_id
     if envelope.restarted_from is not None:
         attributes["restarted_from"] = envelope.restarted_from
-    return Event(
-        ctx.id,
-        ctx.type,
-        EventName.SPAWNED.value,
-        envelope.attempt,
-        envelope.created_at_us,
-        attributes=attributes,
-    )
+    name = EventName.SPAWNED.value
+    return Event(envelope.id, envelope.type, name, envelope.attempt, envelope.created_at_us, attributes=attributes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
 from kantoku_kafka.model import Result
 from kantoku_kafka.replay.again import originals
+from kantoku_kafka.replay.backlog import backlog
 from kantoku_kafka.replay.export import iso, state_row
 from kantoku_kafka.replay.fold import Phase, TaskState
 from kantoku_kafka.replay.store import TaskQuery, TaskStore
@@ -27,6 +28,7 @@ Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead o
 
 _SHOWN_BYTES = 2_000
 _CHUNK = 500
+_BACKLOG = 10_000
 
 
 def register(app: typer.Typer) -> None:
@@ -48,6 +50,9 @@ def list_(
     until: Annotated[str | None, typer.Option("--until", help="As --since.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")] = None,
     limit: Annotated[int, typer.Option("--limit", help="The newest so many; 0: all.", min=0)] = 50,
+    inputs: Annotated[
+        bool, typer.Option("--inputs", help="Also tasks that stand on their inputs and have no event yet.")
+    ] = False,
     live: Live = False,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
 ) -> None:
@@ -65,9 +70,15 @@ def list_(
         text=text,
     )
     with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live) as store:
+        total = store.count(query)
+        if inputs:
+            with closing(backlog(kantoku, store, _BACKLOG)) as waiting:
+                total += waiting.count(query)
+                for state in waiting.find(query, limit or None, newest_first=True):
+                    rows.add(_short(state) if output == "table" else state_row(state))
         for state in store.find(query, limit or None, newest_first=True):
             rows.add(_short(state) if output == "table" else state_row(state))
-        if limit and (total := store.count(query)) > limit:
+        if limit and total > limit:
             tell(f"{limit} of {total} tasks; --limit 0 shows all")
 
 
@@ -84,9 +95,12 @@ def show(
     with connected(ctx.obj) as kantoku, states(kantoku, live) as store:
         state = store.get(task_id)
         if state is None:
+            with closing(backlog(kantoku, store, _BACKLOG)) as waiting:
+                state = waiting.get(task_id)
+        if state is None:
             raise NotFound(
-                f"Nothing is logged of task {task_id}: another namespace (-n)? Without events (--events off) there is "
-                f"no history; its result: kantoku-kafka result {task_id}"
+                f"Nothing is logged of task {task_id}, nor does it wait: another namespace (-n)? Without events "
+                f"(--events off) there is no history; its result: kantoku-kafka result {task_id}"
             )
         result = kantoku.find_results([task_id]).get(task_id) if state.phase is Phase.FINISHED else None
         chain = _chain(store, state)

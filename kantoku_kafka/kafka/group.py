@@ -34,7 +34,7 @@ class InputLag:
     Attributes:
         committed: the lowest offset that is not done; the partition's first one if nothing was ever committed.
         end: the offset that the next record will get.
-        done_beyond: how many are done beyond ``committed``: what stands there holds the window back if there are many.
+        done: the runs of offsets that are done beyond ``committed``.
         slot: of the executor that committed last, None if none has.
         oldest_ms: when the record at ``committed`` was written, None if there is none.
     """
@@ -43,9 +43,14 @@ class InputLag:
     partition: int
     committed: int
     end: int
-    done_beyond: int
+    done: Sequence[doneset.Run]
     slot: str | None
     oldest_ms: int | None
+
+    @property
+    def done_beyond(self) -> int:
+        """How many are done beyond ``committed``: what stands there holds the window back if there are many."""
+        return sum(end - start for start, end in self.done)
 
     @property
     def lag(self) -> int:
@@ -112,9 +117,8 @@ def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
 
 def _lag(place: TopicPartition, end: int) -> InputLag:
     if place.offset < 0:
-        return InputLag(place.topic, place.partition, 0, end, 0, None, None)
+        return InputLag(place.topic, place.partition, 0, end, (), None, None)
     name = f"{place.topic}/{place.partition}"
     done = doneset.decode(place.metadata, name, place.offset) if place.metadata else None
-    beyond = sum(stop - start for start, stop in done.runs) if done else 0
     slot = Membership.parse(done.writer).slot if done else None
-    return InputLag(place.topic, place.partition, place.offset, end, beyond, slot, None)
+    return InputLag(place.topic, place.partition, place.offset, end, done.runs if done else (), slot, None)

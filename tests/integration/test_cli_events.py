@@ -191,6 +191,17 @@ def test_tasks_list_and_show(cli: Cli, finished: list[str], tmp_path: Path) -> N
     assert "Nothing is logged" in cli("tasks", "show", "nobody", code=5).stderr
 
 
+def test_tasks_that_have_no_event_yet(cli: Cli, kan: Kantoku, bootstrap: str, finished: list[str]) -> None:
+    silent = Kantoku(kan.namespace, bootstrap_servers=bootstrap, events="off")
+    waiting = silent.spawn(Task("side", b"x").with_(labels(shop="b")))
+    silent.close()
+    assert len(rows(cli("tasks", "list", "-o", "jsonl"))) == 11
+    (found,) = rows(cli("tasks", "list", "--inputs", "--phase", "waiting", "-o", "jsonl"))
+    assert (found["task_id"], found["labels"], found["source"]["topic"]) == (waiting.id, {"shop": "b"}, waiting.topic)
+    assert len(rows(cli("tasks", "list", "--inputs", "-o", "jsonl"))) == 12
+    assert "state     waiting" in cli("tasks", "show", waiting.id).stdout
+
+
 def test_a_broken_view_is_made_anew(cli: Cli, finished: list[str], tmp_path: Path) -> None:
     cli("tasks", "list")
     (view,) = (tmp_path / "cache" / "kantoku-kafka" / "views").glob("*.sqlite")

@@ -27,7 +27,7 @@ from kantoku_kafka.replay.store import TaskQuery, TaskStore
 Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead of the local view.")]
 
 _SHOWN_BYTES = 2_000
-_CHUNK = 500
+_CHUNK = 200
 _BACKLOG = 10_000
 
 
@@ -147,9 +147,12 @@ def restart(
             tasks = list(originals(kantoku, wanted[at : at + _CHUNK]))
             there = [(state, task) for state, task in tasks if task is not None]
             lost += len(tasks) - len(there)
-            spawned = [None] * len(there) if dry_run else kantoku.spawn_many([task for _, task in there])
-            for (state, _), new in zip(there, spawned, strict=True):
-                rows.add({"restarted": state.task_id, "type": state.type, "was": state.status, "id": new and new.id})
+            new: list[str | None] = [None] * len(there)
+            if not dry_run:
+                with kantoku.transaction():  # of tasks and events: however it is interrupted, the next run sees which
+                    new = [spawned.id for spawned in kantoku.spawn_many([task for _, task in there])]
+            for (state, _), new_id in zip(there, new, strict=True):
+                rows.add({"restarted": state.task_id, "type": state.type, "was": state.status, "id": new_id})
     if lost:
         raise NotFound(f"{lost} tasks no longer stand on their input topics (retention); spawn them anew yourself.")
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,6 +228,32 @@ def test_restart(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) ->
     assert "Say which" in cli("tasks", "restart", code=2).stderr
     assert "Nothing is logged" in cli("tasks", "restart", "nobody", code=5).stderr
     Account.of(bootstrap, kan.namespace).check({*finished, done["id"], labelled["id"]})
+
+
+def test_restarts_that_are_interrupted_and_repeated(
+    cli: Cli, kan: Kantoku, bootstrap: str, running: Running, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Each task once, however often the command is killed."""
+    with running():
+        tasks = kan.spawn_many([Task("outcome", b"raise:no")] * 1000 + [Task("echo", b"x")] * 50)
+        kan.gather(tasks, timeout_seconds=60)
+    chosen = ["--status", "FAILED", "--type", "outcome", "--since", "1h", "-o", "jsonl"]
+    assert len(rows(cli("tasks", "restart", *chosen, "--dry-run"))) == 1000
+    command = [sys.executable, "-m", "kantoku_kafka", "tasks", "restart", *chosen]
+    inputs = kan.topics.of_type("outcome")
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        before = len(read_all(bootstrap, inputs, wait_for_open=False))
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(
+            lambda: len(read_all(bootstrap, inputs, wait_for_open=False)) > before or process.poll() is not None,  # noqa: B023
+            60,
+            "a chunk of restarts",
+        )
+        process.send_signal(number)
+        process.wait(30)
+    cli("tasks", "restart", *chosen)
+    origins = Counter(kan.codec.decode_task(m.value() or b"").restarted_from for m in read_all(bootstrap, inputs))
+    assert origins == {None: 1000, **{task.id: 1 for task in tasks[:1000]}}
 
 
 def test_prune(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:

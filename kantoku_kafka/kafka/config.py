@@ -147,7 +147,8 @@ class Clients:
 
     def admin(self) -> AdminClient:
         """An administrative client; keep the reference until its futures have resolved."""
-        return self._made(AdminClient, {})
+        # To look a topic up must not create it: brokers do that by default, with their own policy.
+        return self._made(AdminClient, {"allow.auto.create.topics": False})
 
     def unreachable(self, doing: str, error: KafkaError | None = None) -> KantokuError:
         """What to raise when no answer came: access denied if a broker said so meanwhile."""

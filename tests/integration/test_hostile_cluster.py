@@ -18,6 +18,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from kantoku_kafka import Context, ExecutorProcess, ExecutorSettings, Kantoku, Task
 from kantoku_kafka.dev import EmbeddedBroker
+from kantoku_kafka.errors import TopicMismatch
+from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
 from kantoku_kafka.settings import GroupProtocol, Guarantee
@@ -52,7 +54,7 @@ def executing(kan: Kantoku, settings: ExecutorSettings) -> Iterator[None]:
             raise failed[0]
 
 
-def an_app(name: str, bootstrap: str) -> Kantoku:
+def an_app(name: str, bootstrap: str, *, create: bool = True) -> Kantoku:
     kan = Kantoku(name, bootstrap_servers=bootstrap)
 
     @kan.task("nap")
@@ -60,7 +62,8 @@ def an_app(name: str, bootstrap: str) -> Kantoku:
         time.sleep(0.002)
         return data
 
-    topics.create(kan.clients, topics.plan(kan.topics, ["nap"]))
+    if create:
+        topics.create(kan.clients, topics.plan(kan.topics, ["nap"]))
     return kan
 
 
@@ -213,3 +216,22 @@ def _produce_raw_header(bootstrap: str, topic: str, value: bytes) -> None:
     rd.rd_kafka_producev(pointer(producer), *record, *header, number(that_is_all))
     assert rd.rd_kafka_flush(producer, 10_000) == 0
     rd.rd_kafka_destroy(producer)
+
+
+def test_looking_for_topics_does_not_create_them() -> None:
+    """Brokers do that by default, with a policy of their own: the audit topic would lose its history."""
+    with EmbeddedBroker(settings={"auto.create.topics.enable": "true"}) as broker:
+        kan = an_app("looking", broker.bootstrap_servers, create=False)
+        looks: list[Callable[[], object]] = [
+            lambda: kan.spawn(Task("nap", b"x")),
+            lambda: kan.wait(new_task_id(), timeout_seconds=1),
+            lambda: list(kan.events.replay()),
+            lambda: ExecutorProcess(kan, ExecutorSettings()).run(),
+            lambda: ExecutorProcess(kan, ExecutorSettings(guarantee=Guarantee.AT_LEAST_ONCE)).run(),
+        ]
+        for look in looks:
+            with pytest.raises(TopicMismatch):
+                look()
+        kan.close()
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        assert [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")] == []

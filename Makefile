@@ -26,6 +26,9 @@ lint: install ## ruff, mypy --strict, import rules
 docs: install ## The documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+screens: install ## Record what commands print, into docs/screens.md
+	$(BIN)/python docs/record.py
+
 demo: install ## Thousands of tasks on a real Kafka, an executor killed amid them, the account
 	$(BIN)/kantoku-kafka demo $(ARGS)
 
@@ -46,4 +49,4 @@ pin: install ## Pin anew what the project is tested with, and of it what its ima
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: pin crash help install test lint docs demo bench clean
+.PHONY: pin crash help install test lint docs screens demo bench clean

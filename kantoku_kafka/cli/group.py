@@ -93,14 +93,14 @@ def executors(
 def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> None:
     """How far each input is, how long its oldest task has waited, and what holds it back.
 
-    ``done_beyond`` counts tasks that are finished beyond the oldest one that is not. At some thousands, more may
+    ``beyond`` (``done_beyond``) counts tasks finished beyond the oldest one that is not. At some thousands, more may
     have to wait for that one: ``blocked_by`` names its offset.
 
     Example: kantoku-kafka -n shop lag
     """
     with connected(ctx.obj) as kantoku:
         standing = Standing.take(kantoku, sample)
-        table(_inputs(standing), output)
+        table(map(_short, _inputs(standing)) if output == "table" else _inputs(standing), output)
         if not standing.lags:
             tell(f"namespace {kantoku.namespace} has no input topics: kantoku-kafka topics create APP")
 
@@ -157,6 +157,21 @@ def _inputs(standing: Standing) -> Iterable[dict[str, Any]]:
             "tasks_per_second": round(standing.rates.get(_place(one), 0.0), 1),
             "executor": owners.get(_place(one)),
         }
+
+
+def _short(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What fits a line."""
+    return {
+        "type": row["type"],
+        "part": row["partition"],
+        "not_done": row["not_done"],
+        "in_flight": row["in_flight"],
+        "beyond": row["done_beyond"],
+        "blocked_by": row["blocked_by"],
+        "oldest": duration(None if row["oldest_seconds"] is None else round(row["oldest_seconds"] * 1_000_000)),
+        "tasks/s": row["tasks_per_second"],
+        "executor": row["executor"],
+    }
 
 
 def _by_type(standing: Standing) -> Iterable[dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +17,7 @@ from kantoku_kafka.errors import UsageError
 
 __all__ = ["PrintableFormatter", "Rows", "out", "printable", "table", "tell"]
 
+_WHOLE = frozenset({"id", "restarted", "task_id"})
 _FORMS = ("table", "json", "jsonl")
 
 
@@ -96,9 +99,10 @@ class Rows:
         elif self._rows:
             head = list(self._rows[0])
             lines = [head, *([_cell(row[name]) for name in head] for row in self._rows)]
-            widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+            widths = _fitted(head, [max(len(line[i]) for line in lines) for i in range(len(head))])
             for line in lines:
-                out("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+                cells = [_cut(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True)]
+                out("  ".join(cells).rstrip())
 
 
 def table(rows: Iterable[Mapping[str, Any]], form: str) -> None:
@@ -110,3 +114,22 @@ def table(rows: Iterable[Mapping[str, Any]], form: str) -> None:
 
 def _cell(value: object) -> str:
     return "" if value is None else printable(str(value), kept="")
+
+
+def _fitted(head: Sequence[str], widths: Sequence[int]) -> list[int]:
+    """Narrower columns where a terminal is, the widest first; ids stay whole, for people copy them."""
+    fitted = list(widths)
+    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        return fitted
+    limit = shutil.get_terminal_size().columns - 2 * (len(head) - 1)
+    while sum(fitted) > limit:
+        spare = [(w - len(name), i) for i, (name, w) in enumerate(zip(head, fitted, strict=True)) if name not in _WHOLE]
+        most, widest = max(spare, default=(0, 0))
+        if most <= 0:
+            break
+        fitted[widest] -= 1
+    return fitted
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else f"{cell[: width - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -17,7 +17,7 @@ from kantoku_kafka.cli.events import Labels, Since, parse_labels
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
-from kantoku_kafka.model import Result
+from kantoku_kafka.model import EventName, Result
 from kantoku_kafka.replay.again import originals
 from kantoku_kafka.replay.backlog import backlog
 from kantoku_kafka.replay.export import iso, state_row
@@ -192,14 +192,13 @@ def _us(text: str | None, option: str) -> int | None:
 
 
 def _short(state: TaskState) -> dict[str, Any]:
+    """What fits a line."""
+    again = f" ({state.attempt})" if state.attempt > 1 else ""
     return {
         "id": state.task_id,
         "type": state.type,
-        "state": state.status or state.phase.value,
-        "attempt": state.attempt,
-        "spawned": "" if state.spawned_at_us is None else _local(state.spawned_at_us),
-        "waited": duration(state.waited_us),
-        "ran": duration(state.ran_us),
+        "state": f"{state.status or state.phase.value}{again}",
+        "spawned": "" if state.spawned_at_us is None else _when(state.spawned_at_us),
         "error": f"{state.error.type}: {state.error.message}"[:60] if state.error else "",
     }
 
@@ -214,7 +213,7 @@ def _lines(state: TaskState, result: Result | None, chain: list[str]) -> Iterato
     if state.parent_id:
         yield f"parent    {state.parent_id}"
     if chain:
-        yield f"restarts  {' <- '.join([state.task_id, *chain])}"
+        yield "\n".join(f"{'restarts' if one == chain[0] else '':10}{one}" for one in chain)
     if state.source:
         yield f"source    {state.source.topic}[{state.source.partition}] offset {state.source.offset}"
     if state.waited_us is not None:
@@ -224,7 +223,8 @@ def _lines(state: TaskState, result: Result | None, chain: list[str]) -> Iterato
     yield ""
     start_us = state.history[0].event.at_us
     for event in (logged.event for logged in sorted(state.history, key=lambda logged: logged.event.at_us)):
-        more = "".join(f"  {name}={value}" for name, value in event.attributes.items())
+        attributes = {} if event.name == EventName.SPAWNED else event.attributes  # those stand above
+        more = "".join(f"  {name}={value}" for name, value in attributes.items())
         attempt = f"  attempt {event.attempt}" if state.attempt > 1 else ""
         where = f"  {event.executor_id}" if event.executor_id else ""
         yield f"{_local(event.at_us)}  {duration(event.at_us - start_us):>9}  {event.name}{attempt}{more}{where}"
@@ -272,6 +272,12 @@ def _step(event: Any) -> dict[str, Any]:
 
 def _local(at_us: int) -> str:
     return datetime.fromtimestamp(at_us / 1_000_000).isoformat(sep=" ", timespec="milliseconds")
+
+
+def _when(at_us: int) -> str:
+    """The time of today, or the day and the minute."""
+    at = datetime.fromtimestamp(at_us / 1_000_000)
+    return f"{at:%H:%M:%S}" if at.date() == datetime.now().date() else f"{at:%m-%d %H:%M}"
 
 
 def duration(us: int | None) -> str:

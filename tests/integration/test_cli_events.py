@@ -220,7 +220,7 @@ def test_restart(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) ->
     (done,) = rows(cli("tasks", "restart", "--status", "FAILED", "-o", "jsonl"))
     kan.wait(done["id"], timeout_seconds=30)
     assert rows(cli("tasks", "restart", finished[-1], "-o", "jsonl")) == [], "it was restarted already"
-    assert f"{done['id']} <- {finished[-1]}" in cli("tasks", "show", done["id"]).stdout
+    assert f"restarts  {finished[-1]}" in cli("tasks", "show", done["id"]).stdout
     (labelled,) = rows(cli("tasks", "restart", finished[0], "-o", "jsonl"))
     inputs = [kan.codec.decode_task(m.value() or b"") for m in read_all(bootstrap, kan.topics.of_type("echo"))]
     (again,) = [task for task in inputs if task.id == labelled["id"]]

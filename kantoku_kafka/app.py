@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
 __all__ = ["Kantoku", "TaskType"]
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
+_SERVERS_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -44,7 +46,8 @@ class Kantoku(Client):
 
     Parameters:
         namespace: prefix of all topics and of the consumer group.
-        bootstrap_servers: ``host:port[,host:port...]``; default ``localhost:9092``. The command line's ``-b`` wins.
+        bootstrap_servers: ``host:port[,host:port...]``; default: ``KANTOKU_BOOTSTRAP_SERVERS`` of the environment, or
+            ``localhost:9092``. The command line's ``-b`` wins.
         config: further librdkafka settings for every client.
         topics: existing topics to use instead: ``{"results": "name", "tasks.resize": "name"}``.
         plugins: run in this order, after the built-in ones.
@@ -61,7 +64,7 @@ class Kantoku(Client):
         self,
         namespace: str,
         *,
-        bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS,
+        bootstrap_servers: str | None = None,
         config: Mapping[str, str | int | float | bool] | None = None,
         topics: Mapping[str, str] | None = None,
         plugins: Sequence[Plugin] = (),
@@ -77,8 +80,9 @@ class Kantoku(Client):
         self.hooks = Hooks(self.plugins)
         self.hooks_without_options = Hooks([plugin for plugin in self.plugins if not plugin.needs_option])
         self._task_types: dict[str, TaskType] = {}
+        servers = bootstrap_servers or os.environ.get(_SERVERS_VARIABLE) or DEFAULT_BOOTSTRAP_SERVERS
         super().__init__(
-            Connection(bootstrap_servers=bootstrap_servers, config=dict(config or {})),
+            Connection(bootstrap_servers=servers, config=dict(config or {})),
             events=choice(EventDetail, "events", events),
             queue_timeout_seconds=queue_timeout_seconds,
             delivery_timeout_seconds=delivery_timeout_seconds,

@@ -16,7 +16,7 @@ from kantoku_kafka.loading import load_app
 from kantoku_kafka.names import Topics
 from kantoku_kafka.settings import Connection
 
-__all__ = ["Options", "configure_logging", "connected", "parse_settings", "read_properties"]
+__all__ = ["Options", "configure_logging", "connected", "parse_labels", "parse_settings", "read_properties"]
 
 _SERVERS = "bootstrap.servers"
 
@@ -94,6 +94,17 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"-X takes KEY=VALUE, not {pair!r}.")
         settings[name] = value
     return settings
+
+
+def parse_labels(pairs: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` options. Raises UsageError."""
+    labels = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--label takes NAME=VALUE, not {pair!r}.")
+        labels[name] = value
+    return labels
 
 
 def configure_logging(level: str) -> None:

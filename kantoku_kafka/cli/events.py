@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from kantoku_kafka.app import Kantoku
-from kantoku_kafka.cli.common import connected
+from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.times import parse_duration, parse_time
 from kantoku_kafka.errors import UsageError
@@ -183,17 +183,6 @@ def prune_(
             return
         written = prune(kantoku, store.find(query, limit))
         tell(f"{found} tasks pruned, {written} events")
-
-
-def parse_labels(pairs: list[str] | None) -> dict[str, str]:
-    """``NAME=VALUE`` options. Raises UsageError."""
-    labels = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise UsageError(f"--label takes NAME=VALUE, not {pair!r}.")
-        labels[name] = value
-    return labels
 
 
 def _filter(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from kantoku_kafka import options as task_options
-from kantoku_kafka.cli.common import Options, connected
+from kantoku_kafka.cli.common import Options, connected, parse_labels
 from kantoku_kafka.cli.output import Rows, tell
 from kantoku_kafka.cli.progress import progress
 from kantoku_kafka.errors import NotFound, UsageError
@@ -151,11 +151,8 @@ def _options(key: str | None, idempotency_key: str | None, labels: list[str]) ->
         chosen.append(task_options.key(key))
     if idempotency_key is not None:
         chosen.append(task_options.idempotency_key(idempotency_key))
-    for label in labels:
-        name, equals, value = label.partition("=")
-        if not (name and equals):
-            raise UsageError(f"--label takes NAME=VALUE, not {label!r}.")
-        chosen.append(task_options.labels(**{name: value}))
+    if labels:
+        chosen.append(task_options.labels(**parse_labels(labels)))
     return chosen
 
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from kantoku_kafka.app import Kantoku
-from kantoku_kafka.cli.common import connected
-from kantoku_kafka.cli.events import Labels, Since, parse_labels
+from kantoku_kafka.cli.common import connected, parse_labels
+from kantoku_kafka.cli.events import Labels, Since
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
-
-from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.kafka.config import librdkafka_config
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.scan import Scan, beginnings, ends
 from kantoku_kafka.model import Event, EventName, Result, Status, TaskEnvelope
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.settings import Connection
 
 __all__ = ["Account", "Latency", "TopicContents", "latency", "take_account"]
-
-_READ_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +28,12 @@ class TopicContents:
     @classmethod
     def read(cls, connection: Connection, topics: Topics, task_types: Iterable[str], codec: Codec) -> TopicContents:
         """Read the inputs, results and events, as far as they are committed now."""
-        inputs = [record for name in task_types for record in _records(connection, topics.of_type(name))]
+        clients = Clients(connection)
+        inputs = [record for name in task_types for record in _records(clients, topics.of_type(name))]
         return cls(
             tasks=[codec.decode_task(value) for value, _ in inputs],
-            results=[(codec.decode_result(value), at_ms) for value, at_ms in _records(connection, topics.results)],
-            events=[codec.decode_event(value) for value, _ in _records(connection, topics.events)],
+            results=[(codec.decode_result(value), at_ms) for value, at_ms in _records(clients, topics.results)],
+            events=[codec.decode_event(value) for value, _ in _records(clients, topics.events)],
         )
 
 
@@ -127,38 +123,8 @@ def _rate(measured: Sequence[tuple[TaskEnvelope, int]]) -> float:
     return round(len(measured) / max(0.001, (last_ms - first_ms) / 1000), 1)
 
 
-def _records(connection: Connection, topic: str) -> list[tuple[bytes, int]]:
+def _records(clients: Clients, topic: str) -> list[tuple[bytes, int]]:
     """Value and time (ms) of every committed record, up to the ends as they are now."""
-    consumer = Consumer(
-        {
-            **librdkafka_config(connection),
-            "group.id": f"{topic}.account",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.queue.backoff.ms": 5,
-        }
-    )
-    try:
-        numbers = consumer.list_topics(topic, timeout=_READ_SECONDS).topics[topic].partitions
-        partitions = [TopicPartition(topic, number, 0) for number in numbers]
-        ends = {p.partition: consumer.get_watermark_offsets(p, timeout=_READ_SECONDS)[1] for p in partitions}
-        consumer.assign(partitions)
-        unread = {number for number, end in ends.items() if end > 0}
-        records: list[tuple[bytes, int]] = []
-        deadline = time.monotonic() + _READ_SECONDS
-        while unread:
-            if time.monotonic() > deadline:
-                raise KantokuError(f"The end of {topic} was not reached within {_READ_SECONDS:.0f} s: start again.")
-            for message in consumer.consume(2_000, 0.1):
-                error, value, offset = message.error(), message.value(), message.offset()
-                if error is None:
-                    if value is not None:
-                        records.append((value, message.timestamp()[1]))
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    raise KantokuError(f"Reading {topic} failed: {error.str()}.")
-                elif offset is not None and offset >= ends[message.partition() or 0]:
-                    unread.discard(message.partition() or 0)
-        return records
-    finally:
-        consumer.close()
+    scan = Scan(clients, topic, beginnings(clients, topic), ends(clients, topic))
+    records = (record for batch in scan.batches() for record in batch)
+    return [(value, record.timestamp()[1]) for record in records if (value := record.value()) is not None]

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(BIN)/kantoku-kafka: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ crash: install ## The crash tests at full scale: 20,000 tasks, 15 kills each
 bench: install ## This program against hand-written loops, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-replay: install ## The audit topic against a hand-written loop: a million events
+	$(BIN)/python -m benchmarks.replay $(ARGS)
+
 PIN = $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
   --strip-extras --no-header --no-annotate
 
@@ -49,4 +52,4 @@ pin: install ## Pin anew what the project is tested with, and of it what its ima
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: pin crash help install test lint docs screens demo bench clean
+.PHONY: pin crash help install test lint docs screens demo bench bench-replay clean

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from kantoku_kafka.avro import schemas
-from kantoku_kafka.avro.readers import STATUSES, read_event, read_older, read_result, read_task
+from kantoku_kafka.avro.readers import STATUSES, read_event, read_older, read_result, read_task, read_usual_event
 from kantoku_kafka.avro.wire import (
     Reader,
     encode_bytes,
@@ -160,7 +160,12 @@ class AvroCodec:
 
     def decode_event(self, value: bytes) -> Event:
         """The event in a record of the audit topic."""
-        return self._decode("Event", EVENT_HEADER, read_event, value)
+        event = (
+            read_usual_event(value)
+            if len(value) <= self.max_envelope_bytes and value.startswith(EVENT_HEADER)
+            else None
+        )
+        return event or self._decode("Event", EVENT_HEADER, read_event, value)
 
     def _decode(self, name: str, header: bytes, read: Reader[T], value: bytes) -> T:
         if len(value) > self.max_envelope_bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from kantoku_kafka.avro import schemas
@@ -23,6 +23,8 @@ from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEn
 
 STATUSES = tuple(Status)
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
+_ID_START, _ID_END = 11, 47  # of a task id of 36 characters, behind header and length
+_USUAL, _LARGEST_USUAL = 127, 600
 _NO_LIMITS = _NO_LINEAGE = bytes(4)  # four unions in their null branch
 
 
@@ -99,6 +101,80 @@ def read_event(buf: bytes, pos: int) -> tuple[Event, int]:
     error, pos = read_optional(_read_error, buf, pos)
     attributes, pos = read_map(read_string, buf, pos)
     return _new(Event, (task_id, type_, name, attempt, at_us, executor_id, source, error, attributes)), pos
+
+
+def read_usual_event(value: bytes) -> Event | None:
+    """A whole record of a current ``Event`` as nearly all of them are; None for any other, :func:`read_event` reads it.
+
+    What is the same in many events (type and name, executor and input, attributes) is read once for all of them.
+    """
+    try:
+        type_end = _ID_END + 1 + (value[_ID_END] >> 1)
+        name_end = type_end + 1 + (value[type_end] >> 1)
+        time_end = name_end + 9
+        if value[_ID_START - 1] != 72 or name_end > _USUAL or len(value) > _LARGEST_USUAL:
+            return None
+        kind = _kind(value[_ID_END : name_end + 1])
+        at_us, end = read_time(value, name_end + 1)
+        if kind is None or end != time_end:
+            return None
+        task_id = value[_ID_START:_ID_END].decode()
+        type_, name, attempt = kind
+        if value.startswith(b"\0\0\0", time_end):
+            tail = _attributes(value[time_end + 3 :])
+            if tail is None:
+                return None
+            return _new(Event, (task_id, type_, name, attempt, at_us, None, None, None, dict(tail)))
+        executor_end = time_end + 2 + (value[time_end + 1] >> 1)
+        topic_end = executor_end + 2 + (value[executor_end + 1] >> 1)
+        place = _place(value[time_end : topic_end + 1])
+        if place is None:
+            return None
+        offset, end = read_long(value, topic_end + 1)
+        epoch, end = read_int(value, end)
+        tail = _attributes(value[end + 1 :])
+        if value[end] or tail is None:
+            return None
+        executor_id, topic, partition = place
+        source = _new(Source, (topic, partition, offset, epoch))
+        return _new(Event, (task_id, type_, name, attempt, at_us, executor_id, source, None, dict(tail)))
+    except (IndexError, UnicodeDecodeError, EnvelopeError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _kind(raw: bytes) -> tuple[str, str, int] | None:
+    """Type, name and attempt, if that is all of it."""
+    try:
+        type_, pos = read_string(raw, 0)
+        name, pos = read_string(raw, pos)
+        attempt, pos = read_int(raw, pos)
+    except EnvelopeError:
+        return None
+    return (type_, name, attempt) if pos == len(raw) else None
+
+
+@lru_cache(maxsize=4096)
+def _place(raw: bytes) -> tuple[str, str, int] | None:
+    """Executor, topic and partition, if that is all of it, and both unions have their value."""
+    try:
+        executor_id, pos = read_string(raw, 1)
+        topic, end = read_string(raw, pos + 1)
+        partition, end = read_int(raw, end)
+    except EnvelopeError:
+        return None
+    usual = end == len(raw) and raw[0] == raw[pos] == 2
+    return (executor_id, topic, partition) if usual else None
+
+
+@lru_cache(maxsize=1024)
+def _attributes(raw: bytes) -> tuple[tuple[str, str], ...] | None:
+    """The items of a map, if that is all of it."""
+    try:
+        items, pos = read_map(read_string, raw, 0)
+    except EnvelopeError:
+        return None
+    return tuple(items.items()) if pos == len(raw) else None
 
 
 def read_older(name: str, value: bytes, header_bytes: int) -> tuple[Any, int]:

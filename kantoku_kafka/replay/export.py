@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from kantoku_kafka.errors import KantokuError, UsageError
-from kantoku_kafka.model import ErrorInfo, Source
+from kantoku_kafka.model import ErrorInfo
 from kantoku_kafka.replay.fold import LoggedEvent, TaskState
 
 __all__ = ["EventSink", "JsonLines", "ParquetFile", "SqliteFile", "complete", "event_json", "iso", "state_row"]
@@ -120,19 +120,30 @@ def complete(path: Path) -> Iterator[Path]:
 def event_json(logged: LoggedEvent) -> str:
     """One JSON object; times are ISO 8601 in UTC."""
     (task_id, type_, name, attempt, at_us, executor_id, source, error, attributes), partition, offset = logged
+    if source is None:
+        origin = "null"
+    else:
+        topic, number, at_offset, epoch = source
+        origin = f'{{"topic":{_quoted(topic)},"partition":{number},"offset":{at_offset},"epoch":{epoch}}}'
+    executor = "null" if executor_id is None else _quoted(executor_id)
     return (
-        f'{{"task_id":{quoted(task_id)},"type":{quoted(type_)},"name":{quoted(name)},"attempt":{attempt},'
-        f'"at":"{iso(at_us)}","executor_id":{"null" if executor_id is None else quoted(executor_id)},'
-        f'"source":{"null" if source is None else _source(source)},'
+        f'{{"task_id":{quoted(task_id)},"type":{_quoted(type_)},"name":{_quoted(name)},"attempt":{attempt},'
+        f'"at":"{iso(at_us)}","executor_id":{executor},"source":{origin},'
         f'"error":{"null" if error is None else _error(error)},'
-        f'"attributes":{json.dumps(attributes, ensure_ascii=False) if attributes else "{}"},'
+        f'"attributes":{_attributes(tuple(attributes.items())) if attributes else "{}"},'
         f'"partition":{partition},"offset":{offset}}}'
     )
 
 
-def _source(source: Source) -> str:
-    topic, partition, offset, epoch = source
-    return f'{{"topic":{quoted(topic)},"partition":{partition},"offset":{offset},"epoch":{epoch}}}'
+@lru_cache(maxsize=4096)
+def _quoted(text: str) -> str:
+    """Of what is the same in many events."""
+    return quoted(text)
+
+
+@lru_cache(maxsize=1024)
+def _attributes(items: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps(dict(items), ensure_ascii=False)
 
 
 def _error(error: ErrorInfo) -> str:

@@ -23,6 +23,7 @@ from kantoku_kafka.replay.store import StoreUnusable, TaskStore, remove
 __all__ = ["EventFilter", "EventLog", "Replay"]
 
 _log = logging.getLogger(__name__)
+_new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 _REMEMBERED = 100_000
 _FOLLOW_SECONDS = 0.2
 
@@ -73,7 +74,7 @@ class Replay:
 
     def __init__(self, scan: Scan, codec: Codec, wanted: EventFilter, timeout_seconds: float | None = None) -> None:
         self._scan = scan
-        self._codec = codec
+        self._decode = codec.decode_event
         self._wanted = wanted
         self._timeout_seconds = timeout_seconds
         self.unreadable = 0
@@ -90,9 +91,9 @@ class Replay:
 
     def batches(self) -> Iterator[list[LoggedEvent]]:
         """The same with the place of each event, in the portions in which they came; some are empty."""
-        matches = self._wanted.predicate()
+        matches, logged_of = self._wanted.predicate(), self.logged
         for records in self.records():
-            events = [logged for record in records if (logged := self.logged(record)) is not None]
+            events = [logged for record in records if (logged := logged_of(record)) is not None]
             yield events if matches is None else [logged for logged in events if matches(logged.event)]
 
     def records(self) -> Iterator[Sequence[Record]]:
@@ -105,7 +106,7 @@ class Replay:
         if value is None:
             return None
         try:
-            return LoggedEvent(self._codec.decode_event(value), record.partition() or 0, record.offset() or 0)
+            return _new(LoggedEvent, (self._decode(value), record.partition() or 0, record.offset() or 0))
         except EnvelopeError as error:
             self.unreadable += 1
             if self.unreadable == 1:

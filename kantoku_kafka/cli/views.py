@@ -13,7 +13,7 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
-from kantoku_kafka.cli.events import Labels, Since
+from kantoku_kafka.cli.events import Labels, Since, Status, Type
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
@@ -24,6 +24,8 @@ from kantoku_kafka.replay.export import iso, state_row
 from kantoku_kafka.replay.fold import Phase, TaskState
 from kantoku_kafka.replay.store import TaskQuery, TaskStore
 
+Until = Annotated[str | None, typer.Option("--until", help="As --since.")]
+Text = Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")]
 Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead of the local view.")]
 
 _SHOWN_BYTES = 2_000
@@ -42,13 +44,13 @@ def register(app: typer.Typer) -> None:
 
 def list_(
     ctx: typer.Context,
-    type: Annotated[str | None, typer.Option("--type", help="Only of this task type.")] = None,  # noqa: A002
-    status: Annotated[str | None, typer.Option("--status", help="Only results of this status, e.g. FAILED.")] = None,
+    type: Type = None,  # noqa: A002
+    status: Status = None,
     phase: Annotated[Phase | None, typer.Option("--phase", help="Only tasks in this phase.")] = None,
     label: Labels = None,
     since: Since = None,
-    until: Annotated[str | None, typer.Option("--until", help="As --since.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")] = None,
+    until: Until = None,
+    text: Text = None,
     limit: Annotated[int, typer.Option("--limit", help="The newest so many; 0: all.", min=0)] = 50,
     inputs: Annotated[
         bool, typer.Option("--inputs", help="Also tasks that stand on their inputs and have no event yet.")
@@ -114,12 +116,12 @@ def show(
 def restart(
     ctx: typer.Context,
     task_id: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
-    type: Annotated[str | None, typer.Option("--type", help="Only of this task type.")] = None,  # noqa: A002
-    status: Annotated[str | None, typer.Option("--status", help="Only results of this status, e.g. FAILED.")] = None,
+    type: Type = None,  # noqa: A002
+    status: Status = None,
     label: Labels = None,
     since: Since = None,
-    until: Annotated[str | None, typer.Option("--until", help="As --since.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")] = None,
+    until: Until = None,
+    text: Text = None,
     again: Annotated[bool, typer.Option("--again", help="Also those that were restarted already.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",

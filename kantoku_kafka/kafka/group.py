@@ -9,7 +9,6 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.scan import ends, pick
 from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.names import Topics
@@ -35,7 +34,6 @@ class InputLag:
         committed: the lowest offset that is not done; the partition's first one if nothing was ever committed.
         end: the offset that the next record will get.
         done: the runs of offsets that are done beyond ``committed``.
-        slot: of the executor that committed last, None if none has.
         oldest_ms: when the record at ``committed`` was written, None if there is none.
     """
 
@@ -44,7 +42,6 @@ class InputLag:
     committed: int
     end: int
     done: Sequence[doneset.Run]
-    slot: str | None
     oldest_ms: int | None
 
     @property
@@ -117,8 +114,7 @@ def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
 
 def _lag(place: TopicPartition, end: int) -> InputLag:
     if place.offset < 0:
-        return InputLag(place.topic, place.partition, 0, end, (), None, None)
+        return InputLag(place.topic, place.partition, 0, end, (), None)
     name = f"{place.topic}/{place.partition}"
     done = doneset.decode(place.metadata, name, place.offset) if place.metadata else None
-    slot = Membership.parse(done.writer).slot if done else None
-    return InputLag(place.topic, place.partition, place.offset, end, done.runs if done else (), slot, None)
+    return InputLag(place.topic, place.partition, place.offset, end, done.runs if done else (), None)

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import headers_of
-from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
-from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.model import Option, Task, TaskEnvelope, Trail, carried_headers
-from kantoku_kafka.replay.fold import LoggedEvent, TaskState
+from kantoku_kafka.model import Option, Task, TaskEnvelope, carried_headers
+from kantoku_kafka.replay.fold import TaskState
 from kantoku_kafka.replay.log import Replay
 
 if TYPE_CHECKING:
@@ -49,10 +47,10 @@ def copy_events(kantoku: Kantoku, replay: Replay, topic: str) -> int:
         TopicMismatch: there is no such topic.
         SpawnError, AccessDenied, BrokerUnavailable: what came before has been written.
     """
-    recorder, partitions, copied = Recorder(kantoku), partition_count(kantoku.clients, topic), 0
+    writer, recorder, copied = EventWriter.connect(kantoku.clients, topic, kantoku.codec), Recorder(kantoku), 0
     for batch in replay.batches():
         for logged in batch:
-            recorder.write(_record(kantoku, topic, partitions, logged))
+            recorder.write(writer.message(logged.event))
         copied += len(batch)
     recorder.flush()
     return copied
@@ -63,10 +61,12 @@ def prune(kantoku: Kantoku, tasks: Iterable[TaskState]) -> int:
 
     Repeating it is harmless. Raises as :func:`copy_events`.
     """
+    writer = EventWriter.connect(kantoku.clients, kantoku.topics.events, kantoku.codec)
     recorder, written = Recorder(kantoku), 0
     for state in tasks:
         for logged in state.history:
-            recorder.write((kantoku.topics.events, _key(logged), None, (), logged.partition))
+            topic, key, _, headers, partition = writer.message(logged.event)
+            recorder.write((topic, key, None, headers, partition))
         written += len(state.history)
     recorder.flush()
     return written
@@ -125,13 +125,3 @@ def _again(envelope: TaskEnvelope, key: bytes | None, headers: tuple[tuple[str, 
             ctx.key = key
 
     return option
-
-
-def _record(kantoku: Kantoku, topic: str, partitions: int, logged: LoggedEvent) -> Message:
-    (value,) = kantoku.codec.encode_trails([Trail.of(logged.event)])
-    return Message(topic, _key(logged), value, (), partition_of(logged.event.task_id.encode(), partitions))
-
-
-def _key(logged: LoggedEvent) -> bytes:
-    event = logged.event
-    return f"{event.task_id}/{event.attempt}/{event.name}".encode()

@@ -74,7 +74,7 @@ def test_replay_while_executors_write_and_are_killed(kan: Kantoku, bootstrap: st
     committed = {(m.partition() or 0, m.offset() or 0) for m in read_all(bootstrap, kan.topics.events)}
     for seen_then, ends in replays:
         assert seen_then == {place for place in committed if place[1] < ends[place[0]]}
-    assert replays[0][0], "they were taken when there was something to see"
+    assert len({len(seen_then) for seen_then, _ in replays}) > 1, "they were taken at different times"
 
 
 def test_events_of_an_aborted_transaction_do_not_appear(kan: Kantoku, bootstrap: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,15 @@ from kantoku_kafka.loading import load_app
 from kantoku_kafka.names import Topics
 from kantoku_kafka.settings import Connection
 
-__all__ = ["Options", "configure_logging", "connected", "parse_labels", "parse_settings", "read_properties"]
+__all__ = [
+    "Options",
+    "configure_logging",
+    "connected",
+    "parse_labels",
+    "parse_settings",
+    "read_properties",
+    "relax_garbage_collection",
+]
 
 _SERVERS = "bootstrap.servers"
 
@@ -56,12 +65,19 @@ class Options:
 def connected(options: Options) -> Iterator[Kantoku]:
     """An app without task types, closed at the end; who interrupts it does not want to wait for that."""
     kantoku = options.client()
+    relax_garbage_collection()
     try:
         yield kantoku
     except Exception:
         kantoku.close()
         raise
     kantoku.close()
+
+
+def relax_garbage_collection() -> None:
+    """Thousands of short-lived records in flight are no garbage cycles: looking for them cost a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def read_properties(path: Path) -> dict[str, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from kantoku_kafka.cli.common import Options
+from kantoku_kafka.cli.common import Options, relax_garbage_collection
 from kantoku_kafka.cli.supervisor import Lifeline, Supervisor
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.executor import ExecutorProcess
@@ -65,14 +64,8 @@ def run_executor(
     process = ExecutorProcess(kantoku, settings, task_types=chosen, reference=app)
     _stop_on_signals(process)
     lifeline.watch(process.stop, drain_seconds)
-    _relax_garbage_collection()
+    relax_garbage_collection()
     process.run(on_ready=lifeline.ready)
-
-
-def _relax_garbage_collection() -> None:
-    """Thousands of short-lived records in flight are no garbage cycles: looking for them cost a tenth of the time."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _stop_on_signals(process: ExecutorProcess) -> None:

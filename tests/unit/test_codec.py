@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.avro.codec import EVENT_HEADER, RESULT_HEADER, TASK_HEADER, AvroCodec
+from kantoku_kafka.avro.readers import read_event, read_usual_event
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope, Trail
 
@@ -80,6 +81,25 @@ events = st.builds(
 )
 
 
+times = st.integers(1_500_000_000_000_000, 2_500_000_000_000_000)
+names = st.text("abc.-_0", min_size=1, max_size=20)
+executed = st.tuples(
+    st.just("host-1"), st.builds(Source, names, st.integers(0, 300), st.integers(0, 2**40), st.integers(0, 300))
+)
+usual_events = st.builds(
+    lambda task_id, type_, name, attempt, at_us, origin, attributes: Event(
+        task_id, type_, name, attempt, at_us, *origin, None, attributes
+    ),
+    st.uuids().map(str),
+    names,
+    names,
+    st.integers(1, 63),
+    times,
+    st.just((None, None)) | executed,
+    st.dictionaries(names, names, max_size=2),
+)
+
+
 def oracle_record(envelope: Any) -> dict[str, Any]:
     """The envelope as the generic library wants it."""
     record = {name.removesuffix("_us"): value for name, value in envelope._asdict().items() if name != "headers"}
@@ -124,6 +144,23 @@ def test_events_are_what_the_oracle_writes_and_reads(drawn: list[tuple[Event, li
     values = CODEC.encode_trails(trails)
     assert values == [oracle_encode("Event", event) for event in batch]
     assert [CODEC.decode_event(value) for value in values] == batch
+
+
+@given(usual_events)
+def test_usual_events_take_the_short_way_and_say_the_same(event: Event) -> None:
+    assert read_usual_event(oracle_encode("Event", event)) == event
+
+
+@given(usual_events, st.data())
+def test_the_short_way_reads_damaged_events_as_the_long_one(event: Event, data: st.DataObject) -> None:
+    value = bytearray(oracle_encode("Event", event))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(len(EVENT_HEADER), len(value) - 1))
+        value[at] = data.draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
+    damaged = bytes(value) + data.draw(st.binary(max_size=3))
+    quick = read_usual_event(damaged)
+    if quick is not None:
+        assert (quick, len(damaged)) == read_event(damaged, len(EVENT_HEADER))
 
 
 @given(tasks | plain_tasks, st.data())

@@ -127,10 +127,11 @@ def read_usual_event(value: bytes) -> Event | None:
             return _new(Event, (task_id, type_, name, attempt, at_us, None, None, None, dict(tail)))
         executor_end = time_end + 2 + (value[time_end + 1] >> 1)
         topic_end = executor_end + 2 + (value[executor_end + 1] >> 1)
-        place = _place(value[time_end : topic_end + 1])
+        place_end = topic_end + (1 if value[topic_end] < 128 else 2)
+        place = _place(value[time_end:place_end])
         if place is None:
             return None
-        offset, end = read_long(value, topic_end + 1)
+        offset, end = read_long(value, place_end)
         epoch, end = read_int(value, end)
         tail = _attributes(value[end + 1 :])
         if value[end] or tail is None:

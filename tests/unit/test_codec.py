@@ -7,7 +7,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kantoku_kafka.avro import schemas
@@ -151,16 +151,16 @@ def test_usual_events_take_the_short_way_and_say_the_same(event: Event) -> None:
     assert read_usual_event(oracle_encode("Event", event)) == event
 
 
-@given(usual_events, st.data())
-def test_the_short_way_reads_damaged_events_as_the_long_one(event: Event, data: st.DataObject) -> None:
-    value = bytearray(oracle_encode("Event", event))
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(len(EVENT_HEADER), len(value) - 1))
-        value[at] = data.draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
-    damaged = bytes(value) + data.draw(st.binary(max_size=3))
-    quick = read_usual_event(damaged)
-    if quick is not None:
-        assert (quick, len(damaged)) == read_event(damaged, len(EVENT_HEADER))
+@settings(max_examples=20)
+@given(usual_events)
+def test_the_short_way_reads_damaged_events_as_the_long_one(event: Event) -> None:
+    value = oracle_encode("Event", event)
+    for at in range(len(EVENT_HEADER), len(value)):
+        for byte in (0, 1, 2, 4, 0x7F, 0x80, 0xFF):
+            damaged = value[:at] + bytes((byte,)) + value[at + 1 :]
+            quick = read_usual_event(damaged)
+            if quick is not None:
+                assert (quick, len(damaged)) == read_event(damaged, len(EVENT_HEADER))
 
 
 @given(tasks | plain_tasks, st.data())

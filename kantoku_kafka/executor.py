@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
@@ -14,14 +16,16 @@ from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.errors import SlotTaken
 from kantoku_kafka.kafka.channel import Channel
 from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.heartbeats import Pulse
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
 from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.topics import max_message_bytes, partition_count
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
+from kantoku_kafka.model import Heartbeat, now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, Guarantee
-from kantoku_kafka.slots import Slot, executor_id
+from kantoku_kafka.slots import Slot, executor_id, host
 
 __all__ = ["ExecutorProcess"]
 
@@ -121,6 +125,7 @@ class ExecutorProcess:
             if self._stop_asked:
                 self._loop.stop()
             ending.enter_context(_daemons(kantoku))
+            ending.enter_context(self._pulse(clients, self._loop))
             on_ready()
             self._loop.run()
 
@@ -166,6 +171,32 @@ class ExecutorProcess:
             return NoEvents()
         writer = EventWriter.connect(clients, self._kantoku.topics.events, self._kantoku.codec)
         return KafkaEvents(transaction, writer)
+
+    def _pulse(self, clients: Clients, loop: Loop) -> Pulse:
+        """Says what this executor is and does, now and then."""
+        settings, started_at_us, release = self._settings, now_us(), version("kantoku-kafka")
+        attributes = {
+            "guarantee": str(settings.guarantee),
+            "events": str(settings.events),
+            "concurrency": str(settings.concurrency),
+        }
+
+        def take() -> Heartbeat:
+            return Heartbeat(
+                executor_id=self.executor_id,
+                slot=self._slot.name,
+                host=host(),
+                pid=os.getpid(),
+                version=release,
+                started_at_us=started_at_us,
+                at_us=now_us(),
+                interval_ms=round(1000 * settings.heartbeat_seconds),
+                draining=loop.stopping,
+                in_flight=loop.running_by_type(),
+                attributes=attributes,
+            )
+
+        return Pulse(clients, self._kantoku.topics.control, take, interval_seconds=settings.heartbeat_seconds)
 
     def _on_fenced(self, inputs: KafkaInputs) -> str:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""

@@ -24,6 +24,7 @@ __all__ = [
     "Event",
     "EventName",
     "Headers",
+    "Heartbeat",
     "Option",
     "Result",
     "Source",
@@ -134,6 +135,22 @@ class Event(NamedTuple):
     def at(self) -> datetime:
         """When the step happened, aware, in UTC."""
         return _EPOCH + timedelta(microseconds=self.at_us)
+
+
+class Heartbeat(NamedTuple):
+    """What an executor says of itself now and then. ``in_flight`` has every task type that it serves."""
+
+    executor_id: str
+    slot: str
+    host: str
+    pid: int
+    version: str
+    started_at_us: int
+    at_us: int
+    interval_ms: int
+    draining: bool
+    in_flight: Mapping[str, int]
+    attributes: Mapping[str, str] = {}
 
 
 Step = tuple[str, int, ErrorInfo | None, Mapping[str, str]]

@@ -23,7 +23,7 @@ class Topics:
 
     Parameters:
         namespace: prefix of all names, and of the consumer group ``{namespace}.executors``.
-        overrides: task type, or one of ``results``, ``events``, ``dlq``, to an existing topic's name.
+        overrides: task type, or one of ``results``, ``events``, ``dlq``, ``control``, to an existing topic's name.
             A task type is written ``tasks.{type}``.
     """
 
@@ -55,6 +55,10 @@ class Topics:
     @property
     def dlq(self) -> str:
         return self._named("dlq")
+
+    @property
+    def control(self) -> str:
+        return self._named("control")
 
     @property
     def group(self) -> str:

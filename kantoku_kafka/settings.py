@@ -103,6 +103,7 @@ class ExecutorSettings:
         drain_seconds: how long running tasks may go on after SIGTERM; default 25.
         revoke_drain_seconds: the same when partitions are revoked; default 5.
         timeout_seconds: how long one request to Kafka may take before it counts as failed; default 15.
+        heartbeat_seconds: between two heartbeats on the control topic; default 5, 0: none.
     """
 
     concurrency: int = 16
@@ -118,6 +119,7 @@ class ExecutorSettings:
     drain_seconds: float = 25.0
     revoke_drain_seconds: float = 5.0
     timeout_seconds: float = 15.0
+    heartbeat_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -153,6 +155,6 @@ def choice(kind: type[E], what: str, value: str) -> E:
 
 def _positive(settings: object, name: str) -> None:
     value = getattr(settings, name)
-    zero_too = name in ("drain_seconds", "revoke_drain_seconds")
+    zero_too = name in ("drain_seconds", "revoke_drain_seconds", "heartbeat_seconds")
     if not (math.isfinite(value) and (value > 0 or (zero_too and value == 0))):
         raise UsageError(f"{name.replace('_', ' ')} must be {'0 or more' if zero_too else 'positive'}, not {value}.")

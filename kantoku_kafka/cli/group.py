@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,11 +14,11 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.output import out, table, tell
-from kantoku_kafka.cli.views import duration, states
-from kantoku_kafka.errors import NotFound
+from kantoku_kafka.cli.views import duration
+from kantoku_kafka.errors import NotFound, TopicMismatch
 from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
-from kantoku_kafka.replay.fold import Phase
-from kantoku_kafka.replay.store import TaskQuery
+from kantoku_kafka.kafka.heartbeats import heartbeats
+from kantoku_kafka.model import Heartbeat, now_us
 from kantoku_kafka.slots import host
 
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
@@ -41,13 +41,13 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The group at one moment. ``rates`` and ``in_flight`` by input partition; a rate is tasks a second."""
+    """The group at one moment. ``rates`` by input partition, in tasks a second; ``beats`` by slot."""
 
     members: list[Member]
     lags: list[InputLag]
     types: Mapping[str, str]
     rates: Mapping[Place, float]
-    in_flight: Mapping[Place, int]
+    beats: Mapping[str, Heartbeat]
 
     @classmethod
     def take(cls, kantoku: Kantoku, sample_seconds: float) -> Standing:
@@ -61,7 +61,11 @@ class Standing:
         lags = lag_of(clients, topics, list(types))
         seconds = time.monotonic() - began
         rates = {_place(i): max(0, _done(i) - before[_place(i)]) / seconds for i in lags if _place(i) in before}
-        return cls(members_of(clients, topics), lags, types, rates, _in_flight(kantoku))
+        return cls(members_of(clients, topics), lags, types, rates, _beats(kantoku))
+
+    def in_flight(self, task_type: str) -> int:
+        """Running tasks of a type, as the executors said last."""
+        return sum(beat.in_flight.get(task_type, 0) for beat in self.beats.values())
 
 
 def executors(
@@ -74,6 +78,8 @@ def executors(
 ) -> None:
     """Who is in the executors' group, what they serve and how fast.
 
+    What each of them serves and how many tasks run in it is by its last heartbeat, which comes every 5 s.
+
     Example: kantoku-kafka -n shop executors
     """
     with connected(ctx.obj) as kantoku:
@@ -82,10 +88,10 @@ def executors(
             members = [member for member in members_of(kantoku.clients, kantoku.topics) if member.slot.startswith(mine)]
             if not members:
                 raise NotFound(f"No executor of group {kantoku.topics.group} runs on host {host()}.")
-            table(_members(Standing(members, [], {}, {}, {})), output)
+            _print_members(Standing(members, [], {}, {}, _beats(kantoku)), output)
             return
         standing = Standing.take(kantoku, sample)
-        table(_members(standing), output)
+        _print_members(standing, output)
         if not standing.members:
             tell(f"no executor runs in group {kantoku.topics.group}; start one: kantoku-kafka run-executor APP")
 
@@ -122,7 +128,7 @@ def top(
             rate, left = sum(standing.rates.values()), sum(one.lag for one in standing.lags)
             members = len(standing.members)
             out(f"{kantoku.namespace}: {rate:,.0f} tasks/s, {left:,} not done, {members} executors\n")
-            table(_members(standing), "table")
+            _print_members(standing, "table")
             out("")
             table(_by_type(standing), "table")
             shown += 1
@@ -131,14 +137,46 @@ def top(
 def _members(standing: Standing) -> Iterable[dict[str, Any]]:
     for member in standing.members:
         places = [(topic, p) for topic, numbers in member.partitions.items() for p in numbers]
+        beat = standing.beats.get(member.slot)
+        served = beat.in_flight if beat else {standing.types.get(topic, topic): 0 for topic in member.partitions}
         yield {
             "slot": member.slot,
-            "host": member.host.lstrip("/"),
-            "types": ",".join(standing.types.get(topic, topic) for topic in member.partitions),
+            "executor": beat.executor_id if beat else None,
+            "host": beat.host if beat else member.host.lstrip("/"),
+            "types": ",".join(sorted(served)),
             "partitions": len(places),
-            "in_flight": sum(standing.in_flight.get(place, 0) for place in places),
+            "in_flight": sum(served.values()) if beat else None,
             "tasks_per_second": round(sum(standing.rates.get(place, 0.0) for place in places), 1),
+            "up_seconds": round((now_us() - beat.started_at_us) / 1_000_000, 1) if beat else None,
+            "state": _state(beat),
+            "version": beat.version if beat else None,
+            "settings": dict(beat.attributes) if beat else None,
         }
+
+
+def _print_members(standing: Standing, output: str) -> None:
+    rows = _members(standing)
+    table(map(_short_member, rows) if output == "table" else rows, output)
+
+
+def _short_member(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What fits a line."""
+    return {
+        "slot": row["slot"],
+        "host": row["host"],
+        "types": row["types"],
+        "parts": row["partitions"],
+        "in_flight": row["in_flight"],
+        "tasks/s": row["tasks_per_second"],
+        "up": duration(None if row["up_seconds"] is None else round(row["up_seconds"] * 1_000_000)),
+        "state": row["state"],
+    }
+
+
+def _state(beat: Heartbeat | None) -> str:
+    if beat is None:
+        return "no heartbeat"
+    return "draining" if beat.draining else "running"
 
 
 def _inputs(standing: Standing) -> Iterable[dict[str, Any]]:
@@ -150,7 +188,6 @@ def _inputs(standing: Standing) -> Iterable[dict[str, Any]]:
             "committed": one.committed,
             "end": one.end,
             "not_done": one.lag,
-            "in_flight": standing.in_flight.get(_place(one), 0),
             "done_beyond": one.done_beyond,
             "blocked_by": one.committed if one.done_beyond >= _BLOCKED_SHARE else None,
             "oldest_seconds": _age(one),
@@ -165,7 +202,6 @@ def _short(row: Mapping[str, Any]) -> dict[str, Any]:
         "type": row["type"],
         "part": row["partition"],
         "not_done": row["not_done"],
-        "in_flight": row["in_flight"],
         "beyond": row["done_beyond"],
         "blocked_by": row["blocked_by"],
         "oldest": duration(None if row["oldest_seconds"] is None else round(row["oldest_seconds"] * 1_000_000)),
@@ -183,18 +219,20 @@ def _by_type(standing: Standing) -> Iterable[dict[str, Any]]:
         yield {
             "type": name,
             "not_done": sum(one.lag for one in lags),
-            "in_flight": sum(standing.in_flight.get(_place(one), 0) for one in lags),
+            "in_flight": standing.in_flight(name),
             "oldest": duration(round(max(ages) * 1_000_000)) if ages else "",
             "tasks/s": round(sum(standing.rates.get(_place(one), 0.0) for one in lags), 1),
             "blocked": sum(one.done_beyond >= _BLOCKED_SHARE for one in lags) or "",
         }
 
 
-def _in_flight(kantoku: Kantoku) -> Counter[Place]:
-    """Tasks that were received and have not ended, where executors log that."""
-    with states(kantoku, live=False) as store:
-        running = [state.source for state in store.find(TaskQuery(phase=Phase.RUNNING))]
-    return Counter((source.topic, source.partition) for source in running if source)
+def _beats(kantoku: Kantoku) -> dict[str, Heartbeat]:
+    """The last heartbeat in each slot. Without the control topic there are none."""
+    try:
+        beats = heartbeats(kantoku.clients, kantoku.topics.control)
+    except TopicMismatch:
+        beats = []
+    return {beat.slot: beat for beat in sorted(beats, key=lambda beat: beat.at_us)}
 
 
 def _place(one: InputLag) -> Place:

@@ -88,6 +88,15 @@ class Loop:
         """Ask the loop to end: no new tasks, a bounded drain, a last checkpoint."""
         self._stopping = True
 
+    @property
+    def stopping(self) -> bool:
+        """It takes no new tasks."""
+        return self._stopping
+
+    def running_by_type(self) -> dict[str, int]:
+        """How many tasks of each type run. May be called from any thread."""
+        return {name: count for b in self._bindings for name, count in b.scheduler.running_by_type().items()}
+
     def run(self) -> None:
         """Work until :meth:`stop`, then drain, checkpoint and close. Raises what the parts cannot recover from."""
         try:

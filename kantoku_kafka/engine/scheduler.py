@@ -76,6 +76,10 @@ class Scheduler:
         self.waiting = 0
         self.running = 0
 
+    def running_by_type(self) -> dict[str, int]:
+        """How many of each type run. May be called from any thread."""
+        return {name: kind.running for name, kind in self._kinds.items()}
+
     def add(self, jobs: Iterable[Job]) -> None:
         """Queue jobs behind those of their lane."""
         count = 0

@@ -74,6 +74,11 @@ def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> l
             partitions,
             {"cleanup.policy": "delete", "retention.ms": month, "max.message.bytes": str(2 << 20)},
         ),
+        TopicPlan(
+            topics.control,
+            1,
+            {"cleanup.policy": "compact,delete", "retention.ms": week, "message.timestamp.type": "LogAppendTime"},
+        ),
     ]
 
 

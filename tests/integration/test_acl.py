@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from executors import ExecutorUnderTest, until
 from test_cli import cli
 
 from kantoku_kafka import Kantoku, Task
@@ -73,6 +75,24 @@ def test_an_executor_that_may_not_says_so_and_ends(secured: str, what: str) -> N
     assert done.returncode == 4, text
     assert "Traceback" not in text
     assert "ACL" in text.splitlines()[-1]
+
+
+def test_an_executor_that_may_not_send_heartbeats_works_all_the_same(secured: str, tmp_path: Path) -> None:
+    admin = AdminClient({"bootstrap.servers": secured})
+    binding = AclBinding(
+        *(ResourceType.TOPIC, f"{NAMESPACE}.control", ResourcePatternType.LITERAL, "User:ANONYMOUS", "*"),
+        *(AclOperation.WRITE, AclPermissionType.DENY),
+    )
+    for future in admin.create_acls([binding]).values():
+        future.result(10)
+    time.sleep(0.5)
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    with ExecutorUnderTest(secured, NAMESPACE, "--types", "echo", log=tmp_path / "log") as executor:
+        assert kan.spawn(Task("echo", b"x")).result(timeout_seconds=30).data == b"x"
+        until(lambda: "no heartbeats: The broker forbids" in executor.log(), 10, "the warning")
+        executor.kill(signal.SIGTERM)
+        assert executor.wait(30) == 0
+    kan.close()
 
 
 def test_a_spawn_that_is_forbidden(secured: str, tmp_path: Path) -> None:

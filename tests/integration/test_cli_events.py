@@ -298,10 +298,14 @@ def test_executors_lag_and_top(cli: Cli, kan: Kantoku, running: Running) -> None
     assert sum(row["not_done"] for row in before if row["type"] == "echo") == 100
     assert all(row["oldest_seconds"] is not None for row in before if row["not_done"])
     with running():
-        until(lambda: sum(r["in_flight"] for r in rows(cli("lag", "--sample", "0", "-o", "jsonl"))) == 3, 20, "3 naps")
+
+        def naps() -> bool:
+            return [r["in_flight"] for r in rows(cli("executors", "--sample", "0", "-o", "jsonl"))] == [3]
+
+        until(naps, 20, "3 naps")
         (member,) = rows(cli("executors", "--sample", "0.2", "-o", "jsonl"))
-        assert member["in_flight"] == 3
         assert {"nap", "echo"} <= set(member["types"].split(","))
+        assert (member["state"], member["settings"]["guarantee"]) == ("running", "exactly-once")
         shown = cli("top", "--times", "1", "--interval", "0.2").stdout
         assert "1 executors" in shown
         assert "nap" in shown

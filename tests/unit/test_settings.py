@@ -25,7 +25,7 @@ SECRETS = (
     "sasl.oauthbearer.config",
     "sasl.oauthbearer.assertion.private.key.passphrase",
 )
-DURATIONS_THAT_MAY_BE_ZERO = ("drain_seconds", "revoke_drain_seconds")
+DURATIONS_THAT_MAY_BE_ZERO = ("drain_seconds", "revoke_drain_seconds", "heartbeat_seconds")
 NUMBERS = [
     field.name
     for field in dataclasses.fields(ExecutorSettings)

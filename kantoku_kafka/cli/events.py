@@ -32,7 +32,7 @@ from kantoku_kafka.replay.export import (
     state_row,
 )
 from kantoku_kafka.replay.fold import Phase
-from kantoku_kafka.replay.log import EventFilter, Replay
+from kantoku_kafka.replay.log import EventFilter
 from kantoku_kafka.replay.store import TaskQuery
 
 Type = Annotated[str | None, typer.Option("--type", help="Only of this task type.")]
@@ -112,7 +112,7 @@ def replay(
         raise UsageError("--since and --since-offsets exclude each other.")
     wanted = _filter(task, type, name, status, label)
     with connected(ctx.obj) as kantoku:
-        _warn_of_gaps(kantoku)
+        warn_of_gaps(kantoku)
         begin: datetime | Mapping[int, int] | None = _time(since, "--since")
         if since_offsets is not None:
             begin = _read_offsets(since_offsets, kantoku.events.topic)
@@ -128,7 +128,7 @@ def replay(
                 sink.close()
         if since_offsets is not None:
             _write_offsets(since_offsets, kantoku.events.topic, log.offsets)
-        _report(log)
+        warn_of_unreadable(log.unreadable)
 
 
 def snapshot(
@@ -149,8 +149,9 @@ def snapshot(
         raise UsageError("--out takes JSON lines: leave -o away.")
     query = TaskQuery(task_type=type, status=status, phase=phase, labels=parse_labels(label))
     with connected(ctx.obj) as kantoku:
-        _warn_of_gaps(kantoku)
+        warn_of_gaps(kantoku)
         with kantoku.events.snapshot(as_of=_time(as_of, "--as-of")) as store:
+            warn_of_unreadable(store.unreadable)
             if file is None:
                 with Rows(output) as rows:
                     for state in store.find(query):
@@ -248,14 +249,16 @@ def _write_offsets(path: Path, topic: str, offsets: Mapping[int, int]) -> None:
         partial.write_text(json.dumps({"topic": topic, "offsets": offsets}) + "\n", "utf-8")
 
 
-def _report(log: Replay) -> None:
-    if log.unreadable:
+def warn_of_unreadable(count: int) -> None:
+    """Say that so many records are missing."""
+    if count:
         tell(
-            f"warning: {log.unreadable} records were left out: they are no events of a schema that this version knows. "
+            f"warning: records left out: {count}; they are no events of a schema that this version knows. "
             "Upgrade kantoku-kafka if newer executors write to the topic."
         )
 
 
-def _warn_of_gaps(kantoku: Kantoku) -> None:
+def warn_of_gaps(kantoku: Kantoku) -> None:
+    """Say what an audit topic that is not compacted has lost."""
     for warning in retention_warnings(kantoku.clients, kantoku.events.topic):
         tell(f"warning: {warning}")

@@ -13,7 +13,7 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
-from kantoku_kafka.cli.events import Labels, Since, Status, Type
+from kantoku_kafka.cli.events import Labels, Since, Status, Type, warn_of_gaps, warn_of_unreadable
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
@@ -171,12 +171,10 @@ def _named(store: TaskStore, ids: list[str]) -> Iterator[TaskState]:
 
 @contextmanager
 def states(kantoku: Kantoku, live: bool) -> Iterator[TaskStore]:
-    """All task states: from the view, or folded just now."""
-    if live:
-        with kantoku.events.snapshot() as store:
-            yield store
-        return
-    with kantoku.events.view(_view_path(kantoku)) as store:
+    """All task states: from the view, or folded just now; with a word about what is missing in them."""
+    warn_of_gaps(kantoku)
+    with kantoku.events.snapshot() if live else kantoku.events.view(_view_path(kantoku)) as store:
+        warn_of_unreadable(store.unreadable)
         yield store
 
 

@@ -186,7 +186,7 @@ def retention_warnings(clients: Clients, topic: str) -> list[str]:
     if "delete" not in policy:
         return []
     hours = int(config.get("retention.ms", "-1")) / 3_600_000
-    kept = f"older than {hours:g} hours" if hours >= 0 else "beyond its size limit"
+    kept = f"older than {hours:g} h" if hours >= 0 else "beyond its size limit"
     return [f"topic {topic} has cleanup.policy={policy}: events {kept} are missing. It should be: compact"]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from kantoku_kafka.errors import EnvelopeError, UsageError
@@ -194,7 +195,8 @@ class EventLog:
         Raises:
             As :meth:`replay`; KantokuError if the file cannot be written.
         """
-        origin = topic_identity(self._clients, self.topic)
+        # Another version may read what this one cannot, and fold otherwise.
+        origin = f"{topic_identity(self._clients, self.topic)} by {version('kantoku-kafka')}"
         try:
             store = self._opened(path, origin, fold)
         except StoreUnusable as error:
@@ -220,8 +222,11 @@ class EventLog:
         """Bring a store up to date, from where it stands. What was read is kept if this is interrupted."""
         replay = self.replay(since=store.offsets or None, until=until)
         for records in replay.records():
+            before = replay.unreadable
             with store.writing():
                 _fold_batch(store, replay, records)
+                if replay.unreadable > before:
+                    store.leave_out(replay.unreadable - before)
         with store.writing():
             store.add([], replay.offsets)
         return replay

@@ -29,7 +29,7 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_by_creation ON tasks (created_at_us);
 CREATE INDEX tasks_by_origin ON tasks (restarted_from) WHERE restarted_from IS NOT NULL;
 CREATE TABLE offsets (partition INTEGER PRIMARY KEY, offset INTEGER);
-CREATE TABLE origin (name TEXT);
+CREATE TABLE origin (name TEXT, unreadable INTEGER);
 """
 _VERSION = zlib.crc32(_SCHEMA.encode()) >> 1  # SQLite keeps 32 bits with a sign
 _UPSERT = "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -86,7 +86,7 @@ class TaskStore:
 
     Parameters:
         path: the file; None: a scratch of SQLite's own, which goes with the store.
-        origin: what is folded here (cluster, topic and its id); a file of another origin is refused.
+        origin: what is folded here, and by whom: topic, its id, our version; a file of another origin is refused.
         fold: how states come about.
 
     Raises:
@@ -114,7 +114,7 @@ class TaskStore:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
-                self._db.execute("INSERT INTO origin VALUES (?)", (origin,))
+                self._db.execute("INSERT INTO origin VALUES (?, 0)", (origin,))
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION or self._db.execute("SELECT name FROM origin").fetchone() != (origin,):
                 raise StoreUnusable(f"{self._path} is of another version or topic.")
@@ -137,6 +137,17 @@ class TaskStore:
         """Up to where the topic is folded in, by partition."""
         with self._guarded():
             return dict(self._db.execute("SELECT partition, offset FROM offsets"))
+
+    @property
+    def unreadable(self) -> int:
+        """How many records of the topic are left out here, because this version cannot read them."""
+        with self._guarded():
+            found: int = self._db.execute("SELECT unreadable FROM origin").fetchone()[0]
+            return found
+
+    def leave_out(self, count: int) -> None:
+        """So many records could not be read. Within :meth:`writing`."""
+        self._db.execute("UPDATE origin SET unreadable = unreadable + ?", (count,))
 
     def add(self, events: Iterable[LoggedEvent], offsets: Mapping[int, int]) -> None:
         """Fold these in, and note that the topic is folded in up to these offsets. Within :meth:`writing`."""

@@ -19,7 +19,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from accounting import Account, read_all
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from conftest import Running
 from executors import until
 
@@ -212,6 +213,27 @@ def test_a_broken_view_is_made_anew(cli: Cli, finished: list[str], tmp_path: Pat
         for beside in view.parent.glob("*-*"):
             beside.unlink()
         assert len(rows(cli("tasks", "list", "-o", "jsonl"))) == 11
+
+
+def test_what_is_missing_is_said(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
+    assert cli("--log-level", "error", "tasks", "list").stderr == ""
+    (first, *_) = read_all(bootstrap, kan.topics.events)
+    newer = bytearray(first.value() or b"")
+    newer[3] ^= 255
+    producer = Producer({"bootstrap.servers": bootstrap})
+    producer.produce(kan.topics.events, bytes(newer), b"x/1/y")
+    producer.flush(10)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    short = ConfigEntry("cleanup.policy", "compact,delete"), ConfigEntry("retention.ms", "3600000")
+    resource = ConfigResource(ResourceType.TOPIC, kan.topics.events, incremental_configs=list(short))
+    for entry in short:
+        entry.incremental_operation = AlterConfigOpType.SET
+    admin.incremental_alter_configs([resource])[resource].result(10)
+    for command in (["tasks", "list"], ["tasks", "list"], ["events", "replay"], ["events", "snapshot"]):
+        gap, unreadable = cli("--log-level", "error", *command).stderr.splitlines()
+        assert "events older than 1 h are missing" in gap
+        assert "records left out: 1;" in unreadable
+        assert "Upgrade" in unreadable
 
 
 def test_restart(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:

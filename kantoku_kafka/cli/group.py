@@ -14,7 +14,7 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.output import out, table, tell
-from kantoku_kafka.cli.views import duration
+from kantoku_kafka.cli.page import duration
 from kantoku_kafka.errors import NotFound, TopicMismatch
 from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
 from kantoku_kafka.kafka.heartbeats import heartbeats

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +14,9 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.events import Labels, Since, Status, Type, warn_of_gaps, warn_of_unreadable
 from kantoku_kafka.cli.output import Rows, out, printable, tell
+from kantoku_kafka.cli.page import page, payload, when
 from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
-from kantoku_kafka.model import EventName, Result
 from kantoku_kafka.replay.again import originals
 from kantoku_kafka.replay.backlog import backlog
 from kantoku_kafka.replay.export import iso, state_row
@@ -28,7 +27,6 @@ Until = Annotated[str | None, typer.Option("--until", help="As --since.")]
 Text = Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")]
 Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead of the local view.")]
 
-_SHOWN_BYTES = 2_000
 _CHUNK = 200
 _BACKLOG = 10_000
 
@@ -108,9 +106,11 @@ def show(
         chain = _chain(store, state)
     if output == "json":
         with Rows("json") as rows:
-            rows.add({**state_row(state), "history": [_step(h.event) for h in state.history], "result": _data(result)})
+            rows.add(
+                {**state_row(state), "history": [_step(h.event) for h in state.history], "result": payload(result)}
+            )
         return
-    out(printable("\n".join(_lines(state, result, chain))))
+    out(printable("\n".join(page(state, result, chain))))
 
 
 def restart(
@@ -198,46 +198,9 @@ def _short(state: TaskState) -> dict[str, Any]:
         "id": state.task_id,
         "type": state.type,
         "state": f"{state.status or state.phase.value}{again}",
-        "spawned": "" if state.spawned_at_us is None else _when(state.spawned_at_us),
+        "spawned": "" if state.spawned_at_us is None else when(state.spawned_at_us),
         "error": f"{state.error.type}: {state.error.message}"[:60] if state.error else "",
     }
-
-
-def _lines(state: TaskState, result: Result | None, chain: list[str]) -> Iterator[str]:
-    """A readable page about one task."""
-    yield f"task      {state.task_id}"
-    yield f"type      {state.type}"
-    yield f"state     {state.status or state.phase.value}, attempt {state.attempt}"
-    if state.labels:
-        yield f"labels    {', '.join(f'{name}={value}' for name, value in state.labels.items())}"
-    if state.parent_id:
-        yield f"parent    {state.parent_id}"
-    if chain:
-        yield "\n".join(f"{'restarts' if one == chain[0] else '':10}{one}" for one in chain)
-    if state.source:
-        yield f"source    {state.source.topic}[{state.source.partition}] offset {state.source.offset}"
-    if state.waited_us is not None:
-        yield f"waited    {duration(state.waited_us)}"
-    if state.ran_us is not None:
-        yield f"ran       {duration(state.ran_us)}"
-    yield ""
-    start_us = state.history[0].event.at_us
-    for event in (logged.event for logged in sorted(state.history, key=lambda logged: logged.event.at_us)):
-        attributes = {} if event.name == EventName.SPAWNED else event.attributes  # those stand above
-        more = "".join(f"  {name}={value}" for name, value in attributes.items())
-        attempt = f"  attempt {event.attempt}" if state.attempt > 1 else ""
-        where = f"  {event.executor_id}" if event.executor_id else ""
-        yield f"{_local(event.at_us)}  {duration(event.at_us - start_us):>9}  {event.name}{attempt}{more}{where}"
-    if state.error:
-        yield f"\nerror     {state.error.type}: {state.error.message}"
-        if state.error.detail:
-            yield state.error.detail.rstrip()
-    for problem in state.problems:
-        yield f"\nimpossible: {problem}"
-    if result is not None and result.ok:
-        yield f"\nresult    {len(result.data)} bytes"
-        data = _data(result)
-        yield (data["text"] or data["hex"])[:_SHOWN_BYTES] if data else ""
 
 
 def _chain(store: TaskStore, state: TaskState) -> list[str]:
@@ -250,15 +213,6 @@ def _chain(store: TaskStore, state: TaskState) -> list[str]:
     return chain
 
 
-def _data(result: Result | None) -> dict[str, str] | None:
-    if result is None:
-        return None
-    try:
-        return {"text": result.data.decode(), "hex": ""}
-    except UnicodeDecodeError:
-        return {"text": "", "hex": result.data.hex()}
-
-
 def _step(event: Any) -> dict[str, Any]:
     return {
         "name": event.name,
@@ -268,25 +222,3 @@ def _step(event: Any) -> dict[str, Any]:
         "error": event.error._asdict() if event.error else None,
         "attributes": dict(event.attributes),
     }
-
-
-def _local(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us / 1_000_000).isoformat(sep=" ", timespec="milliseconds")
-
-
-def _when(at_us: int) -> str:
-    """The time of today, or the day and the minute."""
-    at = datetime.fromtimestamp(at_us / 1_000_000)
-    return f"{at:%H:%M:%S}" if at.date() == datetime.now().date() else f"{at:%m-%d %H:%M}"
-
-
-def duration(us: int | None) -> str:
-    """For people; empty if it is not known."""
-    if us is None:
-        return ""
-    if abs(us) < 1_000_000:
-        return f"{us / 1000:.1f} ms"
-    seconds = us / 1_000_000
-    if abs(seconds) < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

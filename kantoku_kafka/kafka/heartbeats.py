@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -94,7 +93,8 @@ def heartbeats(clients: Clients, topic: str) -> list[Heartbeat]:
     Raises:
         TopicMismatch, AccessDenied, BrokerUnavailable.
     """
-    since_ms = round(1000 * (time.time() - _LOOK_BACK_SECONDS))
+    asked_us = now_us()
+    since_ms = asked_us // 1000 - 1000 * _LOOK_BACK_SECONDS
     scan = Scan(clients, topic, first_at(clients, topic, since_ms), ends(clients, topic))
     last: dict[bytes, Heartbeat] = {}
     for records in scan.batches():
@@ -108,5 +108,4 @@ def heartbeats(clients: Clients, topic: str) -> list[Heartbeat]:
                     last[key] = decode_heartbeat(value)
                 except EnvelopeError as error:
                     _log.info("left out: %s", error, extra={"action": "unreadable_heartbeat"})
-    now = now_us()
-    return [beat for beat in last.values() if now - beat.at_us <= _MISSED * 1000 * beat.interval_ms]
+    return [beat for beat in last.values() if asked_us - beat.at_us <= _MISSED * 1000 * beat.interval_ms]

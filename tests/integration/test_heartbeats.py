@@ -27,8 +27,8 @@ def test_it_tells_what_is_served_and_what_runs_and_says_good_bye(
     kan: Kantoku, running: Running, bootstrap: str
 ) -> None:
     assert living(kan) == []
-    with running(ExecutorSettings(heartbeat_seconds=0.2), task_types=["nap", "echo"]) as process:
-        kan.spawn_many([Task("nap", b"3")] * 2)
+    with running(ExecutorSettings(heartbeat_seconds=1), task_types=["nap", "echo"]) as process:
+        kan.spawn_many([Task("nap", b"8")] * 2)
         until(lambda: [beat.in_flight for beat in living(kan)] == [{"nap": 2, "echo": 0}], 20, "two naps")
         (beat,) = living(kan)
         assert beat.executor_id == process.executor_id
@@ -58,7 +58,7 @@ def test_what_is_no_heartbeat_is_left_out(kan: Kantoku, running: Running, bootst
         producer.produce(kan.topics.control, value, key)
     producer.flush(10)
     assert living(kan) == []
-    with running(ExecutorSettings(heartbeat_seconds=0.2)):
+    with running(ExecutorSettings(heartbeat_seconds=1)):
         until(lambda: len(living(kan)) == 1, 20, "a heartbeat")
 
 

@@ -7,19 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from kantoku_kafka.app import Kantoku
-from kantoku_kafka.errors import BrokerUnavailable
 from kantoku_kafka.kafka import topics
-from kantoku_kafka.kafka.config import librdkafka_config
 
 __all__ = ["own_topics"]
 
 _log = logging.getLogger(__name__)
 
 _PARTITIONS = 4
-_LEADERS_SECONDS = 30.0
 _DELETE_SECONDS = 10.0
 
 
@@ -35,30 +32,9 @@ def own_topics(kantoku: Kantoku) -> Iterator[None]:
     plan = topics.plan(kantoku.topics, kantoku.task_types, partitions=_PARTITIONS)
     try:
         topics.create(clients, plan)
-        _await_leaders(kantoku, [p.name for p in plan])
         yield
     finally:
         _delete(kantoku, [p.name for p in plan])
-
-
-def _await_leaders(kantoku: Kantoku, names: list[str]) -> None:
-    """Topics that were created just now may have no leader for some milliseconds."""
-    deadline = time.monotonic() + _LEADERS_SECONDS
-    consumer = Consumer({**librdkafka_config(kantoku.connection), "group.id": f"{kantoku.namespace}.demo"})
-    try:
-        for partition in (TopicPartition(name, number) for name in names for number in range(_PARTITIONS)):
-            while True:
-                try:
-                    consumer.get_watermark_offsets(partition, timeout=5)
-                    break
-                except KafkaException as error:
-                    if time.monotonic() > deadline:
-                        raise BrokerUnavailable(
-                            f"Topic {partition.topic} got no leader: is the broker well?"
-                        ) from error
-                    time.sleep(0.05)
-    finally:
-        consumer.close()
 
 
 def _delete(kantoku: Kantoku, names: list[str]) -> None:

@@ -62,9 +62,9 @@ def main() -> None:
             run("result", failed, "-t", "30")
             again = run("tasks", "restart", failed, "-o", "jsonl").split('"')[-2]
             run("result", again, "-t", "30")
-            run("spawn", "resize", "holiday", "--count", "2000")
-            run("spawn", "report", "monthly", "--count", "3")
-            time.sleep(1)
+            run("spawn", "report", "monthly", "--count", "40")
+            run("spawn", "resize", "holiday", "--count", "20000")
+            time.sleep(5)  # a heartbeat later
             screens = {
                 "top": run("top", "--times", "1"),
                 "executors": run("executors"),

@@ -138,7 +138,7 @@ class Event(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """What an executor says of itself now and then. ``in_flight`` has every task type that it serves."""
+    """What an executor says of itself now and then. ``in_flight``: tasks handed to a pool, of every type it serves."""
 
     executor_id: str
     slot: str

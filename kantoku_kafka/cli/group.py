@@ -78,7 +78,8 @@ def executors(
 ) -> None:
     """Who is in the executors' group, what they serve and how fast.
 
-    What each of them serves and how many tasks run in it is by its last heartbeat, which comes every 5 s.
+    What each of them serves and has in flight (handed to a pool: running, or next in line) is by its last heartbeat,
+    which comes every 5 s.
 
     Example: kantoku-kafka -n shop executors
     """

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -15,12 +15,12 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
-from kantoku_kafka.cli.output import Rows, out, printable, tell
-from kantoku_kafka.cli.times import parse_duration, parse_time
+from kantoku_kafka.cli.output import Rows, escaped, out, printable, tell
+from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.kafka.topics import retention_warnings
+from kantoku_kafka.kafka.topics import retention_warnings, topic_identity
 from kantoku_kafka.model import Event
-from kantoku_kafka.replay.again import copy_events, prune
+from kantoku_kafka.replay.again import at_rest, copy_events, prune
 from kantoku_kafka.replay.export import (
     EventSink,
     JsonLines,
@@ -31,9 +31,9 @@ from kantoku_kafka.replay.export import (
     iso,
     state_row,
 )
-from kantoku_kafka.replay.fold import Phase
+from kantoku_kafka.replay.fold import LoggedEvent, Phase
 from kantoku_kafka.replay.log import EventFilter
-from kantoku_kafka.replay.store import TaskQuery
+from kantoku_kafka.replay.query import TaskQuery
 
 Type = Annotated[str | None, typer.Option("--type", help="Only of this task type.")]
 TaskId = Annotated[str | None, typer.Option("--task", help="Only of the task with this id.")]
@@ -76,7 +76,7 @@ def tail(
         start = _time(since, "--since")
         for batch in kantoku.events.tail(since=start, wanted=wanted).batches():
             for logged in batch:
-                out(event_json(logged) if output == "jsonl" else _line(logged.event))
+                out(_json(logged) if output == "jsonl" else _line(logged.event))
 
 
 def replay(
@@ -115,7 +115,8 @@ def replay(
         warn_of_gaps(kantoku)
         begin: datetime | Mapping[int, int] | None = _time(since, "--since")
         if since_offsets is not None:
-            begin = _read_offsets(since_offsets, kantoku.events.topic)
+            identity = topic_identity(kantoku.clients, kantoku.events.topic)
+            begin = _read_offsets(since_offsets, identity)
         log = kantoku.events.replay(since=begin, until=_time(until, "--until"), wanted=wanted)
         if into is not None:
             if into == kantoku.events.topic:
@@ -127,7 +128,8 @@ def replay(
                     sink.write(batch)
                 sink.close()
         if since_offsets is not None:
-            _write_offsets(since_offsets, kantoku.events.topic, log.offsets)
+            read = begin if isinstance(begin, dict) else {}
+            _write_offsets(since_offsets, identity, {**read, **log.offsets})
         warn_of_unreadable(log.unreadable)
 
 
@@ -164,7 +166,9 @@ def snapshot(
 
 def prune_(
     ctx: typer.Context,
-    older_than: Annotated[str, typer.Option("--older-than", help="Tasks that ended longer ago: 30d.")],
+    older_than: Annotated[
+        str, typer.Option("--older-than", help="Tasks that ended longer ago: 30d; or a time, ISO 8601.")
+    ],
     type: Type = None,  # noqa: A002
     limit: Annotated[int, typer.Option("--limit", help="At most so many tasks, the oldest first.", min=1)] = 1_000_000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
@@ -175,15 +179,14 @@ def prune_(
 
     Example: kantoku-kafka -n shop events prune --older-than 30d
     """
-    before = datetime.now(UTC) - parse_duration(older_than, "--older-than")
-    query = TaskQuery(task_type=type, phase=Phase.FINISHED, finished_before_us=round(before.timestamp() * 1_000_000))
+    before_us = round(parse_time(older_than, "--older-than").timestamp() * 1_000_000)
+    query = TaskQuery(task_type=type, phase=Phase.FINISHED, finished_before_us=before_us)
     with connected(ctx.obj) as kantoku, kantoku.events.snapshot() as store:
-        found = min(limit, store.count(query))
+        tasks = store.find(query, limit)
         if dry_run:
-            tell(f"{found} tasks would be pruned")
-            return
-        written = prune(kantoku, store.find(query, limit))
-        tell(f"{found} tasks pruned, {written} events")
+            tell(f"tasks that would be pruned: {sum(map(at_rest, tasks))}")
+        else:
+            tell(f"tasks pruned: {prune(kantoku, tasks)}")
 
 
 def _filter(
@@ -205,11 +208,17 @@ def _line(event: Event) -> str:
     return printable(f"{text}{attempt}{more}{where}{error}", kept="")
 
 
+def _json(logged: LoggedEvent) -> str:
+    """A line of JSON; on a terminal, what could steer it is escaped."""
+    text = event_json(logged)
+    return escaped(text) if sys.stdout.isatty() else text
+
+
 @contextmanager
 def _sink(output: str, file: Path | None) -> Iterator[EventSink]:
     if file is None:
         with _stdout() as stream:
-            yield JsonLines(stream)
+            yield JsonLines(stream, _json)
         return
     with complete(file) as partial:
         if output != "jsonl":
@@ -230,23 +239,23 @@ def _stdout() -> Iterator[BinaryIO]:
         raise typer.Exit(0) from None
 
 
-def _read_offsets(path: Path, topic: str) -> dict[int, int] | None:
+def _read_offsets(path: Path, identity: str) -> dict[int, int] | None:
     """Where the last replay ended; None if there is no such file yet."""
     try:
         kept = json.loads(path.read_text("utf-8"))
-        if kept["topic"] == topic:
+        if kept["topic"] == identity:
             return {int(partition): int(offset) for partition, offset in kept["offsets"].items()}
         other = kept["topic"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"--since-offsets: {path} is not a file of a former replay; remove it.") from error
-    raise UsageError(f"--since-offsets: {path} is of topic {other}, not of {topic}; take another file.")
+    raise UsageError(f"--since-offsets: {path} is of topic {other}, not of {identity}; take another file.")
 
 
-def _write_offsets(path: Path, topic: str, offsets: Mapping[int, int]) -> None:
+def _write_offsets(path: Path, identity: str, offsets: Mapping[int, int]) -> None:
     with complete(path) as partial:
-        partial.write_text(json.dumps({"topic": topic, "offsets": offsets}) + "\n", "utf-8")
+        partial.write_text(json.dumps({"topic": identity, "offsets": offsets}) + "\n", "utf-8")
 
 
 def warn_of_unreadable(count: int) -> None:

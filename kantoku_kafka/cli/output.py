@@ -15,7 +15,7 @@ import typer
 
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["PrintableFormatter", "Rows", "out", "printable", "table", "tell"]
+__all__ = ["PrintableFormatter", "Rows", "escaped", "out", "printable", "table", "tell"]
 
 _WHOLE = frozenset({"id", "restarted", "task_id"})
 _FORMS = ("table", "json", "jsonl")
@@ -48,6 +48,11 @@ def tell(text: str) -> None:
 def printable(text: str, kept: str = "\n\t") -> str:
     """Without control characters, but for ``kept``: nothing that came from a topic may steer the terminal."""
     return "".join(c if c in kept or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def escaped(json_text: str) -> str:
+    """The same JSON without control characters: escaped where :func:`printable` would replace them."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json_text)
 
 
 class PrintableFormatter(logging.Formatter):

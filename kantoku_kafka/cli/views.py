@@ -21,7 +21,8 @@ from kantoku_kafka.replay.again import originals
 from kantoku_kafka.replay.backlog import backlog
 from kantoku_kafka.replay.export import iso, state_row
 from kantoku_kafka.replay.fold import Phase, TaskState
-from kantoku_kafka.replay.store import TaskQuery, TaskStore
+from kantoku_kafka.replay.query import TaskQuery
+from kantoku_kafka.replay.store import TaskStore
 
 Until = Annotated[str | None, typer.Option("--until", help="As --since.")]
 Text = Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")]
@@ -179,11 +180,11 @@ def states(kantoku: Kantoku, live: bool) -> Iterator[TaskStore]:
 
 
 def _view_path(kantoku: Kantoku) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kantoku-kafka" / "views"
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kantoku-kafka" / "views"
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KantokuError(f"{cache} cannot be made: {error.strerror}. --live goes without.") from error
+    except (OSError, RuntimeError) as error:
+        raise KantokuError(f"No directory for the view: {error}. Set XDG_CACHE_HOME; --live goes without.") from error
     return cache / f"{kantoku.events.topic}.sqlite"
 
 

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.scan import ends, pick
+from kantoku_kafka.kafka.scan import beginnings, ends, pick
 from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.names import Topics
 
@@ -90,14 +90,14 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
     observer = clients.consumer(**{"group.id": topics.group, "isolation.level": "read_uncommitted"})
     try:
         for topic in inputs:
-            present = ends(clients, topic)
+            first, present = beginnings(clients, topic), ends(clients, topic)
             try:
                 committed = observer.committed(
                     [TopicPartition(topic, p) for p in present], clients.connection.timeout_seconds
                 )
             except KafkaException as error:
                 raise clients.error(error.args[0], f"reading the committed offsets of {topics.group}") from error
-            found += [_lag(place, present[place.partition]) for place in committed]
+            found += [_lag(place, first[place.partition], present[place.partition]) for place in committed]
     finally:
         observer.close()
     return _with_oldest(clients, found) if oldest else found
@@ -112,9 +112,9 @@ def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
     return [replace(lag, oldest_ms=written_ms.get((lag.topic, lag.partition))) for lag in lags]
 
 
-def _lag(place: TopicPartition, end: int) -> InputLag:
-    if place.offset < 0:
-        return InputLag(place.topic, place.partition, 0, end, (), None)
+def _lag(place: TopicPartition, first: int, end: int) -> InputLag:
+    base = max(place.offset, first)  # before the first one stands what was deleted, and "nothing committed"
     name = f"{place.topic}/{place.partition}"
     done = doneset.decode(place.metadata, name, place.offset) if place.metadata else None
-    return InputLag(place.topic, place.partition, place.offset, end, done.runs if done else (), None)
+    runs = [(max(start, base), stop) for start, stop in done.runs if stop > base] if done else []
+    return InputLag(place.topic, place.partition, base, end, runs, None)

@@ -190,6 +190,12 @@ def retention_warnings(clients: Clients, topic: str) -> list[str]:
     return [f"topic {topic} has cleanup.policy={policy}: events {kept} are missing. It should be: compact"]
 
 
+def tombstones_kept_ms(clients: Clients, topic: str) -> int:
+    """For how long every reader finds the tombstones of a compacted topic; Kafka's default if it may not be asked."""
+    config = topic_configs(clients, clients.admin(), [topic]).get(topic, {})
+    return int(config.get("delete.retention.ms", _DAY_MS))
+
+
 _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
 

@@ -2,7 +2,8 @@
 
 from kantoku_kafka.replay.fold import Fold, LoggedEvent, Phase, TaskState
 from kantoku_kafka.replay.log import EventFilter, EventLog, Replay
-from kantoku_kafka.replay.store import TaskQuery, TaskStore
+from kantoku_kafka.replay.query import TaskQuery
+from kantoku_kafka.replay.store import TaskStore
 
 __all__ = [
     "EventFilter",

@@ -11,7 +11,7 @@ from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
-from kantoku_kafka.model import Option, Task, TaskEnvelope, carried_headers
+from kantoku_kafka.model import EventName, Option, Task, TaskEnvelope, carried_headers
 from kantoku_kafka.replay.fold import TaskState
 from kantoku_kafka.replay.log import Replay
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
     from kantoku_kafka.plugins import SpawnContext
 
-__all__ = ["Original", "Recorder", "copy_events", "originals", "prune"]
+__all__ = ["Original", "Recorder", "at_rest", "copy_events", "originals", "prune"]
+
+_BEGINNINGS = frozenset({EventName.SPAWNED, EventName.DELAYED, EventName.RECEIVED_TASK, EventName.RETRY_SCHEDULED})
 
 
 class Recorder:
@@ -57,19 +59,32 @@ def copy_events(kantoku: Kantoku, replay: Replay, topic: str) -> int:
 
 
 def prune(kantoku: Kantoku, tasks: Iterable[TaskState]) -> int:
-    """Write a tombstone for every event of these tasks; compaction then removes them. Returns how many.
+    """Write a tombstone for every event of these tasks; compaction then removes them. Returns how many tasks.
 
-    Repeating it is harmless. Raises as :func:`copy_events`.
+    One that has not ended, or whose id was spawned again since, is left alone. Repeating it is harmless. Raises as
+    :func:`copy_events`.
     """
     writer = EventWriter.connect(kantoku.clients, kantoku.topics.events, kantoku.codec)
-    recorder, written = Recorder(kantoku), 0
-    for state in tasks:
+    recorder, pruned = Recorder(kantoku), 0
+    for state in filter(at_rest, tasks):
         for logged in state.history:
             topic, key, _, headers, partition = writer.message(logged.event)
             recorder.write((topic, key, None, headers, partition))
-        written += len(state.history)
+        pruned += 1
     recorder.flush()
-    return written
+    return pruned
+
+
+def at_rest(state: TaskState) -> bool:
+    """Whether a task has ended and nothing began under its id since: an event ``spawned`` may come late, not later."""
+    if state.finished_at_us is None:
+        return False
+    end = max(logged.offset for logged in state.history if logged.event.name == EventName.SENT_OUTPUTS)
+    since = [logged.event for logged in state.history if logged.offset > end]
+    return not any(
+        event.name in _BEGINNINGS and (event.name != EventName.SPAWNED or event.at_us > state.finished_at_us)
+        for event in since
+    )
 
 
 class Original(NamedTuple):
@@ -101,6 +116,8 @@ def originals(kantoku: Kantoku, states: Sequence[TaskState]) -> Iterator[Origina
             try:
                 envelope = kantoku.codec.decode_task(record.value() or b"")
             except EnvelopeError:
+                continue
+            if envelope.id != of.task_id:  # the topic was created anew
                 continue
             found.add(of.task_id)
             again = _again(envelope, record.key(), carried_headers(headers_of(record)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring as quoted
@@ -31,14 +31,15 @@ class EventSink(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line, in UTF-8."""
+    """One JSON object a line, in UTF-8. ``render`` makes it, default :func:`event_json`."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, render: Callable[[LoggedEvent], str] | None = None) -> None:
         self._stream = stream
+        self._render = render or event_json
 
     def write(self, events: Sequence[LoggedEvent]) -> None:
         if events:
-            self._stream.write(("\n".join(map(event_json, events)) + "\n").encode("utf-8", "backslashreplace"))
+            self._stream.write(("\n".join(map(self._render, events)) + "\n").encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         self._stream.flush()
@@ -105,8 +106,12 @@ def complete(path: Path) -> Iterator[Path]:
 
     Raises:
         KantokuError: no space, or no right to write there.
+        UsageError: there is something that is no regular file.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = path.resolve()  # behind a link: the link stays
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no regular file: name another one, or leave --out away and redirect stdout.")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
         yield partial
         partial.replace(path)

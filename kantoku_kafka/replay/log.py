@@ -11,12 +11,12 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from kantoku_kafka.errors import EnvelopeError, UsageError
+from kantoku_kafka.errors import EnvelopeError, KantokuError, UsageError
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
-from kantoku_kafka.kafka.topics import topic_identity
-from kantoku_kafka.model import Event
+from kantoku_kafka.kafka.topics import tombstones_kept_ms, topic_identity
+from kantoku_kafka.model import Event, now_us
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.replay.fold import Fold, LoggedEvent
 from kantoku_kafka.replay.store import StoreUnusable, TaskStore, remove
@@ -193,18 +193,21 @@ class EventLog:
             fold: as of :meth:`snapshot`; a file that was folded otherwise has to be another one.
 
         Raises:
-            As :meth:`replay`; KantokuError if the file cannot be written.
+            As :meth:`replay`; KantokuError if the file cannot be written, or turns out to be damaged in use.
         """
         # Another version may read what this one cannot, and fold otherwise.
         origin = f"{topic_identity(self._clients, self.topic)} by {version('kantoku-kafka')}"
         try:
             store = self._opened(path, origin, fold)
         except StoreUnusable as error:
-            _log.warning("%s It is made anew.", error, extra={"action": "view_renewed"})
+            _log.info("%s It is made anew.", error, extra={"action": "view_renewed"})
             remove(path)
             store = self._opened(path, origin, fold)
         try:
             yield store
+        except StoreUnusable as error:
+            remove(path)
+            raise KantokuError(f"The view {path} was damaged and has been deleted; do the same once more.") from error
         finally:
             store.close()
 
@@ -212,6 +215,8 @@ class EventLog:
         """The view, up to date."""
         store = TaskStore(path, origin, fold)
         try:
+            if now_us() - store.refreshed_at_us > 1000 * tombstones_kept_ms(self._clients, self.topic):
+                raise StoreUnusable(f"{path} is so old that what was pruned since cannot be told.")
             self.fold_into(store)
         except BaseException:
             store.close()
@@ -220,15 +225,19 @@ class EventLog:
 
     def fold_into(self, store: TaskStore, *, until: datetime | Mapping[int, int] | None = None) -> Replay:
         """Bring a store up to date, from where it stands. What was read is kept if this is interrupted."""
+        asked_us = now_us()
         replay = self.replay(since=store.offsets or None, until=until)
         for records in replay.records():
             before = replay.unreadable
             with store.writing():
-                _fold_batch(store, replay, records)
+                done = store.offsets  # another process may have folded further meanwhile
+                fresh = [r for r in records if (r.offset() or 0) >= done.get(r.partition() or 0, 0)]
+                _fold_batch(store, replay, fresh)
                 if replay.unreadable > before:
                     store.leave_out(replay.unreadable - before)
         with store.writing():
             store.add([], replay.offsets)
+            store.refreshed(asked_us)
         return replay
 
     def _point(self, point: datetime | Mapping[int, int], present: Offsets) -> Offsets:
@@ -243,7 +252,7 @@ class EventLog:
             raise UsageError(f"{point.isoformat()} has no time zone; add one, e.g. +00:00.")
         if point.timestamp() > time.time() + 1:
             raise UsageError(f"{point.isoformat()} is in the future; the log ends now.")
-        return first_at(self._clients, self.topic, round(point.timestamp() * 1000))
+        return first_at(self._clients, self.topic, max(0, round(point.timestamp() * 1000)))
 
 
 def _fold_batch(store: TaskStore, replay: Replay, records: Sequence[Record]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from accounting import Account, read_all
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from conftest import Running
 from executors import until
 
-from kantoku_kafka import Kantoku, Task, key, labels
+from kantoku_kafka import Kantoku, Task, idempotency_key, key, labels
+from kantoku_kafka.kafka import topics
+from kantoku_kafka.replay.query import TaskQuery
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -134,7 +138,11 @@ def test_snapshot(cli: Cli, finished: list[str], kan: Kantoku, tmp_path: Path) -
         (["replay", "--out", "no/such/place"], 1, "cannot be written"),
         (["snapshot", "--out", "no/such/place"], 1, "cannot be written"),
         (["replay", "-n", "nowhere"], 7, "missing"),
-        (["prune", "--older-than", "always"], 2, "duration"),
+        (["prune", "--older-than", "always"], 2, "how long ago"),
+        (["prune", "--older-than", "1000000d"], 2, "before all time"),
+        (["replay", "--out", "."], 2, "no regular file"),
+        (["replay", "--out", ""], 2, "no regular file"),
+        (["snapshot", "--out", "/dev/full"], 2, "no regular file"),
         (["tail", "-o", "table"], 2, "lines, jsonl"),
     ],
 )
@@ -280,14 +288,108 @@ def test_restarts_that_are_interrupted_and_repeated(
 
 def test_prune(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
     unfinished = kan.spawn(Task("nap", b"5"))
-    assert "0 tasks would be pruned" in cli("events", "prune", "--older-than", "1h", "--dry-run").stderr
-    assert "4 tasks pruned, 16 events" in cli("events", "prune", "--older-than", "0s", "--limit", "4").stderr
+    assert "tasks that would be pruned: 0" in cli("events", "prune", "--older-than", "1h", "--dry-run").stderr
+    assert "tasks pruned: 4" in cli("events", "prune", "--older-than", "0s", "--limit", "4").stderr
     assert len(rows(cli("events", "snapshot"))) == 8
-    assert "7 tasks pruned, 28 events" in cli("events", "prune", "--older-than", "0s").stderr
+    assert "tasks pruned: 7" in cli("events", "prune", "--older-than", "0s").stderr
     assert [state["task_id"] for state in rows(cli("events", "snapshot"))] == [unfinished.id]
     last = {m.key(): m.value() for m in read_all(bootstrap, kan.topics.events)}
     kept = {kan.codec.decode_event(value).task_id for value in last.values() if value is not None}
     assert kept == {unfinished.id}
+
+
+def test_what_began_again_is_not_pruned(cli: Cli, kan: Kantoku, running: Running) -> None:
+    """An idempotency key that is spawned once more after its end."""
+    with running():
+        task = kan.spawn(Task("nap", b"0").with_(idempotency_key("k")))
+        kan.wait(task.id, timeout_seconds=30)
+        assert kan.spawn(Task("nap", b"10").with_(idempotency_key("k"))).id == task.id
+        assert "tasks pruned: 0" in cli("events", "prune", "--older-than", "0s").stderr
+
+
+def test_a_topic_that_was_created_anew(cli: Cli, kan: Kantoku, bootstrap: str, running: Running) -> None:
+    """Nothing is taken for what stood at its offset before."""
+    with running():
+        kan.wait(kan.spawn(Task("outcome", b"raise:no").with_(key("k"))).id, timeout_seconds=30)
+    assert len(rows(cli("events", "replay", "--since-offsets", "at"))) == 4
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for topic in (kan.topics.of_type("outcome"), kan.topics.events):
+        admin.delete_topics([topic])[topic].result(10)
+        until(lambda: topic not in admin.list_topics(timeout=10).topics, 10, "its deletion")  # noqa: B023
+        if topic != kan.topics.events:
+            topics.create(kan.clients, topics.plan(kan.topics, ["outcome"]))
+            kan.spawn(Task("outcome", b"another").with_(key("k")))
+            done = cli("tasks", "restart", "--status", "FAILED", code=5)
+            assert "no longer stand on their input topics" in done.stderr
+            assert len(read_all(bootstrap, topic)) == 1
+    topics.create(kan.clients, topics.plan(kan.topics, ["outcome"]))
+    assert "take another file" in cli("events", "replay", "--since-offsets", "at", code=2).stderr
+
+
+def test_offsets_of_some_partitions_do_not_make_the_others_forgotten(cli: Cli, finished: list[str]) -> None:
+    assert len(rows(cli("events", "replay", "--since-offsets", "at"))) == 44
+    assert rows(cli("events", "replay", "--since-offsets", "at", "--task", finished[0])) == []
+    assert rows(cli("events", "replay", "--since-offsets", "at")) == []
+
+
+def test_out_follows_a_link_and_leaves_it(cli: Cli, finished: list[str], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("target")
+    cli("events", "replay", "--out", "link")
+    assert (tmp_path / "link").is_symlink()
+    assert len((tmp_path / "target").read_text().splitlines()) == 44
+
+
+def test_processes_that_share_a_view(cli: Cli, kan: Kantoku, bootstrap: str) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for number in range(4000):
+        producer.produce(kan.topics.events, b"unreadable", str(number), partition=number % 4)
+    producer.flush(10)
+    with ThreadPoolExecutor(4) as pool:
+        shown = list(pool.map(lambda _: cli("--log-level", "error", "tasks", "list").stderr, range(4)))
+    assert all("records left out: 4000;" in one for one in shown), shown
+
+
+def test_a_view_that_missed_tombstones_is_made_anew(
+    kan: Kantoku, finished: list[str], bootstrap: str, tmp_path: Path
+) -> None:
+    with kan.events.view(tmp_path / "view") as store, store.writing():
+        assert store.count(TaskQuery()) == 11
+        store.remove([(finished[0], 1, name) for name in ("spawned", "received_task")], {})
+        assert store.get(finished[0]) != (known := store.get(finished[1]))
+        assert known is not None
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    entry = ConfigEntry("delete.retention.ms", "1", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, kan.topics.events, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(10)
+    with kan.events.view(tmp_path / "view") as store:
+        state = store.get(finished[0])
+    assert state is not None
+    assert [logged.event.name for logged in state.history] == [logged.event.name for logged in known.history]
+
+
+def test_lag_where_the_oldest_records_are_gone_and_nothing_was_committed(
+    cli: Cli, kan: Kantoku, bootstrap: str
+) -> None:
+    tasks = kan.spawn_many([Task("echo", b"x").with_(key("k"))] * 20)
+    place = TopicPartition(tasks[0].topic, tasks[0].partition, 15)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.delete_records([place])[place].result(10)
+    lag = rows(cli("lag", "--sample", "0", "-o", "jsonl"))
+    assert [(row["committed"], row["not_done"]) for row in lag if row["not_done"]] == [(15, 5)]
+
+
+def test_nothing_steers_the_terminal(cli: Cli, environment: dict[str, str], kan: Kantoku, tmp_path: Path) -> None:
+    kan.spawn(Task("echo", b"x").with_(labels(evil="\x9b31m\u202e")))
+    assert "\x9b31m\u202e" in cli("events", "replay").stdout
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "kantoku_kafka", "events", "replay"]
+    done = subprocess.run(command, env=environment, stdout=theirs, timeout=30, check=False)
+    os.close(theirs)
+    text = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert json.loads(text)["attributes"] == {"label.evil": "\x9b31m\u202e"}
+    assert text.strip().isprintable()
 
 
 def test_tail(environment: dict[str, str], kan: Kantoku, running: Running, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.model import Event, now_us
 from kantoku_kafka.replay.fold import Fold, LoggedEvent, Phase, TaskState
 from kantoku_kafka.replay.log import EventFilter
-from kantoku_kafka.replay.store import TaskQuery
+from kantoku_kafka.replay.query import TaskQuery
 
 CODEC = AvroCodec()
 CANARY = b"canary/1/a.canary"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.model import ErrorInfo, Event, Source
 from kantoku_kafka.replay.fold import Fold, LoggedEvent, Phase
-from kantoku_kafka.replay.store import StoreUnusable, TaskQuery, TaskStore
+from kantoku_kafka.replay.query import TaskQuery
+from kantoku_kafka.replay.store import StoreUnusable, TaskStore
 
 logs = st.lists(
     st.builds(
@@ -96,9 +99,60 @@ def test_queries() -> None:
     assert ids(TaskQuery(labels={"n": "2"})) == ["task-2"]
     assert ids(TaskQuery(since_us=1000, until_us=3000)) == ["task-1", "task-2"]
     assert ids(TaskQuery(text="task-4")) == ["task-4"]
+    assert ids(TaskQuery(text="label.n")) == [f"task-{n}" for n in range(5)]
+    assert ids(TaskQuery(text="null")) == ids(TaskQuery(text="spawned")) == ids(TaskQuery(text='"')) == []
     assert ids(TaskQuery(phase=Phase.WAITING), 2, True) == ["task-4", "task-3"]
     assert ids(TaskQuery(task_type="u")) == []
     assert store.count(TaskQuery(labels={"n": "2", "m": "2"})) == 0
+    store.close()
+
+
+@given(st.text(max_size=8), st.text(max_size=3), st.text(max_size=3))
+def test_text_is_found_wherever_it_occurs(text: str, before: str, after: str) -> None:
+    store = TaskStore(None, "t")
+    error = ErrorInfo("E", f"{before}{text}{after}")
+    with store.writing():
+        store.add([LoggedEvent(Event("id", "t", "error", 1, 1, error=error), 0, 0)], {})
+    assert store.count(TaskQuery(text=text)) == 1
+    store.close()
+
+
+def test_offsets_never_go_back() -> None:
+    """A slower process that shares the view notes where it is, too."""
+    store = TaskStore(None, "t")
+    with store.writing():
+        store.add([], {0: 5, 1: 7})
+        store.add([], {0: 3, 1: 9})
+    assert store.offsets == {0: 5, 1: 9}
+    store.close()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_view_with_damaged_bytes_is_refused_and_never_a_bug(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "view"
+    store = TaskStore(path, "t")
+    with store.writing():
+        store.add(a_log(200), {0: 200})
+    store.close()
+    chance = random.Random(seed)
+    value = bytearray(path.read_bytes())
+    for _ in range(chance.choice([1, 5, 50])):
+        value[chance.randrange(len(value))] = chance.randrange(256)
+    path.write_bytes(value)
+    known = {logged.event.task_id: Fold().state([logged]) for logged in a_log(200)}
+    try:
+        store = TaskStore(path, "t")
+    except KantokuError:
+        return
+    with suppress(KantokuError):
+        for state in store.find(TaskQuery()):
+            assert state == known[state.task_id]
+    with suppress(KantokuError):
+        store.count(TaskQuery(labels={"n": "2"}, text="2"))
+    with suppress(KantokuError):
+        assert all(isinstance(offset, int) for offset in store.offsets.values())
+    with suppress(KantokuError), store.writing():
+        store.add(a_log(5), {0: 3})
     store.close()
 
 

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from operator import methodcaller
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _CHECK_SLICE_SECONDS = 0.5  # between slices Python serves signals
+_ASK_AGAIN_SECONDS = 0.1
 _DENIED_SECONDS = 30.0  # librdkafka tries and fails again within this time; later it was a hiccup
 _LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
 
@@ -168,18 +168,22 @@ class Clients:
             return self.unreachable(doing, error)
         return kantoku_error(error, doing)
 
-    def answer(self, future: Future[T], doing: str) -> T:
-        """What an administrative request came to.
+    def insist(self, request: Callable[[], T], doing: str) -> T:
+        """What a request comes to; one that fails in passing (a coordinator that loads) is made again meanwhile.
 
         Raises:
             KantokuError: it failed, or was not answered within the connection's timeout.
         """
-        try:
-            return future.result(self.connection.timeout_seconds)
-        except KafkaException as error:
-            raise self.error(error.args[0], doing) from error
-        except TimeoutError as error:
-            raise self.unreachable(doing) from error
+        deadline = time.monotonic() + self.connection.timeout_seconds
+        while True:
+            try:
+                return request()
+            except KafkaException as error:
+                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+                    raise self.error(error.args[0], doing) from error
+            except TimeoutError as error:
+                raise self.unreachable(doing) from error
+            time.sleep(_ASK_AGAIN_SECONDS)
 
     def check(self) -> None:
         """Make sure that a broker answers. Raises BrokerUnavailable or AccessDenied within the timeout."""

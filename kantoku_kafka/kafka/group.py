@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.kafka.config import Clients
@@ -13,7 +14,7 @@ from kantoku_kafka.kafka.scan import beginnings, ends, pick
 from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.names import Topics
 
-__all__ = ["InputLag", "Member", "input_topics", "lag_of", "members_of"]
+__all__ = ["InputLag", "Member", "describe", "input_topics", "lag_of", "members_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,22 @@ def input_topics(clients: Clients, topics: Topics) -> dict[str, str]:
 
 def members_of(clients: Clients, topics: Topics) -> list[Member]:
     """Who is in the group. Raises KantokuError."""
-    admin = clients.admin()
-    (future,) = admin.describe_consumer_groups([topics.group]).values()
-    group = clients.answer(future, f"looking at group {topics.group}")
     members = []
-    for member in group.members:
+    for member in describe(clients, topics.group).members:
         held: dict[str, list[int]] = {}
         for place in member.assignment.topic_partitions if member.assignment else ():
             held.setdefault(place.topic, []).append(place.partition)
         slot = member.client_id.rpartition("/")[2]
         members.append(Member(slot, member.host, member.member_id, {t: sorted(ps) for t, ps in held.items()}))
     return sorted(members, key=lambda m: m.slot)
+
+
+def describe(clients: Clients, group: str) -> Any:
+    """The group as the administrative client tells it. Raises KantokuError."""
+    admin, seconds = clients.admin(), clients.connection.timeout_seconds
+    return clients.insist(
+        lambda: admin.describe_consumer_groups([group])[group].result(seconds), f"looking at group {group}"
+    )
 
 
 def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: bool = True) -> list[InputLag]:
@@ -91,12 +97,11 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
     try:
         for topic in inputs:
             first, present = beginnings(clients, topic), ends(clients, topic)
-            try:
-                committed = observer.committed(
-                    [TopicPartition(topic, p) for p in present], clients.connection.timeout_seconds
-                )
-            except KafkaException as error:
-                raise clients.error(error.args[0], f"reading the committed offsets of {topics.group}") from error
+            places = [TopicPartition(topic, p) for p in present]
+            committed = clients.insist(
+                lambda: observer.committed(places, clients.connection.timeout_seconds),  # noqa: B023 - called at once
+                f"reading the committed offsets of {topics.group}",
+            )
             found += [_lag(place, first[place.partition], present[place.partition]) for place in committed]
     finally:
         observer.close()

@@ -12,16 +12,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
 from kantoku_kafka.ids import task_id_time_ms
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of
 from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.scan import ends as ends_of
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.model import Result, carried_headers
 from kantoku_kafka.names import Topics
@@ -123,14 +123,7 @@ class ResultReader:
         """
         timeout_seconds = self._clients.connection.timeout_seconds
         partitions = {partition_of(task_id.encode(), self._partitions) for task_id in task_ids}
-        admin = self._clients.admin()
-        latest: Any = OffsetSpec.latest
-        wanted = {TopicPartition(self._topics.results, p): latest() for p in partitions}
-        doing = f"reading {self._topics.results}"
-        ends = {
-            position.partition: self._clients.answer(future, doing).offset
-            for position, future in admin.list_offsets(wanted).items()
-        }
+        ends = {p: end for p, end in ends_of(self._clients, self._topics.results).items() if p in partitions}
         with self._progress:
             self._progress.wait_for(
                 lambda: (

@@ -53,9 +53,13 @@ def first_at(clients: Clients, topic: str, time_ms: int) -> Offsets:
 def _offsets(clients: Clients, topic: str, spec: Any) -> Offsets:
     wanted = {TopicPartition(topic, number): spec for number in range(partition_count(clients, topic))}
     admin = clients.admin()
-    answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED)
-    doing = f"reading the offsets of {topic}"
-    return {place.partition: clients.answer(future, doing).offset for place, future in answers.items()}
+
+    def asked() -> Offsets:
+        answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+        seconds = clients.connection.timeout_seconds
+        return {place.partition: future.result(seconds).offset for place, future in answers.items()}
+
+    return clients.insist(asked, f"reading the offsets of {topic}")
 
 
 def pick(

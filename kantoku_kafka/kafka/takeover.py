@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.kafka.config import PASSING, Clients
+from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.transaction import end_transaction_of
 from kantoku_kafka.names import Topics
@@ -48,9 +49,7 @@ class Takeover:
 
     def members(self) -> dict[str, str]:
         """Slot by member id of the group's present members. Raises KantokuError."""
-        admin = self._clients.admin()
-        (future,) = admin.describe_consumer_groups([self._topics.group]).values()
-        group = self._clients.answer(future, f"looking at group {self._topics.group}")
+        group = describe(self._clients, self._topics.group)
         return {member.member_id: member.client_id.removeprefix(self._client_id("")) for member in group.members}
 
     def committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:

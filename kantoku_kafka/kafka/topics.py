@@ -175,8 +175,11 @@ def topic_configs(clients: Clients, admin: AdminClient, names: Iterable[str]) ->
 def topic_identity(clients: Clients, topic: str) -> str:
     """What no other topic has, nor the same one created anew: its name and its id. Raises TopicMismatch."""
     admin = clients.admin()
-    (future,) = admin.describe_topics(TopicCollection([topic])).values()
-    return f"{topic}/{clients.answer(future, f'looking up topic {topic}').topic_id}"
+    seconds = clients.connection.timeout_seconds
+    found = clients.insist(
+        lambda: admin.describe_topics(TopicCollection([topic]))[topic].result(seconds), f"looking up topic {topic}"
+    )
+    return f"{topic}/{found.topic_id}"
 
 
 def retention_warnings(clients: Clients, topic: str) -> list[str]:

@@ -127,6 +127,8 @@ class Kantoku(Client):
         Raises:
             UsageError: for a name that cannot be or is taken, or a pool that cannot run the function.
         """
+        if callable(name):
+            raise UsageError(f"{_where(name)}: write @kan.task('NAME'); the name of the task type is not optional.")
         check_task_type(name)
         self.topics.of_type(name)
 

@@ -10,8 +10,9 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from kantoku_kafka.errors import (
@@ -243,7 +244,7 @@ class Client(Waiting):
             try:
                 self._event_writer = EventWriter.connect(self.clients, self._app.topics.events, self._app.codec)
             except (TopicMismatch, AccessDenied) as error:
-                raise type(error)(f"{error} Or go without: Kantoku(..., events='off').") from error
+                raise type(error)(f"{error}. Or go without: Kantoku(..., events='off').") from error
         return Spawner(self.clients, transactional_id=transactional_id, **self._timeouts)
 
     def _check_fork(self) -> None:
@@ -255,10 +256,12 @@ class Client(Waiting):
     def _send(self, task: Task, spawner: Spawner, failures: Failures, tickets: list[Ticket]) -> Spawned:
         ctx, message = prepare(self._app, task)
         spawned = Spawned(self, ctx.id, message.topic, ctx.log, failures)
+        event = None if self._event_writer is None else self._event_writer.message(spawned_event(ctx))
+        if event is not None:
+            spawned.refused = partial(_take_back, spawner, event)
         spawner.send(message, spawned)
         tickets.append(spawned)
-        if self._event_writer is not None:
-            event = self._event_writer.message(spawned_event(ctx))
+        if event is not None:
             ticket = Ticket(event.topic, self._event_failures)
             self._log_spawned(spawner, event, ticket)
             tickets.append(ticket)
@@ -284,3 +287,9 @@ class Client(Waiting):
         if now >= self._warn_at:
             self._warn_at = now + _WARN_EVERY_SECONDS
             _log.warning("the event that a task was spawned is missing: %s", error, extra={"action": "event_lost"})
+
+
+def _take_back(spawner: Spawner, event: Message) -> None:
+    """A task that was refused was not spawned. The events topic takes what it may: this is not worth an error."""
+    with suppress(KantokuError):
+        spawner.send((event.topic, event.key, None, (), event.partition), Ticket(event.topic, []))

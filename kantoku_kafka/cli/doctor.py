@@ -31,7 +31,8 @@ def doctor(
     kantoku = options.app(app) if app is not None else options.client()
     types = sorted(kantoku.task_types) if app is not None else None
     findings = list(diagnose(kantoku.clients, kantoku.topics, types))
-    table(({"check": f.check, "state": "failed" if f.error else "ok", "detail": f.detail} for f in findings), output)
+    rows = ({"check": f.check, "state": "failed" if f.error else "ok", "detail": f.detail} for f in findings)
+    table(rows, output, wrapped=True)
     failed = findings[-1].error
     if failed is not None:
         raise typer.Exit(failed.exit_code)

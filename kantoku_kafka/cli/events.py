@@ -20,6 +20,7 @@ from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka.topics import retention_warnings, topic_identity
 from kantoku_kafka.model import Event
+from kantoku_kafka.model import Status as ResultStatus
 from kantoku_kafka.replay.again import at_rest, copy_events, prune
 from kantoku_kafka.replay.export import (
     EventSink,
@@ -38,7 +39,10 @@ from kantoku_kafka.replay.query import TaskQuery
 Type = Annotated[str | None, typer.Option("--type", help="Only of this task type.")]
 TaskId = Annotated[str | None, typer.Option("--task", help="Only of the task with this id.")]
 Name = Annotated[str | None, typer.Option("--name", help="Only of this name, e.g. sent_outputs.")]
-Status = Annotated[str | None, typer.Option("--status", help="Only results of this status, e.g. FAILED.")]
+Status = Annotated[
+    ResultStatus | None,
+    typer.Option("--status", case_sensitive=False, help="Only results of this status, e.g. FAILED."),
+]
 Labels = Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE; repeatable.")]
 Since = Annotated[str | None, typer.Option("--since", help="ISO 8601, or how long ago: 2h.")]
 
@@ -124,9 +128,13 @@ def replay(
             tell(f"{copy_events(kantoku, log, into)} events copied to {into}")
         else:
             with _sink(output, file) as sink:
+                count = 0
                 for batch in log.batches():
                     sink.write(batch)
+                    count += len(batch)
                 sink.close()
+            if file is not None:
+                tell(f"{count} events in {file}")
         if since_offsets is not None:
             read = begin if isinstance(begin, dict) else {}
             _write_offsets(since_offsets, identity, {**read, **log.offsets})

@@ -63,6 +63,11 @@ class Standing:
         rates = {_place(i): max(0, _done(i) - before[_place(i)]) / seconds for i in lags if _place(i) in before}
         return cls(members_of(clients, topics), lags, types, rates, _beats(kantoku))
 
+    def served_by(self, member: Member) -> Mapping[str, int]:
+        """The types that a member serves, with what it has in flight of each."""
+        beat = self.beats.get(member.slot)
+        return beat.in_flight if beat else {self.types.get(topic, topic): 0 for topic in member.partitions}
+
     def in_flight(self, task_type: str) -> int:
         """Running tasks of a type, as the executors said last."""
         return sum(beat.in_flight.get(task_type, 0) for beat in self.beats.values())
@@ -119,6 +124,8 @@ def top(
 ) -> None:
     """``executors`` and ``lag`` live, until Ctrl-C.
 
+    ``blocked``: in how many partitions much has finished beyond the oldest task that has not; see ``lag``.
+
     Example: kantoku-kafka -n shop top
     """
     shown = 0
@@ -139,7 +146,7 @@ def _members(standing: Standing) -> Iterable[dict[str, Any]]:
     for member in standing.members:
         places = [(topic, p) for topic, numbers in member.partitions.items() for p in numbers]
         beat = standing.beats.get(member.slot)
-        served = beat.in_flight if beat else {standing.types.get(topic, topic): 0 for topic in member.partitions}
+        served = standing.served_by(member)
         yield {
             "slot": member.slot,
             "executor": beat.executor_id if beat else None,
@@ -217,8 +224,10 @@ def _by_type(standing: Standing) -> Iterable[dict[str, Any]]:
         inputs[standing.types[one.topic]].append(one)
     for name, lags in inputs.items():
         ages = [age for one in lags if (age := _age(one)) is not None]
+        serving = sum(name in standing.served_by(member) for member in standing.members)
         yield {
             "type": name,
+            "executors": serving or "nobody",
             "not_done": sum(one.lag for one in lags),
             "in_flight": standing.in_flight(name),
             "oldest": duration(round(max(ages) * 1_000_000)) if ages else "",

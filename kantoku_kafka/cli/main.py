@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from kantoku_kafka.cli import demo, dev, doctor, events, group, run, tasks, topics, views
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
-from kantoku_kafka.cli.output import tell
+from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError
 
 __all__ = ["app", "main"]
@@ -33,6 +34,12 @@ Exit codes: 0 ok, 1 the task failed, 2 usage, 3 no broker, 4 authentication or A
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        out(f"kantoku-kafka {metadata.version('kantoku-kafka')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     ctx: typer.Context,
@@ -42,7 +49,12 @@ def options(
     ] = None,
     namespace: Annotated[
         str | None,
-        typer.Option("-n", "--namespace", envvar="KANTOKU_NAMESPACE", help="Prefix of all topics; default the app's."),
+        typer.Option(
+            "-n",
+            "--namespace",
+            envvar="KANTOKU_NAMESPACE",
+            help="Prefix of all topics; default the app's, else kantoku.",
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -53,6 +65,9 @@ def options(
     setting: Annotated[
         list[str] | None, typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable. No secrets here.")
     ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback has answered
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
     log_level: Annotated[str, typer.Option(envvar="KANTOKU_LOG_LEVEL", help="debug, info, warning, error")] = "info",
 ) -> None:
     """Global options may stand before the command or behind it. -b wins over -X, that over -F, that over the app."""

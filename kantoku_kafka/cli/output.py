@@ -7,7 +7,9 @@ import logging
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,17 +71,19 @@ class Rows:
     Parameters:
         form: ``table``, ``json``, ``jsonl``, or ``plain``.
         plain: the command's own form, in which only the essence of each row is printed; default: it has none.
+        wrapped: where a table is too wide, break its cells into lines instead of cutting them.
 
     Raises:
         UsageError: for any other form.
     """
 
-    def __init__(self, form: str, plain: str | None = None) -> None:
+    def __init__(self, form: str, plain: str | None = None, *, wrapped: bool = False) -> None:
         forms = [*_FORMS, *([plain] if plain else [])]
         if form not in forms:
             raise UsageError(f"-o takes {', '.join(forms)}, not {form!r}.")
         self._form = form
         self._plain = plain
+        self._wrapped = wrapped
         self._rows: list[Mapping[str, Any]] = []
 
     def add(self, row: Mapping[str, Any], essence: str | bytes | None = None) -> None:
@@ -106,13 +110,21 @@ class Rows:
             lines = [head, *([_cell(row[name]) for name in head] for row in self._rows)]
             widths = _fitted(head, [max(len(line[i]) for line in lines) for i in range(len(head))])
             for line in lines:
-                cells = [_cut(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True)]
-                out("  ".join(cells).rstrip())
+                parts = [self._parts(cell, width) for cell, width in zip(line, widths, strict=True)]
+                for cells in zip_longest(*parts, fillvalue=""):
+                    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+                    out("  ".join(padded).rstrip())
+
+    def _parts(self, cell: str, width: int) -> list[str]:
+        """The lines of a cell."""
+        if self._wrapped and len(cell) > width:
+            return textwrap.wrap(cell, max(1, width))
+        return [_cut(cell, width)]
 
 
-def table(rows: Iterable[Mapping[str, Any]], form: str) -> None:
-    """All rows at once."""
-    with Rows(form) as printed:
+def table(rows: Iterable[Mapping[str, Any]], form: str, *, wrapped: bool = False) -> None:
+    """All rows at once. ``wrapped`` as of :class:`Rows`."""
+    with Rows(form, wrapped=wrapped) as printed:
         for row in rows:
             printed.add(row)
 

@@ -14,13 +14,14 @@ __all__ = ["duration", "page", "payload", "when"]
 _SHOWN_BYTES = 2_000
 
 
-def page(state: TaskState, result: Result | None, chain: Sequence[str]) -> Iterator[str]:
+def page(state: TaskState, result: Result | None, chain: Sequence[str], restarts: Sequence[str]) -> Iterator[str]:
     """Its lines.
 
     Parameters:
         state: the task.
         result: its result, if it has one.
         chain: the tasks that it restarts, the latest first.
+        restarts: those that restart it.
     """
     yield f"task      {state.task_id}"
     yield f"type      {state.type}"
@@ -31,6 +32,8 @@ def page(state: TaskState, result: Result | None, chain: Sequence[str]) -> Itera
         yield f"parent    {state.parent_id}"
     if chain:
         yield "\n".join(f"{'restarts' if one == chain[0] else '':10}{one}" for one in chain)
+    for restart in restarts:
+        yield f"restarted as {restart}"
     if state.source:
         yield f"source    {state.source.topic}[{state.source.partition}] offset {state.source.offset}"
     if state.waited_us is not None:

@@ -88,6 +88,7 @@ def _show(differences: list[topics.Difference], output: str) -> None:
             for d in differences
         ),
         output,
+        wrapped=True,
     )
 
 

@@ -81,6 +81,8 @@ def list_(
             rows.add(_short(state) if output == "table" else state_row(state))
         if limit and total > limit:
             tell(f"{limit} of {total} tasks; --limit 0 shows all")
+        elif not total:
+            tell(f"no task of namespace {kantoku.namespace} matches")
 
 
 def show(
@@ -93,6 +95,8 @@ def show(
 
     Example: kantoku-kafka -n shop tasks show 0194f1c2-7c1e-7aaa-8bbb-123456789abc
     """
+    if output not in ("text", "json"):
+        raise UsageError(f"-o takes text, json, not {output!r}.")
     with connected(ctx.obj) as kantoku, states(kantoku, live) as store:
         state = store.get(task_id)
         if state is None:
@@ -104,14 +108,14 @@ def show(
                 f"(--events off) there is no history; its result: kantoku-kafka result {task_id}"
             )
         result = kantoku.find_results([task_id]).get(task_id) if state.phase is Phase.FINISHED else None
-        chain = _chain(store, state)
+        chain, restarts = _chain(store, state), store.restarts(task_id)
     if output == "json":
         with Rows("json") as rows:
             rows.add(
                 {**state_row(state), "history": [_step(h.event) for h in state.history], "result": payload(result)}
             )
         return
-    out(printable("\n".join(page(state, result, chain))))
+    out(printable("\n".join(page(state, result, chain, restarts))))
 
 
 def restart(
@@ -144,8 +148,10 @@ def restart(
     )
     lost = 0
     with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live=False) as store:
-        chosen = _named(store, task_id) if task_id else store.find(query)
+        chosen = list(_named(store, task_id) if task_id else store.find(query))
         wanted = [state for state in chosen if again or not store.restarts(state.task_id)]
+        if not wanted:
+            tell(f"nothing to restart: {len(chosen)} finished tasks match, restarted before; --again does it once more")
         for at in range(0, len(wanted), _CHUNK):
             tasks = list(originals(kantoku, wanted[at : at + _CHUNK]))
             there = [(state, task) for state, task in tasks if task is not None]

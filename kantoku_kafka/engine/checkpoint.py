@@ -25,10 +25,6 @@ _TOO_LARGE = ErrorInfo(
     "result_too_large",
     "The result, or a record the task produced, is more than its topic takes; nothing was kept.",
 )
-_UNDELIVERABLE = ErrorInfo(
-    "undeliverable",
-    "A record the task produced cannot be written: its topic is missing, forbidden or takes less.",
-)
 _UNSERIALISABLE = "unserialisable_effects"
 _MAX_MESSAGE = 1_000
 _TRUNCATED = ("kantoku-truncated", b"true")
@@ -279,7 +275,7 @@ def _withdraw(job: Job) -> None:
     """Shorten what a job leaves behind, further each time: the result fails for itself, the dead letter loses its
     value, then its key and headers."""
     if job.status is not None:
-        job.fail(Status.FAILED, _UNDELIVERABLE if job.effects else _TOO_LARGE)
+        job.fail(Status.FAILED, _undeliverable(job.effects) if job.effects else _TOO_LARGE)
         job.raw_headers = None
     letter = job.letter
     if letter is not None and letter.value:
@@ -287,3 +283,11 @@ def _withdraw(job: Job) -> None:
     elif letter is not None:
         own = tuple((name, value) for name, value in letter.headers if name.startswith("kantoku-"))
         job.letter = letter._replace(key=None, headers=own)
+
+
+def _undeliverable(effects: Sequence[Message]) -> ErrorInfo:
+    topics = ", ".join(sorted({message.topic for message in effects}))
+    return ErrorInfo(
+        "undeliverable",
+        f"What the task produced cannot be written to {topics}: a topic is missing, forbidden or takes less.",
+    )

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.failures import FailureLog
 from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.engine.scheduler import Scheduler
@@ -78,6 +79,7 @@ class Loop:
         self._running: set[Job] = set()
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
         self._publisher = Publisher(checkpoint, lambda: self._ended.put(None))
+        self._failures = FailureLog()
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
         self._poll_by = 0.0
@@ -120,10 +122,15 @@ class Loop:
         It polls all the while: the group must not take us for dead, and what is refused after a rebalance of others
         is accepted under the membership that a poll brings.
         """
+        if self._running:
+            seconds = self._settings.drain_seconds
+            _log.info("draining: %d tasks have %g s to end", len(self._running), seconds, extra={"action": "drain"})
         deadline = time.monotonic() + self._settings.drain_seconds
         while self._running and time.monotonic() < deadline:
             self._attend()
         self._draining = False
+        if self._running:
+            _log.warning("%d tasks did not end and will run again", len(self._running), extra={"action": "abandoned"})
         self._cancel(self._running, "stopping")
         deadline = time.monotonic() + self._settings.timeout_seconds
         while (self._publisher.busy or self._checkpoint.due) and time.monotonic() < deadline:
@@ -194,7 +201,8 @@ class Loop:
 
     def _bury(self, job: Job, error: ErrorInfo) -> None:
         """No task can be read from the record: a dead letter, and its offset is done."""
-        _log.warning("dead letter: %s", error.message, extra={"action": "dead_letter", "source": str(job.source)})
+        where = f"{job.partition} offset {job.offset}"
+        _log.warning("dead letter of %s: %s", where, error.message, extra={"action": "dead_letter", "source": where})
         job.letter = dead_letter(self._dead_letter_topic, job, error)
         self._end(job)
 
@@ -269,6 +277,8 @@ class Loop:
             limit = self._checkpoint.max_data_bytes
             if len(job.output) > limit:
                 job.fail(Status.FAILED, _too_large(len(job.output), limit))
+            if job.error is not None:
+                self._failures.note(job)
             self._end(job)
 
     def _end(self, job: Job) -> None:

@@ -35,7 +35,8 @@ class InputLag:
         committed: the lowest offset that is not done; the partition's first one if nothing was ever committed.
         end: the offset that the next record will get.
         done: the runs of offsets that are done beyond ``committed``.
-        oldest_ms: when the record at ``committed`` was written, None if there is none.
+        oldest_ms: when the oldest record that is not done was written, None if there is none.
+        markers: offsets from ``committed`` on at which there is no record.
     """
 
     topic: str
@@ -44,6 +45,7 @@ class InputLag:
     end: int
     done: Sequence[doneset.Run]
     oldest_ms: int | None
+    markers: int = 0
 
     @property
     def done_beyond(self) -> int:
@@ -52,8 +54,8 @@ class InputLag:
 
     @property
     def lag(self) -> int:
-        """Records that are not done: waiting and running ones. Transaction markers may be among them."""
-        return max(0, self.end - self.committed - self.done_beyond)
+        """Records that are not done: waiting and running ones. Transaction markers further on may be among them."""
+        return max(0, self.end - self.committed - self.markers - self.done_beyond)
 
 
 def input_topics(clients: Clients, topics: Topics) -> dict[str, str]:
@@ -87,7 +89,7 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
     """How far each partition of these topics is.
 
     Parameters:
-        oldest: look up when the record at each committed offset was written, which reads one record of each.
+        oldest: look up the oldest record that is not done, which reads one of each partition.
 
     Raises:
         TopicMismatch, AccessDenied, BrokerUnavailable.
@@ -109,12 +111,17 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
 
 
 def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
-    written_ms: dict[tuple[str, int], int] = {}
+    """What is not done begins with the first record there: before it stand markers of transactions, or only they."""
+    oldest: dict[tuple[str, int], tuple[int, int]] = {}
     for topic in {lag.topic for lag in lags}:
         wanted = {lag.partition: [lag.committed] for lag in lags if lag.topic == topic and lag.lag}
         for record in pick(clients, topic, wanted):
-            written_ms[topic, record.partition() or 0] = record.timestamp()[1]
-    return [replace(lag, oldest_ms=written_ms.get((lag.topic, lag.partition))) for lag in lags]
+            oldest[topic, record.partition() or 0] = record.offset() or 0, record.timestamp()[1]
+    found = []
+    for lag in lags:
+        offset, written_ms = oldest.get((lag.topic, lag.partition), (lag.end, None))
+        found.append(replace(lag, oldest_ms=written_ms, markers=offset - lag.committed) if lag.lag else lag)
+    return found
 
 
 def _lag(place: TopicPartition, first: int, end: int) -> InputLag:

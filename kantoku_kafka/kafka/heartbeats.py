@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from kantoku_kafka.avro.control import decode_heartbeat, encode_heartbeat
 from kantoku_kafka.errors import AccessDenied, EnvelopeError, TopicMismatch
@@ -73,14 +73,23 @@ class Pulse:
         while True:
             beat = self._take()
             key = _PREFIX + beat.executor_id.encode()
-            producer.produce(self._topic, encode_heartbeat(beat), key, on_delivery=self._note)
+            self._send(producer, encode_heartbeat(beat), key)
             if self._end.wait(self._interval_seconds):
                 break
             producer.poll(0)
-        producer.produce(self._topic, None, key)
+        self._send(producer, None, key)
         producer.flush(_FAREWELL_SECONDS)
 
-    def _note(self, error: KafkaError | None, _: Message) -> None:
+    def _send(self, producer: Producer, value: bytes | None, key: bytes) -> None:
+        """The topic may be missing for a while, or the queue full: the next one is soon."""
+        try:
+            producer.produce(self._topic, value, key, on_delivery=self._note)
+        except KafkaException as error:
+            self._note(error.args[0], None)
+        except BufferError:
+            self._note(KafkaError(KafkaError._QUEUE_FULL), None)
+
+    def _note(self, error: KafkaError | None, _: Message | None) -> None:
         """Warn when they begin to be lost."""
         if error is not None and not self._losing:
             _log.warning("heartbeats are lost: %s", error, extra={"action": "heartbeat_lost"})

@@ -221,7 +221,8 @@ class KafkaInputs:
         self._metadata = self._fresh_metadata()
         if self._inherits and self._metadata is not None:
             self._membership = Membership.of(self._slot, self._metadata)
-        _log.info("assigned %s", names(assigned), extra={"action": "assigned"})
+        if assigned:
+            _log.info("assigned %s", names(assigned), extra={"action": "assigned"})
 
     def _open(self, committed: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Begin an assignment of these; answers from where to read."""

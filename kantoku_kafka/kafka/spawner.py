@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, QueueFull, SpawnError, TaskTooLarge
-from kantoku_kafka.kafka.config import TOO_LARGE, Clients
+from kantoku_kafka.kafka.config import PASSING, TOO_LARGE, Clients
 from kantoku_kafka.model import Headers
 
 __all__ = ["Failures", "Spawner", "Ticket", "Written"]
@@ -39,11 +39,13 @@ class Ticket:
     Attributes:
         topic: where the record goes; ``partition`` and ``offset``: where it stands, None until acknowledged.
         settled: the broker has answered, or the record was given up.
+        refused: called by the report if the record will never be accepted.
     """
 
-    __slots__ = ("_failures", "offset", "partition", "settled", "topic")
+    __slots__ = ("_failures", "offset", "partition", "refused", "settled", "topic")
 
     def __init__(self, topic: str, failures: Failures) -> None:
+        self.refused: Callable[[], None] | None = None
         self.topic = topic
         self.partition: int | None = None
         self.offset: int | None = None
@@ -57,6 +59,8 @@ class Ticket:
             self.offset = record.offset()
         else:
             self._failures.append((error, self.topic))
+            if self.refused is not None and error.code() not in PASSING:
+                self.refused()
         self.settled = True
 
 

@@ -142,7 +142,9 @@ def partition_count(clients: Clients, topic: str) -> int:
         time.sleep(_ASK_AGAIN_SECONDS)  # it was created just now, or its leader is being elected
     if found.error is not None and code not in _ABSENT:
         raise clients.error(found.error, f"looking up topic {topic}")
-    raise TopicMismatch(f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes")
+    raise TopicMismatch(
+        f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes; or name another namespace: -n"
+    )
 
 
 def max_message_bytes(clients: Clients, names: Iterable[str]) -> dict[str, int]:

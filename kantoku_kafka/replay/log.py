@@ -242,6 +242,8 @@ class EventLog:
 
     def _point(self, point: datetime | Mapping[int, int], present: Offsets) -> Offsets:
         if not isinstance(point, datetime):
+            if not isinstance(point, Mapping):
+                raise UsageError(f"since, until and as_of take a datetime or offsets by partition, not {point!r}.")
             if bad := [p for p in point if p not in present or not 0 <= point[p] <= present[p]]:
                 raise UsageError(
                     f"{self.topic}[{bad[0]}] has no offset {point[bad[0]]}: they are of another topic, "

@@ -27,6 +27,7 @@ from conftest import Running
 from executors import until
 
 from kantoku_kafka import Kantoku, Task, idempotency_key, key, labels
+from kantoku_kafka.errors import TaskTooLarge, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.replay.query import TaskQuery
 
@@ -199,6 +200,10 @@ def test_tasks_list_and_show(cli: Cli, finished: list[str], tmp_path: Path) -> N
     ]
     assert as_json["result"] == {"text": "x", "hex": ""}
     assert "Nothing is logged" in cli("tasks", "show", "nobody", code=5).stderr
+    assert "text, json" in cli("tasks", "show", finished[0], "-o", "yaml", code=2).stderr
+    assert "no task of namespace" in cli("tasks", "list", "--type", "nosuch").stderr
+    assert "'failed'" in cli("tasks", "list", "--status", "FAILD", code=2).stderr
+    assert len(rows(cli("tasks", "list", "--status", "failed", "-o", "jsonl"))) == 1
 
 
 def test_tasks_that_have_no_event_yet(cli: Cli, kan: Kantoku, bootstrap: str, finished: list[str]) -> None:
@@ -249,8 +254,10 @@ def test_restart(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) ->
     assert (planned["restarted"], planned["id"]) == (finished[-1], None)
     (done,) = rows(cli("tasks", "restart", "--status", "FAILED", "-o", "jsonl"))
     kan.wait(done["id"], timeout_seconds=30)
-    assert rows(cli("tasks", "restart", finished[-1], "-o", "jsonl")) == [], "it was restarted already"
+    repeated = cli("tasks", "restart", finished[-1], "-o", "jsonl")
+    assert (rows(repeated), "nothing to restart: 1" in repeated.stderr) == ([], True), "it was restarted already"
     assert f"restarts  {finished[-1]}" in cli("tasks", "show", done["id"]).stdout
+    assert f"restarted as {done['id']}" in cli("tasks", "show", finished[-1]).stdout
     (labelled,) = rows(cli("tasks", "restart", finished[0], "-o", "jsonl"))
     inputs = [kan.codec.decode_task(m.value() or b"") for m in read_all(bootstrap, kan.topics.of_type("echo"))]
     (again,) = [task for task in inputs if task.id == labelled["id"]]
@@ -376,6 +383,33 @@ def test_lag_where_the_oldest_records_are_gone_and_nothing_was_committed(
     admin.delete_records([place])[place].result(10)
     lag = rows(cli("lag", "--sample", "0", "-o", "jsonl"))
     assert [(row["committed"], row["not_done"]) for row in lag if row["not_done"]] == [(15, 5)]
+
+
+def test_a_spawn_that_was_refused_leaves_no_trace(cli: Cli, kan: Kantoku) -> None:
+    with pytest.raises(TaskTooLarge):
+        kan.spawn(Task("echo", bytes(3_000_000)))
+    with pytest.raises(TopicMismatch):
+        kan.spawn(Task("nobody_serves_this"))
+    accepted = kan.spawn(Task("echo", b"x"))
+    kan.close()
+    assert [row["task_id"] for row in rows(cli("tasks", "list", "-o", "jsonl"))] == [accepted.id]
+
+
+def test_lag_counts_no_markers_of_transactions_where_all_is_done(cli: Cli, kan: Kantoku, running: Running) -> None:
+    with running():
+        with kan.transaction():
+            task = kan.spawn(Task("echo", b"x"))
+        kan.wait(task.id, timeout_seconds=30)
+    assert [row["not_done"] for row in rows(cli("lag", "--sample", "0", "-o", "jsonl")) if row["not_done"]] == []
+
+
+def test_top_names_what_nobody_serves(cli: Cli, kan: Kantoku, running: Running) -> None:
+    with running(task_types=["echo"]):
+        until(lambda: len(rows(cli("executors", "--sample", "0", "-o", "jsonl"))) == 1, 20, "the executor")
+        shown = cli("top", "--times", "1", "--interval", "0.2").stdout
+    (echo,) = [line for line in shown.splitlines() if line.startswith("echo ")]
+    (nap,) = [line for line in shown.splitlines() if line.startswith("nap ")]
+    assert ("nobody" in echo, "nobody" in nap) == (False, True)
 
 
 def test_nothing_steers_the_terminal(cli: Cli, environment: dict[str, str], kan: Kantoku, tmp_path: Path) -> None:

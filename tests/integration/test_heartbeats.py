@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from executors import ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Task
 from kantoku_kafka.avro.control import decode_heartbeat
+from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.heartbeats import heartbeats
 from kantoku_kafka.model import Heartbeat
 from kantoku_kafka.settings import ExecutorSettings
@@ -62,6 +64,17 @@ def test_what_is_no_heartbeat_is_left_out(kan: Kantoku, running: Running, bootst
         until(lambda: len(living(kan)) == 1, 20, "a heartbeat")
 
 
+def test_a_topic_that_goes_and_comes_back(kan: Kantoku, running: Running, bootstrap: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    with running(ExecutorSettings(heartbeat_seconds=0.5)):
+        until(lambda: len(living(kan)) == 1, 20, "a heartbeat")
+        admin.delete_topics([kan.topics.control])[kan.topics.control].result(10)
+        until(lambda: kan.topics.control not in admin.list_topics(timeout=10).topics, 10, "its deletion")
+        time.sleep(3)
+        topics.create(kan.clients, topics.plan(kan.topics, []))
+        until(lambda: len(living(kan)) == 1, 30, "a heartbeat on the new topic")
+
+
 def test_without_the_topic_tasks_run_all_the_same(
     kan: Kantoku, running: Running, bootstrap: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,5 +84,6 @@ def test_without_the_topic_tasks_run_all_the_same(
     with caplog.at_level(logging.WARNING), running():
         assert kan.spawn(Task("echo", b"x")).result(timeout_seconds=30).data == b"x"
     assert [record.getMessage() for record in caplog.records if "no heartbeats" in record.getMessage()] == [
-        f"no heartbeats: Topic {kan.topics.control} is missing. Create it: kantoku-kafka topics create APP --yes"
+        f"no heartbeats: Topic {kan.topics.control} is missing. Create it: kantoku-kafka topics create APP --yes; "
+        "or name another namespace: -n"
     ]

@@ -71,7 +71,8 @@ def an_app(name: str, bootstrap: str, *, create: bool = True) -> Kantoku:
 def test_a_broker_that_freezes_amid_commits(broker: EmbeddedBroker, protocol: GroupProtocol) -> None:
     """Longer than a request may take: whether the commit happened is not known at first."""
     kan = an_app(f"freeze-{protocol.value}", broker.bootstrap_servers)
-    spawned = kan.spawn_many([Task("nap", b"x")] * 6000)
+    with kan.transaction():  # the coordinator of transactions is awake from then on
+        spawned = kan.spawn_many([Task("nap", b"x")] * 6000)
     settings = ExecutorSettings(timeout_seconds=1.0, group_protocol=protocol)
     with executing(kan, settings):
         kan.gather(spawned[:50], timeout_seconds=60)

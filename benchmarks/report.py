@@ -155,7 +155,7 @@ def _verdict(outcome: Outcome, ratio: float | None) -> str:
 
 
 def _columns(value: str, spread: str, also: str, ratio: str, wanted: str) -> str:
-    return f"{value:>10}{spread:>20}{also:>13}{ratio:>8}{wanted:>13}"
+    return f"{value:>10} {spread:>21}{also:>13}{ratio:>8}{wanted:>13}"
 
 
 def _number(value: float, section: Section) -> str:

@@ -15,7 +15,7 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.cli.page import duration
-from kantoku_kafka.errors import NotFound, TopicMismatch
+from kantoku_kafka.errors import AccessDenied, NotFound, TopicMismatch
 from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
 from kantoku_kafka.kafka.heartbeats import heartbeats
 from kantoku_kafka.model import Heartbeat, now_us
@@ -237,10 +237,10 @@ def _by_type(standing: Standing) -> Iterable[dict[str, Any]]:
 
 
 def _beats(kantoku: Kantoku) -> dict[str, Heartbeat]:
-    """The last heartbeat in each slot. Without the control topic there are none."""
+    """The last heartbeat in each slot. Without the control topic, or the right to read it, there are none."""
     try:
         beats = heartbeats(kantoku.clients, kantoku.topics.control)
-    except TopicMismatch:
+    except (TopicMismatch, AccessDenied):
         beats = []
     return {beat.slot: beat for beat in sorted(beats, key=lambda beat: beat.at_us)}
 

@@ -31,6 +31,7 @@ from kantoku_kafka.model import Result, Task
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.settings import Connection, EventDetail
 from kantoku_kafka.spawning import prepare, spawned_event
+from kantoku_kafka.throttle import Throttle
 from kantoku_kafka.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Client(Waiting):
         self._event_writer: EventWriter | None = None
         self._nowait_failures: Failures = []
         self._event_failures: Failures = []
-        self._warn_at = 0.0
+        self._warnings = Throttle(_WARN_EVERY_SECONDS)
         self._idle_spawners: deque[Spawner] = deque()
         self._open_transaction: ContextVar[tuple[Spawner, Failures] | None] = ContextVar("transaction", default=None)
 
@@ -244,7 +245,8 @@ class Client(Waiting):
             try:
                 self._event_writer = EventWriter.connect(self.clients, self._app.topics.events, self._app.codec)
             except (TopicMismatch, AccessDenied) as error:
-                raise type(error)(f"{error}. Or go without: Kantoku(..., events='off').") from error
+                sentence = str(error).removesuffix(".")
+                raise type(error)(f"{sentence}. Or go without: Kantoku(..., events='off').") from error
         return Spawner(self.clients, transactional_id=transactional_id, **self._timeouts)
 
     def _check_fork(self) -> None:
@@ -283,9 +285,7 @@ class Client(Waiting):
                 self._warn_of(error)
 
     def _warn_of(self, error: KantokuError) -> None:
-        now = time.monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + _WARN_EVERY_SECONDS
+        if self._warnings.passes("event_lost") is not None:
             _log.warning("the event that a task was spawned is missing: %s", error, extra={"action": "event_lost"})
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from kantoku_kafka.avro import schemas
-from kantoku_kafka.avro.readers import STATUSES, read_event, read_older, read_result, read_task, read_usual_event
+from kantoku_kafka.avro.readers import STATUSES, read_by_schema, read_event, read_result, read_task, read_usual_event
 from kantoku_kafka.avro.wire import (
     Reader,
     encode_bytes,
@@ -176,7 +176,7 @@ class AvroCodec:
         if value.startswith(header):
             decoded, end = read(value, _HEADER_BYTES)
         else:
-            decoded, end = read_older(name, value, _HEADER_BYTES)
+            decoded, end = read_by_schema(name, value, _HEADER_BYTES)
         if end != len(value):
             raise EnvelopeError(f"{len(value) - end} bytes follow the envelope; a record holds one and no more.")
         return decoded

@@ -1,4 +1,4 @@
-"""The records of the control topic. They are few: the generic library writes and reads them."""
+"""The records of the control topic. They are few: the generic library writes them, the generic reader reads them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import fastavro
 
 from kantoku_kafka.avro import schemas
+from kantoku_kafka.avro.readers import read_by_schema
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.model import Heartbeat
 
@@ -16,41 +17,30 @@ __all__ = ["decode_heartbeat", "encode_heartbeat"]
 
 _HEADER_BYTES = len(schemas.MARKER) + 8
 _MAX_BYTES = 1 << 20
-# What the library raises on bytes that are no record of the schema.
-_MALFORMED = (EOFError, IndexError, OverflowError, TypeError, UnicodeDecodeError, ValueError)
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     """The bytes of a record: Avro single-object encoding."""
-    mark, schema = next(iter(_versions("Heartbeat").items()))
-    fields = {name.removesuffix("_us"): value for name, value in heartbeat._asdict().items()}
+    header, schema = _current()
     body = io.BytesIO()
+    fields = {name.removesuffix("_us"): value for name, value in heartbeat._asdict().items()}
     fastavro.schemaless_writer(body, schema, fields)
-    return schemas.MARKER + mark + body.getvalue()
+    return header + body.getvalue()
 
 
 def decode_heartbeat(value: bytes) -> Heartbeat:
     """The heartbeat in a record. Raises EnvelopeError, and nothing else, if it is none of a released schema."""
-    schema = _versions("Heartbeat").get(value[len(schemas.MARKER) : _HEADER_BYTES])
-    if schema is None or not value.startswith(schemas.MARKER) or len(value) > _MAX_BYTES:
-        raise EnvelopeError("The record is no heartbeat of a released schema.")
-    body = io.BytesIO(value[_HEADER_BYTES:])
-    try:
-        fields: Any = fastavro.schemaless_reader(body, schema, None)
-    except _MALFORMED as error:
-        raise EnvelopeError(f"The heartbeat cannot be read: {type(error).__name__}.") from error
-    if body.read(1):
-        raise EnvelopeError("Bytes follow the heartbeat; a record holds one and no more.")
-    return Heartbeat(**{f"{name}_us" if name in ("at", "started_at") else name: v for name, v in fields.items()})
+    if len(value) > _MAX_BYTES:
+        raise EnvelopeError(f"The record has {len(value)} bytes; a heartbeat may have {_MAX_BYTES} at most.")
+    heartbeat: Heartbeat
+    heartbeat, end = read_by_schema("Heartbeat", value, _HEADER_BYTES)
+    if end != len(value):
+        raise EnvelopeError(f"{len(value) - end} bytes follow the heartbeat; a record holds one and no more.")
+    return heartbeat
 
 
 @cache
-def _versions(name: str) -> dict[bytes, Any]:
-    """Parsed schemas by fingerprint, newest first. Times stay numbers, as our model has them."""
-    return {mark: fastavro.parse_schema(_plain(schema)) for mark, schema in schemas.versions(name)}
-
-
-def _plain(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {name: _plain(value) for name, value in schema.items() if name != "logicalType"}
-    return [_plain(item) for item in schema] if isinstance(schema, list) else schema
+def _current() -> tuple[bytes, Any]:
+    """What a record begins with, and its schema, parsed."""
+    schema = schemas.load("Heartbeat.avsc")
+    return schemas.MARKER + schemas.fingerprint_of(schema), fastavro.parse_schema(schema)

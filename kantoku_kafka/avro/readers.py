@@ -19,7 +19,7 @@ from kantoku_kafka.avro.wire import (
     read_time,
 )
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, TaskEnvelope
+from kantoku_kafka.model import ErrorInfo, Event, Heartbeat, Result, Source, Status, TaskEnvelope
 
 STATUSES = tuple(Status)
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
@@ -178,8 +178,8 @@ def _attributes(raw: bytes) -> tuple[tuple[str, str], ...] | None:
     return tuple(items.items()) if pos == len(raw) else None
 
 
-def read_older(name: str, value: bytes, header_bytes: int) -> tuple[Any, int]:
-    """A record of an older released version: the envelope, and the position behind it.
+def read_by_schema(name: str, value: bytes, header_bytes: int) -> tuple[Any, int]:
+    """A record of any released version, by its own schema: the envelope, and the position behind it.
 
     Raises:
         EnvelopeError: if no version of ``name`` has the fingerprint of the record.
@@ -222,7 +222,7 @@ def _read_source(buf: bytes, pos: int) -> tuple[Source, int]:
     return _new(Source, (topic, partition, offset, epoch)), pos
 
 
-# --- older versions: flat records of primitives, optionals, maps and one nested record
+# --- by schema: flat records of primitives, optionals, maps and one nested record
 
 _PRIMITIVES: Mapping[str, Reader[Any]] = {
     "string": read_string,
@@ -277,4 +277,5 @@ _BUILD: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "Task": lambda fields: TaskEnvelope(**_arguments(fields)),
     "Result": _older_result,
     "Event": lambda fields: Event(**_arguments(fields)),
+    "Heartbeat": lambda fields: Heartbeat(**_arguments(fields)),
 }

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 
 from kantoku_kafka.job import Job
+from kantoku_kafka.throttle import Throttle
 
 __all__ = ["FailureLog"]
 
 _log = logging.getLogger(__name__)
 _SHOWN_CHARACTERS = 200
-_MOST_KINDS = 1_000
 
 
 class FailureLog:
@@ -23,22 +23,14 @@ class FailureLog:
     """
 
     def __init__(self, every_seconds: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._every_seconds = every_seconds
-        self._clock = clock
-        self._last: dict[tuple[str, str], tuple[float, int]] = {}
+        self._throttle = Throttle(every_seconds, clock)
 
     def note(self, job: Job) -> None:
         """A job ended with an error."""
         assert job.error is not None
-        kind = job.type, job.error.type
-        now = self._clock()
-        at, left_out = self._last.get(kind, (float("-inf"), 0))
-        if now - at < self._every_seconds:
-            self._last[kind] = at, left_out + 1
+        left_out = self._throttle.passes((job.type, job.error.type))
+        if left_out is None:
             return
-        if len(self._last) >= _MOST_KINDS:
-            self._last.clear()
-        self._last[kind] = now, 0
         more = f" (and {left_out} more since the last line)" if left_out else ""
         _log.warning(
             "task %s of type %s: %s, %s: %s%s",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from operator import methodcaller
@@ -14,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
 from kantoku_kafka.settings import Connection
+from kantoku_kafka.throttle import Throttle
 
 __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
 
@@ -76,22 +76,14 @@ class LimitedLog:
     """Passes librdkafka's lines to ``logging``, each kind at most once in ``every_seconds``. Thread-safe."""
 
     def __init__(self, every_seconds: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._every_seconds = every_seconds
-        self._clock = clock
-        self._last: dict[str, tuple[float, int]] = {}
-        self._lock = threading.Lock()
+        self._throttle = Throttle(every_seconds, clock)
 
     def log(self, level: int, text: str, *arguments: Any) -> None:
         """As ``logging.Logger.log``; the first word of the line is its kind."""
         line = text % arguments if arguments else text
-        kind = line.split(" ", 1)[0]
-        with self._lock:
-            at, dropped = self._last.get(kind, (float("-inf"), 0))
-            now = self._clock()
-            if now - at < self._every_seconds:
-                self._last[kind] = at, dropped + 1
-                return
-            self._last[kind] = now, 0
+        dropped = self._throttle.passes(line.split(" ", 1)[0])
+        if dropped is None:
+            return
         more = f" ({dropped} more lines of this kind were left out)" if dropped else ""
         _log.log(_LEVELS.get(level, level), "librdkafka: %s%s", line, more, extra={"action": "librdkafka"})
 
@@ -188,15 +180,14 @@ class Clients:
     def check(self) -> None:
         """Make sure that a broker answers. Raises BrokerUnavailable or AccessDenied within the timeout."""
         admin = self.admin()
-        deadline = time.monotonic() + self.connection.timeout_seconds
-        while True:
+
+        def asked() -> None:
             try:
                 admin.list_topics(timeout=_CHECK_SLICE_SECONDS)
-                return
-            except KafkaException as error:
-                admin.poll(0)
-                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
-                    raise self.error(error.args[0], "connecting") from error
+            finally:
+                admin.poll(0)  # a broker that denies us says so here
+
+        self.insist(asked, "connecting")
 
     def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
         config = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,10 @@ DENIED = {
 }
 
 
-@pytest.mark.parametrize("what", DENIED)
-def test_an_executor_that_may_not_says_so_and_ends(secured: str, what: str) -> None:
-    kind, name, operation = DENIED[what]
-    admin = AdminClient({"bootstrap.servers": secured})
-    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
-    kan.spawn(Task("work", b"x"))
-    kan.close()
+@contextmanager
+def denied(servers: str, kind: ResourceType, name: str, operation: AclOperation) -> Iterator[None]:
+    """Within the block nobody may do that."""
+    admin = AdminClient({"bootstrap.servers": servers})
     binding = AclBinding(
         kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, AclPermissionType.DENY
     )
@@ -63,14 +61,23 @@ def test_an_executor_that_may_not_says_so_and_ends(secured: str, what: str) -> N
         future.result(10)
     time.sleep(0.5)  # the authorizer learns of it from the controller's log
     try:
-        options = ["-b", secured, "-n", NAMESPACE, "--slot", "s"]
-        done = cli("run-executor", "task_app:kan", "--types", "work", *options, timeout=60)
+        yield
     finally:
         anything = AclBindingFilter(
             ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
         )
-        for future in admin.delete_acls([anything]).values():
-            future.result(10)
+        for gone in admin.delete_acls([anything]).values():
+            gone.result(10)
+
+
+@pytest.mark.parametrize("what", DENIED)
+def test_an_executor_that_may_not_says_so_and_ends(secured: str, what: str) -> None:
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    kan.spawn(Task("work", b"x"))
+    kan.close()
+    with denied(secured, *DENIED[what]):
+        options = ["-b", secured, "-n", NAMESPACE, "--slot", "s"]
+        done = cli("run-executor", "task_app:kan", "--types", "work", *options, timeout=60)
     text = done.stderr.decode()
     assert done.returncode == 4, text
     assert "Traceback" not in text
@@ -78,16 +85,11 @@ def test_an_executor_that_may_not_says_so_and_ends(secured: str, what: str) -> N
 
 
 def test_an_executor_that_may_not_send_heartbeats_works_all_the_same(secured: str, tmp_path: Path) -> None:
-    admin = AdminClient({"bootstrap.servers": secured})
-    binding = AclBinding(
-        *(ResourceType.TOPIC, f"{NAMESPACE}.control", ResourcePatternType.LITERAL, "User:ANONYMOUS", "*"),
-        *(AclOperation.WRITE, AclPermissionType.DENY),
-    )
-    for future in admin.create_acls([binding]).values():
-        future.result(10)
-    time.sleep(0.5)
     kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
-    with ExecutorUnderTest(secured, NAMESPACE, "--types", "echo", log=tmp_path / "log") as executor:
+    with (
+        denied(secured, ResourceType.TOPIC, f"{NAMESPACE}.control", AclOperation.WRITE),
+        ExecutorUnderTest(secured, NAMESPACE, "--types", "echo", log=tmp_path / "log") as executor,
+    ):
         assert kan.spawn(Task("echo", b"x")).result(timeout_seconds=30).data == b"x"
         until(lambda: "no heartbeats: The broker forbids" in executor.log(), 10, "the warning")
         executor.kill(signal.SIGTERM)
@@ -95,17 +97,9 @@ def test_an_executor_that_may_not_send_heartbeats_works_all_the_same(secured: st
     kan.close()
 
 
-def test_a_spawn_that_is_forbidden(secured: str, tmp_path: Path) -> None:
-    admin = AdminClient({"bootstrap.servers": secured})
+def test_a_spawn_that_is_forbidden(secured: str) -> None:
     topic = f"{NAMESPACE}.tasks.echo"
-    binding = AclBinding(
-        *(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*"),
-        *(AclOperation.WRITE, AclPermissionType.DENY),
-    )
-    for future in admin.create_acls([binding]).values():
-        future.result(10)
-    time.sleep(0.5)
     kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
-    with pytest.raises(AccessDenied, match=topic):
+    with denied(secured, ResourceType.TOPIC, topic, AclOperation.WRITE), pytest.raises(AccessDenied, match=topic):
         kan.spawn(Task("echo"))
     kan.close()

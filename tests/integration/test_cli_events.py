@@ -21,8 +21,9 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from accounting import Account, read_all
+from administration import alter_topic, delete_topic
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import Running
 from executors import until
 
@@ -236,12 +237,7 @@ def test_what_is_missing_is_said(cli: Cli, finished: list[str], kan: Kantoku, bo
     producer = Producer({"bootstrap.servers": bootstrap})
     producer.produce(kan.topics.events, bytes(newer), b"x/1/y")
     producer.flush(10)
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    short = ConfigEntry("cleanup.policy", "compact,delete"), ConfigEntry("retention.ms", "3600000")
-    resource = ConfigResource(ResourceType.TOPIC, kan.topics.events, incremental_configs=list(short))
-    for entry in short:
-        entry.incremental_operation = AlterConfigOpType.SET
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    alter_topic(bootstrap, kan.topics.events, cleanup_policy="compact,delete", retention_ms="3600000")
     for command in (["tasks", "list"], ["tasks", "list"], ["events", "replay"], ["events", "snapshot"]):
         gap, unreadable = cli("--log-level", "error", *command).stderr.splitlines()
         assert "events older than 1 h are missing" in gap
@@ -319,10 +315,8 @@ def test_a_topic_that_was_created_anew(cli: Cli, kan: Kantoku, bootstrap: str, r
     with running():
         kan.wait(kan.spawn(Task("outcome", b"raise:no").with_(key("k"))).id, timeout_seconds=30)
     assert len(rows(cli("events", "replay", "--since-offsets", "at"))) == 4
-    admin = AdminClient({"bootstrap.servers": bootstrap})
     for topic in (kan.topics.of_type("outcome"), kan.topics.events):
-        admin.delete_topics([topic])[topic].result(10)
-        until(lambda: topic not in admin.list_topics(timeout=10).topics, 10, "its deletion")  # noqa: B023
+        delete_topic(bootstrap, topic)
         if topic != kan.topics.events:
             topics.create(kan.clients, topics.plan(kan.topics, ["outcome"]))
             kan.spawn(Task("outcome", b"another").with_(key("k")))
@@ -364,10 +358,7 @@ def test_a_view_that_missed_tombstones_is_made_anew(
         store.remove([(finished[0], 1, name) for name in ("spawned", "received_task")], {})
         assert store.get(finished[0]) != (known := store.get(finished[1]))
         assert known is not None
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    entry = ConfigEntry("delete.retention.ms", "1", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, kan.topics.events, incremental_configs=[entry])
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    alter_topic(bootstrap, kan.topics.events, delete_retention_ms="1")
     with kan.events.view(tmp_path / "view") as store:
         state = store.get(finished[0])
     assert state is not None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from accounting import read_all
+from administration import delete_topic
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
 from conftest import Running
 from executors import ExecutorUnderTest, until
 
@@ -65,11 +65,9 @@ def test_what_is_no_heartbeat_is_left_out(kan: Kantoku, running: Running, bootst
 
 
 def test_a_topic_that_goes_and_comes_back(kan: Kantoku, running: Running, bootstrap: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
     with running(ExecutorSettings(heartbeat_seconds=0.5)):
         until(lambda: len(living(kan)) == 1, 20, "a heartbeat")
-        admin.delete_topics([kan.topics.control])[kan.topics.control].result(10)
-        until(lambda: kan.topics.control not in admin.list_topics(timeout=10).topics, 10, "its deletion")
+        delete_topic(bootstrap, kan.topics.control)
         time.sleep(3)
         topics.create(kan.clients, topics.plan(kan.topics, []))
         until(lambda: len(living(kan)) == 1, 30, "a heartbeat on the new topic")
@@ -78,9 +76,7 @@ def test_a_topic_that_goes_and_comes_back(kan: Kantoku, running: Running, bootst
 def test_without_the_topic_tasks_run_all_the_same(
     kan: Kantoku, running: Running, bootstrap: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.delete_topics([kan.topics.control])[kan.topics.control].result(10)
-    until(lambda: kan.topics.control not in admin.list_topics(timeout=10).topics, 10, "its deletion")
+    delete_topic(bootstrap, kan.topics.control)
     with caplog.at_level(logging.WARNING), running():
         assert kan.spawn(Task("echo", b"x")).result(timeout_seconds=30).data == b"x"
     assert [record.getMessage() for record in caplog.records if "no heartbeats" in record.getMessage()] == [

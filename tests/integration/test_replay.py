@@ -12,15 +12,9 @@ from pathlib import Path
 
 import pytest
 from accounting import read_all
+from administration import alter_topic
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 from conftest import Running
 from executors import ExecutorUnderTest, until
 
@@ -202,19 +196,14 @@ def _at(ms: int) -> datetime:
 
 
 def _compact_eagerly(bootstrap: str, topic: str) -> None:
-    settings = {
-        "segment.ms": "300",
-        "min.cleanable.dirty.ratio": "0.01",
-        "max.compaction.lag.ms": "500",
-        "delete.retention.ms": "100",
-    }
-    changes = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
-    ]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=changes)
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    (future,) = admin.incremental_alter_configs([resource]).values()
-    future.result(10)
+    alter_topic(
+        bootstrap,
+        topic,
+        segment_ms="300",
+        min_cleanable_dirty_ratio="0.01",
+        max_compaction_lag_ms="500",
+        delete_retention_ms="100",
+    )
 
 
 def _await_compaction(kan: Kantoku, bootstrap: str) -> None:

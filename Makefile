@@ -35,6 +35,9 @@ demo: install ## Thousands of tasks on a real Kafka, an executor killed amid the
 crash: install ## The crash tests at full scale: 20,000 tasks, 15 kills each
 	KANTOKU_CRASH_TASKS=20000 $(BIN)/python -m pytest tests/integration/test_crash.py
 
+retries: install ## Retries and timers at full scale: 10,000 tasks, 100,000 timers, processes killed meanwhile
+	KANTOKU_RETRY_TASKS=10000 KANTOKU_TIMERS=100000 $(BIN)/python -m pytest -q tests/integration/test_retries.py
+
 bench: install ## This program against hand-written loops, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -52,4 +55,4 @@ pin: install ## Pin anew what the project is tested with, and of it what its ima
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: pin crash help install test lint docs screens demo bench bench-replay clean
+.PHONY: pin crash retries help install test lint docs screens demo bench bench-replay clean

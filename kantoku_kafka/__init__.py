@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
     from kantoku_kafka.client import Spawned
     from kantoku_kafka.context import Context
-    from kantoku_kafka.errors import KantokuError, NonRetryable, Reject, Retryable
+    from kantoku_kafka.engine.retry import Retry
+    from kantoku_kafka.errors import Crashed, KantokuError, NonRetryable, Reject, Retryable
     from kantoku_kafka.executor import ExecutorProcess
     from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, Task
-    from kantoku_kafka.options import headers, idempotency_key, key, labels
+    from kantoku_kafka.options import at, delay, expires, headers, idempotency_key, key, labels, retry, timeout
     from kantoku_kafka.plugins import Plugin, SpawnContext
     from kantoku_kafka.settings import Connection, ExecutorSettings
 
 __all__ = [
     "Connection",
     "Context",
+    "Crashed",
     "ErrorInfo",
     "Event",
     "ExecutorProcess",
@@ -30,27 +32,34 @@ __all__ = [
     "Plugin",
     "Reject",
     "Result",
+    "Retry",
     "Retryable",
     "Source",
     "SpawnContext",
     "Spawned",
     "Status",
     "Task",
+    "at",
+    "delay",
+    "expires",
     "headers",
     "idempotency_key",
     "key",
     "labels",
     "logger",
+    "retry",
+    "timeout",
 ]
 
 _HOME = {
     "app": ["Kantoku"],
     "client": ["Spawned"],
     "context": ["Context"],
-    "errors": ["KantokuError", "NonRetryable", "Reject", "Retryable"],
+    "errors": ["Crashed", "KantokuError", "NonRetryable", "Reject", "Retryable"],
     "executor": ["ExecutorProcess"],
     "model": ["ErrorInfo", "Event", "Result", "Source", "Status", "Task"],
-    "options": ["headers", "idempotency_key", "key", "labels"],
+    "engine.retry": ["Retry"],
+    "options": ["at", "delay", "expires", "headers", "idempotency_key", "key", "labels", "retry", "timeout"],
     "plugins": ["Plugin", "SpawnContext"],
     "settings": ["Connection", "ExecutorSettings"],
 }

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from kantoku_kafka import logger
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.client import Client
+from kantoku_kafka.engine.retry import Retry
+from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.ids import TaskIds
@@ -37,6 +39,7 @@ class TaskType:
     pool: PoolKind
     limits: TypeLimits
     takes_context: bool
+    rules: Rules
 
 
 class Kantoku(Client):
@@ -115,6 +118,8 @@ class Kantoku(Client):
         pool: PoolKind | str | None = None,
         concurrency: int | None = None,
         ordering: Ordering | str = Ordering.UNORDERED,
+        retry: Retry | None = None,
+        timeout_seconds: float | None = None,
     ) -> Callable[[F], F]:
         """Register a function ``(data: bytes[, ctx: Context]) -> bytes`` as a task type.
 
@@ -123,6 +128,9 @@ class Kantoku(Client):
             pool: where it runs; default ``asyncio`` for ``async def``, else ``thread``.
             concurrency: how many at once in one process; default as many as the pool has.
             ordering: ``unordered`` (default), ``key`` (one at a time per key) or ``partition``.
+            retry: when a task that failed is tried again; default never. A task may bring its own.
+            timeout_seconds: how long an attempt may run, from its start to its end; default without limit. In pool
+                ``process`` it is killed then; in the others it is asked to end, see :attr:`Context.cancelled`.
 
         Raises:
             UsageError: for a name that cannot be or is taken, or a pool that cannot run the function.
@@ -131,6 +139,7 @@ class Kantoku(Client):
             raise UsageError(f"{_where(name)}: write @kan.task('NAME'); the name of the task type is not optional.")
         check_task_type(name)
         self.topics.of_type(name)
+        rules = Rules(retry=retry, timeout_seconds=timeout_seconds)
 
         def register(function: F) -> F:
             if name in self._task_types:
@@ -149,6 +158,7 @@ class Kantoku(Client):
                 pool=kind,
                 limits=TypeLimits(ordering=choice(Ordering, "ordering", ordering), concurrency=concurrency),
                 takes_context=_takes_context(name, function),
+                rules=rules,
             )
             return function
 

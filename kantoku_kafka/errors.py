@@ -17,9 +17,11 @@
          `- TaskTooLarge                  the encoded task exceeds the topic's limit
 
     TaskError                         raised BY a task function, to steer its result
-     |- Retryable                     FAILED, error.retryable is true
-     |- NonRetryable                  FAILED, error.retryable is false
+     |- Retryable                     tried again later; FAILED when the attempts are used up
+     |- NonRetryable                  FAILED at once
      `- Reject                        REJECTED
+
+    Crashed                           never raised: what Retry(on=...) calls a process that died
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import ClassVar
 __all__ = [
     "AccessDenied",
     "BrokerUnavailable",
+    "Crashed",
     "EnvelopeError",
     "KantokuError",
     "NonRetryable",
@@ -122,9 +125,31 @@ class TaskError(Exception):
 
 
 class Retryable(TaskError):
-    """The task failed for a passing reason: ``FAILED`` with ``error.retryable`` set."""
+    """The task failed for a passing reason: it is tried again by its retry policy, whatever exceptions that names.
+
+    A task type without a policy is given the default one, ``Retry()``, by it.
+
+    Parameters:
+        after_seconds: when, instead of when the policy says; the attempt counts all the same.
+
+    Raises:
+        UsageError: for a delay that cannot be.
+    """
 
     retryable = True
+
+    def __init__(self, *args: object, after_seconds: float | None = None) -> None:
+        super().__init__(*args)
+        if after_seconds is not None and not 0 <= after_seconds <= _MOST_DELAY_SECONDS:
+            raise UsageError(f"Retryable: after_seconds is a number from 0 to a year, not {after_seconds!r}.")
+        self.after_seconds = after_seconds
+
+
+_MOST_DELAY_SECONDS = 366 * 86_400
+
+
+class Crashed(Exception):
+    """Never raised: by it a retry policy names attempts whose process died, ``Retry(not_on=Crashed)``."""
 
 
 class NonRetryable(TaskError):

@@ -13,25 +13,19 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
-from kantoku_kafka.errors import SlotTaken
-from kantoku_kafka.kafka.channel import Channel
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.heartbeats import Pulse
-from kantoku_kafka.kafka.inputs import KafkaInputs
-from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
-from kantoku_kafka.kafka.takeover import transactional_id
-from kantoku_kafka.kafka.topics import max_message_bytes, partition_count
-from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
+from kantoku_kafka.kafka.member import Member
+from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.model import Heartbeat, now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
-from kantoku_kafka.settings import EventDetail, ExecutorSettings, Guarantee
+from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.slots import Slot, executor_id, host
+from kantoku_kafka.timing import TimerService, own_topics
 
 __all__ = ["ExecutorProcess"]
 
 _log = logging.getLogger(__name__)
-_ENVELOPE_BYTES = 1_024
-_LARGEST_BATCH_BYTES = 1_000_000
 
 
 class ExecutorProcess:
@@ -87,92 +81,71 @@ class ExecutorProcess:
         """
         kantoku, settings, clients = self._kantoku, self._settings, self._kantoku.clients
         with ExitStack() as ending:
-            self._slot = Slot.take(settings.slot, kantoku.namespace)
-            ending.callback(lambda: self._slot.release())
-            own_topics = self._check_topics(clients)
-            inputs = KafkaInputs(
-                clients,
-                kantoku.topics,
-                slot=self._slot.name,
-                static=self._slot.explicit,
-                group_protocol=settings.group_protocol,
-                exactly_once=settings.guarantee is Guarantee.EXACTLY_ONCE,
-                timeout_seconds=settings.timeout_seconds,
-            )
-            ending.callback(inputs.close)
-            sizes = max_message_bytes(clients, own_topics)
-            transaction = self._transaction(clients, inputs, own_topics, min(_LARGEST_BATCH_BYTES, *sizes.values()))
-            ending.callback(transaction.close)
-            outputs = self._own_outputs or self._outputs(transaction, sizes[kantoku.topics.results])
-            events = self._own_events or self._events(transaction, clients)
-            self._announce(outputs, events, transaction.promise)
+            slot = Slot.take(settings.slot, kantoku.namespace)
+            ending.callback(slot.release)
+            own = own_topics(kantoku, settings)
+            self._check_topics(clients, own)
+            member = Member(clients, kantoku.topics.group, slot, settings, own)
+            ending.callback(member.close)
+            outputs = self._own_outputs or member.outputs(kantoku.topics, kantoku.codec)
+            events = self._own_events or member.events(kantoku.topics, kantoku.codec)
+            self._announce(slot, outputs, events, member.transaction.promise)
             checkpoint = Checkpoint(
                 outputs=outputs,
                 events=events,
-                transaction=transaction,
+                transaction=member.transaction,
                 detail=settings.events,
                 executor_id=self.executor_id,
-                writer=inputs.writer,
+                writer=member.writer,
             )
             self._loop = Loop(
-                inputs=inputs,
+                inputs=member.inputs,
                 checkpoint=checkpoint,
                 codec=kantoku.codec,
                 pools=bind_pools(kantoku, self._types, settings.concurrency, self._reference),
-                dead_letter_topic=kantoku.topics.dlq,
+                rules={name: task.rules for name, task in self._types.items()},
+                topics=kantoku.topics,
                 settings=settings,
             )
             if self._stop_asked:
                 self._loop.stop()
             ending.enter_context(_daemons(kantoku))
-            ending.enter_context(self._pulse(clients, self._loop))
+            ending.enter_context(self._pulse(clients, member, self._loop))
+            if settings.timers:
+                ending.enter_context(self._timers(slot, self._loop))
             on_ready()
             self._loop.run()
 
-    def _check_topics(self, clients: Clients) -> list[str]:
-        """Fail now if there is no broker or no topic. Answers the topics that every checkpoint may write to."""
-        topics = self._kantoku.topics
+    def _check_topics(self, clients: Clients, own: Iterable[str]) -> None:
+        """Fail now if there is no broker or no topic."""
         clients.check()
-        own = [topics.results, topics.dlq]
-        if self._settings.events is not EventDetail.OFF:
-            own.append(topics.events)
-        for topic in [*map(topics.of_type, self._types), *own]:
+        for topic in [*map(self._kantoku.topics.of_type, self._types), *own]:
             partition_count(clients, topic)
-        return own
 
-    def _transaction(
-        self, clients: Clients, inputs: KafkaInputs, own_topics: list[str], batch_size_bytes: int
-    ) -> ExactlyOnceTransaction | PlainTransaction:
-        if self._settings.guarantee is Guarantee.AT_LEAST_ONCE:
-            return PlainTransaction(
-                clients,
-                store=inputs.store,
-                own_topics=own_topics,
-                batch_size_bytes=batch_size_bytes,
-                timeout_seconds=self._settings.timeout_seconds,
-            )
-        return ExactlyOnceTransaction(
-            clients,
-            group=self._kantoku.topics.group,
-            memberships=inputs,
-            transactional_id=transactional_id(self._kantoku.topics, self._slot.name),
-            on_fenced=lambda: self._on_fenced(inputs),
-            own_topics=own_topics,
-            batch_size_bytes=batch_size_bytes,
-            timeout_seconds=self._settings.timeout_seconds,
-        )
+    @contextmanager
+    def _timers(self, slot: Slot, loop: Loop) -> Iterator[None]:
+        """The timers in a thread of their own; without them the executor does not go on."""
+        service = TimerService(self._kantoku, self._settings, slot, self.executor_id)
+        failed: list[BaseException] = []
 
-    def _outputs(self, transaction: Channel, limit_bytes: int) -> KafkaOutputs:
-        max_data_bytes = limit_bytes - min(_ENVELOPE_BYTES, limit_bytes // 2)
-        return KafkaOutputs(transaction, self._kantoku.topics.results, self._kantoku.codec, max_data_bytes)
+        def run() -> None:
+            try:
+                service.run()
+            except BaseException as error:  # noqa: BLE001 - raised again where run() was called
+                failed.append(error)
+                loop.stop()
 
-    def _events(self, transaction: Channel, clients: Clients) -> Events:
-        if self._settings.events is EventDetail.OFF:
-            return NoEvents()
-        writer = EventWriter.connect(clients, self._kantoku.topics.events, self._kantoku.codec)
-        return KafkaEvents(transaction, writer)
+        thread = threading.Thread(target=run, name="kantoku-timers")
+        thread.start()
+        try:
+            yield
+        finally:
+            service.stop()
+            thread.join()
+        if failed:
+            raise failed[0]
 
-    def _pulse(self, clients: Clients, loop: Loop) -> Pulse:
+    def _pulse(self, clients: Clients, member: Member, loop: Loop) -> Pulse:
         """Says what this executor is and does, now and then."""
         settings, started_at_us, release = self._settings, now_us(), version("kantoku-kafka")
         attributes = {
@@ -184,7 +157,7 @@ class ExecutorProcess:
         def take() -> Heartbeat:
             return Heartbeat(
                 executor_id=self.executor_id,
-                slot=self._slot.name,
+                slot=member.slot.name,
                 host=host(),
                 pid=os.getpid(),
                 version=release,
@@ -198,23 +171,11 @@ class ExecutorProcess:
 
         return Pulse(clients, self._kantoku.topics.control, take, interval_seconds=settings.heartbeat_seconds)
 
-    def _on_fenced(self, inputs: KafkaInputs) -> str:
-        """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
-        if self._slot.explicit and inputs.slot_is_taken():
-            raise SlotTaken.of(self._kantoku.topics.group, self._slot.name)
-        if not self._slot.explicit:
-            self._slot = self._slot.elsewhere()
-            _log.warning("fenced: moving to slot %s", self._slot.name, extra={"action": "fenced"})
-        else:
-            _log.warning("fenced in slot %s: starting a new epoch", self._slot.name, extra={"action": "fenced"})
-        inputs.fenced(self._slot.name)
-        return transactional_id(self._kantoku.topics, self._slot.name)
-
-    def _announce(self, outputs: Outputs, events: Events, promise: str) -> None:
+    def _announce(self, slot: Slot, outputs: Outputs, events: Events, promise: str) -> None:
         _log.info(
             "executor %s, slot %s, group %s, types %s, results %s",
             self.executor_id,
-            self._slot.name,
+            slot.name,
             self._kantoku.topics.group,
             ", ".join(sorted(self._types)),
             promise,

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kantoku_kafka.context import Context
-from kantoku_kafka.errors import Reject, TaskError
-from kantoku_kafka.job import Job
+from kantoku_kafka.engine.retry import kinds_of
+from kantoku_kafka.errors import NonRetryable, Reject, Retryable, TaskError
+from kantoku_kafka.job import Job, Raised
 from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
 from kantoku_kafka.plugins import run_after
 
@@ -121,6 +122,14 @@ def fail(job: Job, error: BaseException) -> None:
             isinstance(error, TaskError) and error.retryable,
         ),
     )
+    job.raised = raised_by(error)
+
+
+def raised_by(error: BaseException) -> Raised:
+    """What a retry policy has to know of an exception."""
+    asked = isinstance(error, Retryable)
+    after_seconds = error.after_seconds if isinstance(error, Retryable) else None
+    return Raised(kinds_of(type(error)), after_seconds, asked, isinstance(error, NonRetryable))
 
 
 def _text_of(error: BaseException) -> str:

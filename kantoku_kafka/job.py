@@ -5,24 +5,63 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from kantoku_kafka.model import ErrorInfo, Event, Headers, Result, Source, Status, carried_headers
+from kantoku_kafka.model import ErrorInfo, Event, EventName, Headers, Result, Source, Status, carried_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Job", "Message", "Offset", "Partition"]
+    from kantoku_kafka.model import TaskEnvelope
+
+__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Raised"]
 
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 
 
 class Message(NamedTuple):
-    """A record to be produced. ``partition`` -1 leaves the choice to the key (murmur2 as in the Java client)."""
+    """A record to be produced. ``partition`` -1 leaves the choice to the key (murmur2 as in the Java client).
+
+    ``value`` None is a tombstone.
+    """
 
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers = ()
     partition: int = -1
+
+
+class Move(NamedTuple):
+    """What goes with a job besides its result: the records that carry the task on, and the event that tells of it."""
+
+    messages: tuple[Message, ...]
+    step: EventName | None = None
+    attributes: Mapping[str, str] = {}
+
+
+class Raised(NamedTuple):
+    """What a function raised, for the retry policy: the qualified names of its class and of those above it.
+
+    ``after_seconds``: when the function itself wants to be tried again; ``final``: never.
+    """
+
+    kinds: tuple[str, ...]
+    after_seconds: float | None = None
+    asked: bool = False
+    final: bool = False
+
+
+class Limits(NamedTuple):
+    """Until when an attempt may run: so long after its start, and until then at the latest. None: no limit."""
+
+    timeout_us: int | None
+    close_by_us: int | None
+
+    def end_us(self, started_at_us: int) -> int | None:
+        """When an attempt that started then has to have ended."""
+        ends = [self.close_by_us] if self.close_by_us is not None else []
+        if self.timeout_us is not None:
+            ends.append(started_at_us + self.timeout_us)
+        return min(ends, default=None)
 
 
 class Offset(NamedTuple):
@@ -71,15 +110,20 @@ class Job:
         "cancelled",
         "data",
         "effects",
+        "envelope",
         "error",
         "events",
         "finished_at_us",
         "key",
         "lane",
         "letter",
+        "limits",
+        "move",
         "offset",
+        "outcome",
         "output",
         "partition",
+        "raised",
         "raw_headers",
         "received_at_us",
         "started_at_us",
@@ -117,9 +161,18 @@ class Job:
         self.effects: list[Message] | None = None
         self.events: list[Event] | None = None
         self.letter: Message | None = None
+        self.move: Move | None = None
+        self.raised: Raised | None = None
+        self.limits: Limits | None = None
+        self.outcome: Status | None = None
+        self.envelope: TaskEnvelope | None = None  # of a task that says more than its type and data
         self.announced = False
         self.lane: object = None
         self._source: Source | None = None
+
+    def read(self, peek: Callable[[bytes], tuple[str, str, bytes, int, TaskEnvelope | None]]) -> None:
+        """Take the task out of the record, by a codec's ``peek_task``. Raises EnvelopeError."""
+        self.task_id, self.type, self.data, self.attempt, self.envelope = peek(self.value)
 
     @property
     def headers(self) -> Headers:
@@ -137,17 +190,24 @@ class Job:
     @property
     def size_bytes(self) -> int:
         """About what the job leaves behind."""
-        if self.effects is None and self.events is None and self.letter is None:
+        if self.effects is None and self.events is None and self.letter is None and self.move is None:
             return len(self.output)
         texts = (str(value) for event in self.events or () for value in event.attributes.values())
-        return len(self.output) + sum(len(m.value) for m in self.messages()) + sum(map(len, texts))
+        return len(self.output) + sum(len(m.value or b"") for m in self.messages()) + sum(map(len, texts))
+
+    @property
+    def has_ended(self) -> bool:
+        """Here: with a result, or because the task goes on elsewhere."""
+        return self.status is not None or self.move is not None
 
     def messages(self) -> Sequence[Message]:
-        """The records that go out besides the result: what the task staged if it succeeded, its dead letter."""
-        if self.effects is None and self.letter is None:
+        """The records that go out besides the result: what the task staged if it succeeded, what carries it on, its
+        dead letter."""
+        if self.effects is None and self.letter is None and self.move is None:
             return ()
         effects = self.effects if self.effects and self.status is Status.OK else ()
-        return (*effects, *(() if self.letter is None else (self.letter,)))
+        moved = () if self.move is None else self.move.messages
+        return (*effects, *moved, *(() if self.letter is None else (self.letter,)))
 
     def succeed(self, output: bytes) -> None:
         """The function returned."""
@@ -162,6 +222,11 @@ class Job:
         self.error = error
         self.output = b""
         self.effects = self.events = None
+
+    def carry_on(self, move: Move) -> None:
+        """It has no result yet: the task goes on elsewhere. How its attempt ended stays, for the events."""
+        self.outcome, self.status = self.status, None
+        self.move = move
 
     def result(self, executor_id: str) -> Result:
         """The terminal result; only after :meth:`succeed` or :meth:`fail`."""

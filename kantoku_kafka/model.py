@@ -32,6 +32,7 @@ __all__ = [
     "Step",
     "Task",
     "TaskEnvelope",
+    "Timer",
     "Trail",
     "now_us",
 ]
@@ -69,6 +70,10 @@ class EventName(StrEnum):
     DEAD_LETTERED = "dead_lettered"
     DELAYED = "delayed"
     RETRY_SCHEDULED = "retry_scheduled"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    DUPLICATE = "duplicate"
+    PROGRESS = "progress"
 
 
 class Source(NamedTuple):
@@ -200,6 +205,20 @@ class TaskEnvelope(NamedTuple):
     idempotency_key: str | None = None
     labels: Mapping[str, str] = {}
     options: Mapping[str, bytes] = {}
+
+
+class Timer(NamedTuple):
+    """A task that is due later: the record to be written to its input then. ``task``: its envelope, as it will stand
+    there; ``attempt`` and ``type`` are the task's own."""
+
+    task_id: str
+    type: str
+    attempt: int
+    due_at_us: int
+    topic: str
+    key: bytes | None
+    task: bytes
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ class Topics:
 
     Parameters:
         namespace: prefix of all names, and of the consumer group ``{namespace}.executors``.
-        overrides: task type, or one of ``results``, ``events``, ``dlq``, ``control``, to an existing topic's name.
-            A task type is written ``tasks.{type}``.
+        overrides: task type, or one of ``results``, ``events``, ``dlq``, ``control``, ``timers``, to the name of a
+            topic that exists. A task type is written ``tasks.{type}``.
     """
 
     namespace: str
@@ -61,9 +61,18 @@ class Topics:
         return self._named("control")
 
     @property
+    def timers(self) -> str:
+        return self._named("timers")
+
+    @property
     def group(self) -> str:
         """The one consumer group of all executors of the namespace."""
         return f"{self.namespace}.executors"
+
+    @property
+    def timers_group(self) -> str:
+        """The consumer group of those who put tasks onto their inputs when they are due."""
+        return f"{self.namespace}.timers"
 
     def _named(self, role: str) -> str:
         return self.overrides.get(role) or f"{self.namespace}.{role}"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
+from kantoku_kafka.engine.retry import OPTION, Retry
+from kantoku_kafka.engine.rules import check_seconds
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.ids import idempotent_id
-from kantoku_kafka.model import Option
+from kantoku_kafka.model import Option, now_us
 from kantoku_kafka.plugins import SpawnContext
 
-__all__ = ["headers", "idempotency_key", "key", "labels"]
+__all__ = ["at", "delay", "expires", "headers", "idempotency_key", "key", "labels", "retry", "timeout"]
 
 
 def key(value: str | bytes) -> Option:
@@ -45,6 +50,53 @@ def labels(**values: str) -> Option:
         ctx.labels.update(values)
 
     return apply
+
+
+def delay(*, seconds: float) -> Option:
+    """Start the task so much later than it is spawned, or later than that: when its turn comes."""
+    check_seconds("delay", seconds)
+    return lambda ctx: _set(ctx, not_before_us=now_us() + round(seconds * 1_000_000))
+
+
+def at(when: datetime) -> Option:
+    """Start the task then, or when its turn comes; at once, if that is over. The time must have a time zone."""
+    not_before_us = _time_us("at", when)
+    return lambda ctx: _set(ctx, not_before_us=not_before_us)
+
+
+def expires(*, seconds: float) -> Option:
+    """If no attempt could start within this time of its spawn, the task is EXPIRED, and never runs."""
+    check_seconds("expires", seconds, positive=True)
+    return lambda ctx: _set(ctx, expires_at_us=now_us() + round(seconds * 1_000_000))
+
+
+def timeout(*, seconds: float) -> Option:
+    """How long an attempt may run, instead of what its type says: see ``timeout_seconds`` of ``@kan.task``."""
+    timeout_ms = max(1, round(check_seconds("timeout", seconds, positive=True) * 1_000))
+    return lambda ctx: _set(ctx, timeout_ms=timeout_ms)
+
+
+def retry(policy: Retry) -> Option:
+    """When this task is tried again, instead of what its type says."""
+    if not isinstance(policy, Retry):
+        raise UsageError(f"retry takes a policy, e.g. retry(Retry(max_attempts=5)), not {policy!r}.")
+    encoded = policy.encode()
+
+    def apply(ctx: SpawnContext) -> None:
+        ctx.options[OPTION] = encoded
+        ctx.fields["max_attempts"] = policy.max_attempts
+
+    return apply
+
+
+def _set(ctx: SpawnContext, **fields: Any) -> None:
+    ctx.fields.update(fields)
+
+
+def _time_us(what: str, when: datetime) -> int:
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise UsageError(f"{what} takes a datetime with a time zone, e.g. datetime.now(UTC), not {when!r}.")
+    return round(when.timestamp() * 1_000_000)
 
 
 def headers(**values: str | bytes) -> Option:

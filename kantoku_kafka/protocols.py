@@ -26,6 +26,7 @@ __all__ = [
     "Inputs",
     "Outputs",
     "Rebalance",
+    "TableInputs",
     "Transaction",
 ]
 
@@ -65,8 +66,8 @@ class Rebalance(Protocol):
 class Inputs(Protocol):
     """Where tasks come from. Rule 1: the only way to receive a task is to poll it here."""
 
-    def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
-        """Begin to take tasks of these types. Does not block."""
+    def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
+        """Begin to take what stands in these topics. Does not block."""
         ...
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
@@ -86,6 +87,19 @@ class Inputs(Protocol):
 
     def close(self) -> None:
         """Leave. Calls ``revoked`` for what is still assigned. Idempotent; may block some seconds."""
+        ...
+
+
+@runtime_checkable
+class TableInputs(Inputs, Protocol):
+    """Inputs whose topics are compacted and read as a whole: how far that is can be asked, where ``poll`` is called."""
+
+    def end_of(self, partition: Partition) -> int:
+        """The offset behind the last record that stands there now, be it visible yet or not. May block as ``poll``."""
+        ...
+
+    def read_up_to(self, partition: Partition) -> int:
+        """Everything below this offset was polled, or never becomes visible."""
         ...
 
 
@@ -193,8 +207,11 @@ class Codec(Protocol):
 
     def encode_task(self, task: TaskEnvelope) -> bytes: ...
 
-    def peek_task(self, value: bytes) -> tuple[str, str, bytes, int]:
-        """``(id, type, data, attempt)``, having checked the whole record: the executor's hot path."""
+    def peek_task(self, value: bytes) -> tuple[str, str, bytes, int, TaskEnvelope | None]:
+        """``(id, type, data, attempt)``, having checked the whole record: the executor's hot path.
+
+        And the envelope, unless all that it has besides is ``created_at``: then None may stand for it.
+        """
         ...
 
     def decode_task(self, value: bytes) -> TaskEnvelope: ...

@@ -104,6 +104,7 @@ class ExecutorSettings:
         revoke_drain_seconds: the same when partitions are revoked; default 5.
         timeout_seconds: how long one request to Kafka may take before it counts as failed; default 15.
         heartbeat_seconds: between two heartbeats on the control topic; default 5, 0: none.
+        timers: whether this process also puts tasks onto their inputs when they are due; default yes.
     """
 
     concurrency: int = 16
@@ -120,10 +121,11 @@ class ExecutorSettings:
     revoke_drain_seconds: float = 5.0
     timeout_seconds: float = 15.0
     heartbeat_seconds: float = 5.0
+    timers: bool = True
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            if isinstance(getattr(self, item.name), int | float):
+            if type(getattr(self, item.name)) in (int, float):
                 _positive(self, item.name)
         for name, kind in _CHOICES.items():
             object.__setattr__(self, name, choice(kind, name.replace("_", " "), getattr(self, name)))

@@ -76,8 +76,9 @@ class AvroCodec:
             )
         )
 
-    def peek_task(self, value: bytes) -> tuple[str, str, bytes, int]:
-        """``(id, type, data, attempt)`` of an input record, having checked all of it."""
+    def peek_task(self, value: bytes) -> tuple[str, str, bytes, int, TaskEnvelope | None]:
+        """``(id, type, data, attempt)`` of an input record, having checked all of it; and the whole envelope if there
+        is more in it than these and ``created_at``."""
         try:
             id_size, pos = value[_HEADER_BYTES], _HEADER_BYTES + 1
             if id_size < 128 and not id_size & 1 and value.startswith(TASK_HEADER):
@@ -93,11 +94,11 @@ class AvroCodec:
                         and tail < self.max_envelope_bytes
                         and id_size
                     ):
-                        return value[pos:id_end].decode(), value[id_end + 1 : type_end].decode(), data, 1
+                        return value[pos:id_end].decode(), value[id_end + 1 : type_end].decode(), data, 1, None
         except (IndexError, UnicodeDecodeError):
             pass  # decode_task names what is wrong
         task = self.decode_task(value)
-        return task.id, task.type, task.data, task.attempt
+        return task.id, task.type, task.data, task.attempt, task
 
     def decode_task(self, value: bytes) -> TaskEnvelope:
         """The whole envelope of an input record."""

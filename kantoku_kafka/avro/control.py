@@ -1,8 +1,9 @@
-"""The records of the control topic. They are few: the generic library writes them, the generic reader reads them."""
+"""Heartbeats and timers. Their records are few: the generic library writes them, the generic reader reads them."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -11,36 +12,57 @@ import fastavro
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.avro.readers import read_by_schema
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import Heartbeat
+from kantoku_kafka.model import Heartbeat, Timer
 
-__all__ = ["decode_heartbeat", "encode_heartbeat"]
+__all__ = ["decode_heartbeat", "decode_timer", "encode_heartbeat", "encode_timer"]
 
 _HEADER_BYTES = len(schemas.MARKER) + 8
-_MAX_BYTES = 1 << 20
+_MAX_HEARTBEAT_BYTES, _MAX_TIMER_BYTES = 1 << 20, 40 << 20
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     """The bytes of a record: Avro single-object encoding."""
-    header, schema = _current()
-    body = io.BytesIO()
-    fields = {name.removesuffix("_us"): value for name, value in heartbeat._asdict().items()}
-    fastavro.schemaless_writer(body, schema, fields)
-    return header + body.getvalue()
+    return _encode("Heartbeat", heartbeat._asdict())
 
 
 def decode_heartbeat(value: bytes) -> Heartbeat:
     """The heartbeat in a record. Raises EnvelopeError, and nothing else, if it is none of a released schema."""
-    if len(value) > _MAX_BYTES:
-        raise EnvelopeError(f"The record has {len(value)} bytes; a heartbeat may have {_MAX_BYTES} at most.")
-    heartbeat: Heartbeat
-    heartbeat, end = read_by_schema("Heartbeat", value, _HEADER_BYTES)
-    if end != len(value):
-        raise EnvelopeError(f"{len(value) - end} bytes follow the heartbeat; a record holds one and no more.")
+    heartbeat: Heartbeat = _decode("Heartbeat", value, _MAX_HEARTBEAT_BYTES)
     return heartbeat
 
 
+def encode_timer(timer: Timer) -> bytes:
+    """The bytes of a record: Avro single-object encoding."""
+    fields = timer._asdict()
+    fields["headers"] = [{"name": name, "value": value} for name, value in timer.headers]
+    return _encode("Timer", fields)
+
+
+def decode_timer(value: bytes) -> Timer:
+    """The timer in a record. Raises EnvelopeError, and nothing else, if it is none of a released schema."""
+    timer: Timer = _decode("Timer", value, _MAX_TIMER_BYTES)
+    return timer
+
+
+def _encode(name: str, fields: Mapping[str, Any]) -> bytes:
+    header, schema = _current(name)
+    body = io.BytesIO(header)
+    body.seek(len(header))
+    fastavro.schemaless_writer(body, schema, {name.removesuffix("_us"): value for name, value in fields.items()})
+    return body.getvalue()
+
+
+def _decode(name: str, value: bytes, max_bytes: int) -> Any:
+    if len(value) > max_bytes:
+        raise EnvelopeError(f"The record has {len(value)} bytes; a {name} may have {max_bytes} at most.")
+    found, end = read_by_schema(name, value, _HEADER_BYTES)
+    if end != len(value):
+        raise EnvelopeError(f"{len(value) - end} bytes follow the {name}; a record holds one and no more.")
+    return found
+
+
 @cache
-def _current() -> tuple[bytes, Any]:
+def _current(name: str) -> tuple[bytes, Any]:
     """What a record begins with, and its schema, parsed."""
-    schema = schemas.load("Heartbeat.avsc")
+    schema = schemas.load(f"{name}.avsc")
     return schemas.MARKER + schemas.fingerprint_of(schema), fastavro.parse_schema(schema)

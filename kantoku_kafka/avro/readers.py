@@ -9,6 +9,7 @@ from typing import Any
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.avro.wire import (
     Reader,
+    read_array,
     read_boolean,
     read_bytes,
     read_int,
@@ -19,7 +20,7 @@ from kantoku_kafka.avro.wire import (
     read_time,
 )
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import ErrorInfo, Event, Heartbeat, Result, Source, Status, TaskEnvelope
+from kantoku_kafka.model import ErrorInfo, Event, Heartbeat, Result, Source, Status, TaskEnvelope, Timer
 
 STATUSES = tuple(Status)
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
@@ -222,7 +223,7 @@ def _read_source(buf: bytes, pos: int) -> tuple[Source, int]:
     return _new(Source, (topic, partition, offset, epoch)), pos
 
 
-# --- by schema: flat records of primitives, optionals, maps and one nested record
+# --- by schema: records of primitives, optionals, maps, arrays and records
 
 _PRIMITIVES: Mapping[str, Reader[Any]] = {
     "string": read_string,
@@ -241,6 +242,8 @@ def _reader_of(schema: Any) -> Reader[Any]:
     kind = schema["type"]
     if kind == "map":
         return partial(read_map, _reader_of(schema["values"]))
+    if kind == "array":
+        return partial(read_array, _reader_of(schema["items"]))
     if kind == "enum":
         return _read_status
     if kind != "record":
@@ -256,12 +259,14 @@ def _reader_of(schema: Any) -> Reader[Any]:
     return read_record
 
 
-_TIMES = {"created_at", "not_before", "expires_at", "started_at", "finished_at", "at"}
+_TIMES = {"created_at", "not_before", "expires_at", "started_at", "finished_at", "at", "due_at"}
 
 
 def _arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Field names as the model has them: a time carries its unit, nested records are tuples of ours."""
     found = {f"{name}_us" if name in _TIMES else name: value for name, value in fields.items()}
+    if "headers" in found:
+        found["headers"] = tuple((header["name"], header["value"]) for header in found["headers"])
     if found.get("error"):
         found["error"] = ErrorInfo(**found["error"])
     if found.get("source"):
@@ -278,4 +283,5 @@ _BUILD: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "Result": _older_result,
     "Event": lambda fields: Event(**_arguments(fields)),
     "Heartbeat": lambda fields: Heartbeat(**_arguments(fields)),
+    "Timer": lambda fields: Timer(**_arguments(fields)),
 }

@@ -156,8 +156,22 @@ def read_optional(read: Reader[T], buf: bytes, pos: int) -> tuple[T | None, int]
 
 
 def read_map(read: Reader[T], buf: bytes, pos: int) -> tuple[dict[str, T], int]:
-    """An Avro ``map`` in blocks; a block of negative count carries its size, which must be true."""
-    items: dict[str, T] = {}
+    """An Avro ``map``; of a key that occurs twice the last one counts."""
+    if buf.startswith(b"\0", pos):
+        return {}, pos + 1
+
+    def read_entry(buf: bytes, pos: int) -> tuple[tuple[str, T], int]:
+        key, pos = read_string(buf, pos)
+        value, pos = read(buf, pos)
+        return (key, value), pos
+
+    entries, pos = read_array(read_entry, buf, pos)
+    return dict(entries), pos
+
+
+def read_array(read: Reader[T], buf: bytes, pos: int) -> tuple[list[T], int]:
+    """An Avro ``array`` of items of two bytes or more; a block of negative count states its size, which must fit."""
+    items: list[T] = []
     while True:
         count, pos = read_long(buf, pos)
         if count == 0:
@@ -167,10 +181,10 @@ def read_map(read: Reader[T], buf: bytes, pos: int) -> tuple[dict[str, T], int]:
             count = -count
             size, pos = read_long(buf, pos)
             end = pos + size
-        if count * 2 > len(buf) - pos:  # an entry takes two bytes at least: no bomb
-            raise EnvelopeError(f"The envelope is truncated: a map of {count} entries in {len(buf) - pos} bytes.")
+        if count * 2 > len(buf) - pos:  # no bomb
+            raise EnvelopeError(f"The envelope is truncated: {count} entries in {len(buf) - pos} bytes.")
         for _ in range(count):
-            key, pos = read_string(buf, pos)
-            items[key], pos = read(buf, pos)
+            item, pos = read(buf, pos)
+            items.append(item)
         if end is not None and end != pos:
-            raise EnvelopeError("A block of a map in the envelope does not have the size that it states.")
+            raise EnvelopeError("A block in the envelope does not have the size that it states.")

@@ -6,18 +6,17 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.steps import Steps
-from kantoku_kafka.engine.window import Window
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.job import Job, Message, Offset, Partition
+from kantoku_kafka.job import Job, Message, Move, Offset, Partition
 from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
 from kantoku_kafka.protocols import EXACTLY_ONCE, CheckpointRefused, Events, Outputs, Transaction
 from kantoku_kafka.settings import EventDetail
 
-__all__ = ["Batch", "Checkpoint"]
+__all__ = ["Batch", "Checkpoint", "Progress"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +29,19 @@ _MAX_MESSAGE = 1_000
 _TRUNCATED = ("kantoku-truncated", b"true")
 _WITHDRAWALS = 4
 _ACTION = {"action": "unserialisable_effects"}
+
+
+class Progress(Protocol):
+    """Where a partition stands: what a checkpoint commits for it."""
+
+    @property
+    def base(self) -> int:
+        """The offset."""
+        ...
+
+    def done_runs(self) -> list[doneset.Run]:
+        """What is done beyond it."""
+        ...
 
 
 @dataclass(slots=True)
@@ -135,12 +147,12 @@ class Checkpoint:
         self._prepared += self._encode(fresh)
         return bool(fresh)
 
-    def take(self, windows: Mapping[Partition, Window]) -> Batch:
+    def take(self, windows: Mapping[Partition, Progress]) -> Batch:
         """All that was collected, as one checkpoint. Before the next one it is published, or restored.
 
         It has to be all of it: the offsets count a job as done as soon as its window does.
         """
-        announced = [job for job in self._started if job.status is None and job.partition in windows]
+        announced = [job for job in self._started if not job.has_ended and job.partition in windows]
         for job in announced:
             job.announced = True
         touched = {job.partition for job in self._ended}
@@ -226,7 +238,7 @@ class Checkpoint:
         try:
             return Prepared(
                 list(self._outputs.prepare([job.result(self._executor_id) for job in jobs if job.status is not None])),
-                [message for job in jobs if job.effects or job.letter for message in job.messages()],
+                [message for job in jobs if job.effects or job.letter or job.move for message in job.messages()],
                 list(self._events.prepare(self._steps.of(jobs))),
             )
         except Exception as error:
@@ -243,7 +255,7 @@ class Checkpoint:
             job.fail(Status.FAILED, ErrorInfo(_UNSERIALISABLE, text[:_MAX_MESSAGE]))
             return self._encode(jobs)
 
-    def _offset(self, partition: Partition, window: Window) -> Offset:
+    def _offset(self, partition: Partition, window: Progress) -> Offset:
         base = window.base
         metadata = doneset.encode(self._writer(partition), partition.place, base, window.done_runs(), self._number)
         return Offset(partition.topic, partition.number, base, metadata)
@@ -272,9 +284,14 @@ class Checkpoint:
 
 
 def _withdraw(job: Job) -> None:
-    """Shorten what a job leaves behind, further each time: the result fails for itself, the dead letter loses its
-    value, then its key and headers."""
-    if job.status is not None:
+    """Shorten what a job leaves behind, further each time: the result fails for itself, the task goes nowhere else, the
+    dead letter loses its value, then its key and headers."""
+    move = job.move
+    if move is not None and any(message.value is not None for message in move.messages):
+        tombstones = tuple(message for message in move.messages if message.value is None)
+        job.move = Move(tombstones) if tombstones else None
+        job.fail(job.outcome or Status.FAILED, _undeliverable(move.messages))
+    elif job.status is not None:
         job.fail(Status.FAILED, _undeliverable(job.effects) if job.effects else _TOO_LARGE)
         job.raw_headers = None
     letter = job.letter
@@ -289,5 +306,5 @@ def _undeliverable(effects: Sequence[Message]) -> ErrorInfo:
     topics = ", ".join(sorted({message.topic for message in effects}))
     return ErrorInfo(
         "undeliverable",
-        f"What the task produced cannot be written to {topics}: a topic is missing, forbidden or takes less.",
+        f"What the task leaves behind cannot be written to {topics}: a topic is missing, forbidden or takes less.",
     )

@@ -16,12 +16,14 @@ from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.failures import FailureLog
 from kantoku_kafka.engine.intake import Intake
+from kantoku_kafka.engine.judge import TIMED_OUT_REASON, Judge
 from kantoku_kafka.engine.publisher import Publisher
+from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.model import ErrorInfo, Status
-from kantoku_kafka.names import is_task_type
+from kantoku_kafka.names import Topics, is_task_type
 from kantoku_kafka.protocols import Codec, Executor, Inputs
 from kantoku_kafka.settings import ExecutorSettings
 
@@ -32,7 +34,7 @@ _CHUNK = 64
 _SLICE_SECONDS = 0.1
 _IDLE_WAIT_SECONDS = 0.1
 _BUSY_WAIT_SECONDS = (0.001, 0.005)
-_POLL_EVERY_SECONDS = 0.1
+_POLL_EVERY_SECONDS = _LOOK_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -52,7 +54,8 @@ class Loop:
         checkpoint: where everything goes that has ended.
         codec: reads the envelopes.
         pools: by task type; types that share a pool share the binding.
-        dead_letter_topic: where records go that no task can be read from.
+        rules: by task type.
+        topics: where tasks come from, and where they go besides the results.
         settings: bounds and timeouts.
     """
 
@@ -63,7 +66,8 @@ class Loop:
         checkpoint: Checkpoint,
         codec: Codec,
         pools: Mapping[str, PoolBinding],
-        dead_letter_topic: str,
+        rules: Mapping[str, Rules],
+        topics: Topics,
         settings: ExecutorSettings,
     ) -> None:
         self._inputs = inputs
@@ -71,7 +75,8 @@ class Loop:
         self._codec = codec
         self._pools = dict(pools)
         self._bindings = list({id(binding): binding for binding in pools.values()}.values())
-        self._dead_letter_topic = dead_letter_topic
+        self._topics = topics
+        self._judge = Judge(topics, codec, rules)
         self._settings = settings
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes)
         self._windows = self._intake.windows
@@ -82,7 +87,7 @@ class Loop:
         self._failures = FailureLog()
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
-        self._poll_by = 0.0
+        self._poll_by = self._look_at = 0.0
         self._stopping = False
         self._draining = True  # a partition that is revoked is drained first
 
@@ -104,7 +109,7 @@ class Loop:
         try:
             for binding in self._bindings:
                 binding.executor.start(self._ended.put)
-            self._inputs.subscribe(list(self._pools), self)
+            self._inputs.subscribe(sorted({self._topics.of_type(name) for name in self._pools}), self)
             while not self._stopping:
                 self._turn()
             self._wind_down()
@@ -162,6 +167,7 @@ class Loop:
         self._collect()
         self._publisher.publish(self._windows)
         self._press_back()
+        self._end_overdue()
         while self._publisher.waiting_for_broker and self._checkpoint.prepare(_CHUNK):
             pass
 
@@ -179,17 +185,19 @@ class Loop:
 
     def _queue(self, jobs: Iterable[Job]) -> None:
         """Decode what was admitted, and let it wait for its start."""
-        peek, pools = self._codec.peek_task, self._pools
+        peek, pools, watched = self._codec.peek_task, self._pools, self._judge.watched
         queued: dict[int, list[Job]] = {}
         for job in jobs:
             try:
-                job.task_id, job.type, job.data, job.attempt = peek(job.value)
+                job.task_id, job.type, job.data, job.attempt, job.envelope = peek(job.value)
             except EnvelopeError as error:
                 self._bury(job, ErrorInfo(type(error).__name__, str(error)))
                 continue
             binding = pools.get(job.type)
             if binding is None:
                 self._reject(job)
+                continue
+            if (job.envelope is not None or job.type in watched) and not self._may_wait(job):
                 continue
             partition = job.partition
             partition.waiting += 1
@@ -199,11 +207,22 @@ class Loop:
             if id(binding) in queued:
                 binding.scheduler.add(queued[id(binding)])
 
+    def _may_wait(self, job: Job) -> bool:
+        """Whether a task with options of its own waits for its start; else it has ended here."""
+        try:
+            if self._judge.enter(job, time.time_ns() // 1000):
+                return True
+        except EnvelopeError as error:
+            self._refuse(job, ErrorInfo(type(error).__name__, str(error)))
+            return False
+        self._end(job)
+        return False
+
     def _bury(self, job: Job, error: ErrorInfo) -> None:
         """No task can be read from the record: a dead letter, and its offset is done."""
         where = f"{job.partition} offset {job.offset}"
         _log.warning("dead letter of %s: %s", where, error.message, extra={"action": "dead_letter", "source": where})
-        job.letter = dead_letter(self._dead_letter_topic, job, error)
+        job.letter = dead_letter(self._topics.dlq, job, error)
         self._end(job)
 
     def _reject(self, job: Job) -> None:
@@ -216,6 +235,9 @@ class Loop:
             "unknown_task_type",
             f"No function is registered for task type {job.type!r}; it came by {job.partition}.",
         )
+        self._refuse(job, error)
+
+    def _refuse(self, job: Job, error: ErrorInfo) -> None:
         job.received_at_us = time.time_ns() // 1000
         job.fail(Status.REJECTED, error)
         self._bury(job, error)
@@ -238,6 +260,8 @@ class Loop:
                     partition = job.partition
                     partition.waiting -= 1
                     partition.waiting_bytes -= len(job.value)
+                if any(job.envelope is not None for job in jobs):
+                    jobs = self._startable(jobs, now_us)
                 self._running.update(jobs)
                 self._checkpoint.start(jobs)
                 binding.executor.submit(jobs)
@@ -245,6 +269,18 @@ class Loop:
                     self._collect()
                     if time.monotonic() > deadline:
                         return
+
+    def _startable(self, jobs: list[Job], now_us: int) -> list[Job]:
+        """Those that may start now; the others have ended."""
+        started = []
+        for job in jobs:
+            if job.envelope is None or self._judge.start(job, now_us):
+                started.append(job)
+            else:
+                self._pools[job.type].scheduler.done(job)
+                self._failures.note(job)
+                self._end(job)
+        return started
 
     def _batch_full(self, times: int = 1) -> bool:
         """What has ended makes a checkpoint by itself: nothing more is started until it is on its way.
@@ -265,13 +301,12 @@ class Loop:
                 self._settle(job)
 
     def _settle(self, job: Job) -> None:
-        """A job came back: its result is due, unless its partition went away meanwhile.
-
-        The seam for retries: what should run again is decided here, before the job counts as finished.
-        """
+        """A job came back: its result is due, or another attempt, unless its partition went away meanwhile."""
         self._pools[job.type].scheduler.done(job)
         self._running.discard(job)
-        if job.status is None and job.cancelled is None:
+        if job.cancelled == TIMED_OUT_REASON:
+            job.fail(Status.TIMED_OUT, _TIMED_OUT)
+        elif job.status is None and job.cancelled is None:
             job.fail(Status.CRASHED, _NO_OUTCOME)
         if job.partition in self._windows and job.status is not None:
             limit = self._checkpoint.max_data_bytes
@@ -279,6 +314,7 @@ class Loop:
                 job.fail(Status.FAILED, _too_large(len(job.output), limit))
             if job.error is not None:
                 self._failures.note(job)
+                self._judge.settle(job)
             self._end(job)
 
     def _end(self, job: Job) -> None:
@@ -295,6 +331,17 @@ class Loop:
             waiting_for &= self._running
             self._publisher.publish(self._windows)
         self._publisher.publish_rest(self._windows, self._settings.timeout_seconds)
+
+    def _end_overdue(self) -> None:
+        """Tell those that have had their time to end, now and then."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_SECONDS
+        now_us = time.time_ns() // 1000
+        overdue = {job for job in self._running if self._judge.is_over(job, now_us)}
+        if overdue:
+            self._cancel(overdue, TIMED_OUT_REASON)
 
     # --- waiting and back-pressure
 
@@ -369,6 +416,7 @@ class Loop:
 
 
 _NO_OUTCOME = ErrorInfo("no_outcome", "The pool gave the task back without saying what became of it.")
+_TIMED_OUT = ErrorInfo("timed_out", "The attempt had not ended when its time was over.")
 
 
 def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from kantoku_kafka.engine.checkpoint import Batch, Checkpoint
-from kantoku_kafka.engine.window import Window
+from kantoku_kafka.engine.checkpoint import Batch, Checkpoint, Progress
 from kantoku_kafka.job import Partition
 from kantoku_kafka.protocols import CheckpointRefused
 
@@ -52,7 +51,7 @@ class Publisher:
         """How long not to try again after a refusal."""
         return max(0.0, self._not_before - time.monotonic())
 
-    def publish(self, windows: Mapping[Partition, Window]) -> None:
+    def publish(self, windows: Mapping[Partition, Progress]) -> None:
         """Hand over what has ended, unless a checkpoint is under way. A refused one is kept, with a growing pause.
 
         Raises what :meth:`conclude` raises.
@@ -89,7 +88,7 @@ class Publisher:
             level = logging.INFO if self._refusals < _REFUSALS_TO_WARN else logging.WARNING
             _log.log(level, "checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
 
-    def publish_rest(self, windows: Mapping[Partition, Window], within_seconds: float) -> None:
+    def publish_rest(self, windows: Mapping[Partition, Progress], within_seconds: float) -> None:
         """Publish what has ended by now, in this call; what is refused until the time is over stays. Raises so too."""
         deadline = time.monotonic() + within_seconds
         self.conclude()

@@ -15,6 +15,7 @@ _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 _RECEIVED, _EXECUTED, _SENT = EventName.RECEIVED_TASK, EventName.EXECUTED_TASK, EventName.SENT_OUTPUTS
 _ERROR, _DEAD_LETTERED = EventName.ERROR, EventName.DEAD_LETTERED
 _PLAIN: Mapping[str, str] = {}
+_ATTEMPT = {Status.TIMED_OUT: EventName.TIMED_OUT, Status.CANCELLED: EventName.CANCELLED}
 _ENDED = {status: {"status": status.value} for status in Status}
 
 
@@ -39,14 +40,14 @@ class Steps:
         full = self._detail is EventDetail.FULL
         for job in jobs:
             status = job.status
-            if status is None:  # never decoded: there is no task to speak of
+            if status is None:
+                if full and job.move is not None and job.move.step is not None:  # else there is no task to speak of
+                    trails.append(self._moved(job, job.move.step, job.move.attributes))
                 continue
             at_us, error = job.finished_at_us, job.error
             steps: list[Step] = []
             if full:
-                if not job.announced:
-                    steps.append((_RECEIVED, job.received_at_us, None, _PLAIN))
-                steps.append((_ERROR if job.started_at_us is None else _EXECUTED, at_us, error, _PLAIN))
+                steps += self._attempt(job, status)
                 if job.letter is not None:
                     steps.append((_DEAD_LETTERED, at_us, error, _PLAIN))
             if job.events and status is Status.OK:
@@ -58,6 +59,20 @@ class Steps:
             steps.append((_SENT, at_us, error, _ENDED[status]))
             trails.append(_new(Trail, (job.task_id, job.type, job.attempt, executor_id, job.source, steps)))
         return trails
+
+    def _attempt(self, job: Job, status: Status) -> list[Step]:
+        """That it was received, and how it ended."""
+        unusual = _ERROR if job.started_at_us is None else _EXECUTED
+        ended = (_ATTEMPT.get(status, unusual), job.finished_at_us, job.error, _PLAIN)
+        return [ended] if job.announced else [(_RECEIVED, job.received_at_us, None, _PLAIN), ended]
+
+    def _moved(self, job: Job, step: EventName, attributes: Mapping[str, str]) -> Trail:
+        """Of a task that goes on elsewhere: after an attempt, or before it was ever started."""
+        if job.outcome is None:
+            steps: list[Step] = [(step, job.received_at_us, None, attributes)]
+        else:
+            steps = [*self._attempt(job, job.outcome), (step, job.finished_at_us, job.error, attributes)]
+        return _new(Trail, (job.task_id, job.type, job.attempt, self._executor_id, job.source, steps))
 
     def announcing(self, jobs: Iterable[Job]) -> list[Trail]:
         """Of jobs that still run: that they were received."""

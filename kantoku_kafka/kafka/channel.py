@@ -48,7 +48,9 @@ Arguments = tuple[Any, ...]
 """Of ``Producer.produce``, by position: a keyword argument costs as much as half the call."""
 
 
-def arguments(topic: str, key: bytes | None, value: bytes, headers: Headers = (), partition: int = -1) -> Arguments:
+def arguments(
+    topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int = -1
+) -> Arguments:
     """A record as ``produce`` takes it."""
     if headers:
         return topic, value, key, partition, None, None, 0, list(headers)

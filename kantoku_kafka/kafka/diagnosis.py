@@ -76,7 +76,7 @@ def _topics(clients: Clients, names: Topics, task_types: list[str]) -> str:
 
 
 def _transactions(clients: Clients, names: Topics) -> str:
-    name = transactional_id(names, "doctor")
+    name = transactional_id(names.group, "doctor")
     producer = clients.producer(**{"transactional.id": name})
     try:
         producer.init_transactions(clients.connection.timeout_seconds)

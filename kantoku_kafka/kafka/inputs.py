@@ -17,7 +17,6 @@ from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, k
 from kantoku_kafka.kafka.inheritance import Inheritance, Key
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.takeover import Takeover, names
-from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Rebalance
 from kantoku_kafka.settings import GroupProtocol
 
@@ -26,7 +25,6 @@ __all__ = ["KafkaInputs"]
 _log = logging.getLogger(__name__)
 # Passing states of the connection or the group: librdkafka goes on by itself.
 _MEMBERS_PASSING = PASSING | {
-    KafkaError._PARTITION_EOF,
     KafkaError._MAX_POLL_EXCEEDED,
     KafkaError._AUTO_OFFSET_RESET,
     KafkaError.OFFSET_OUT_OF_RANGE,
@@ -35,7 +33,6 @@ _MEMBERS_PASSING = PASSING | {
     KafkaError.REBALANCE_IN_PROGRESS,
 }
 _OFFSETS_SECONDS, _ASK_AGAIN_SECONDS = 60.0, 0.1
-_FETCHING: dict[str, object] = {"queued.max.messages.kbytes": 16 << 10, "queued.min.messages": 20_000}
 
 
 class KafkaInputs:
@@ -47,26 +44,34 @@ class KafkaInputs:
 
     Parameters:
         clients: the connection.
-        topics: names of the topics and of the group.
+        group: which group to be a member of.
         slot: of this process, for the takeover of what a dead process of the same slot left.
         static: whether the slot is an explicit one: then the membership is static.
         exactly_once: whether offsets come by transactions, which a dead member may have left open.
         timeout_seconds: for one request to Kafka.
+        tells_ends: whether :meth:`read_up_to` is asked; else it costs nothing.
     """
 
     def __init__(
         self,
         clients: Clients,
-        topics: Topics,
+        group: str,
         *,
         slot: str,
         static: bool,
         group_protocol: GroupProtocol,
         exactly_once: bool,
         timeout_seconds: float,
+        tells_ends: bool = False,
     ) -> None:
+        self._reading: dict[str, object] = {
+            "queued.max.messages.kbytes": 16 << 10,
+            "queued.min.messages": 20_000,
+            "enable.partition.eof": tells_ends,
+        }
+        self._read_up_to: dict[Partition, int] = {}
         self._clients = clients
-        self._topics = topics
+        self._group = group
         self._slot = self._next_slot = slot
         self._classic = group_protocol is GroupProtocol.CLASSIC
         self._static = static and self._classic
@@ -85,7 +90,7 @@ class KafkaInputs:
         self._slot = self._next_slot
         self._takeover = Takeover(
             self._clients,
-            self._topics,
+            self._group,
             slot=self._slot,
             exactly_once=self._exactly_once,
             timeout_seconds=self._timeout_seconds,
@@ -94,9 +99,9 @@ class KafkaInputs:
         self._member_id = Membership.of(self._slot, self.consumer.consumer_group_metadata()).member_id
         self._membership = Membership(self._slot)
 
-    def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
+    def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
         self._rebalance = rebalance
-        self._subscribed = sorted({self._topics.of_type(task_type) for task_type in task_types})
+        self._subscribed = sorted(topics)
         if self._inherits:
             self._inherit(self._subscribed)
         self._join()
@@ -146,6 +151,14 @@ class KafkaInputs:
                 headers = headers_of(message)
                 jobs.append(Job(partition, message.offset(), message.key(), message.value() or b"", headers))
         return jobs
+
+    def end_of(self, partition: Partition) -> int:
+        """See :class:`~kantoku_kafka.protocols.TableInputs`."""
+        return self._watermarks(partition.topic, partition.number)[1]
+
+    def read_up_to(self, partition: Partition) -> int:
+        """See :class:`~kantoku_kafka.protocols.TableInputs`; 0 as long as the end was not met."""
+        return self._read_up_to.get(partition, 0)
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
@@ -257,13 +270,15 @@ class KafkaInputs:
         return [partition for partition in found if partition is not None]
 
     def _forget(self, keys: Iterable[Key]) -> list[Partition]:
-        found = (self._partitions.pop(key, None) for key in keys)
-        return [partition for partition in found if partition is not None]
+        found = [partition for key in keys if (partition := self._partitions.pop(key, None)) is not None]
+        for partition in found:
+            self._read_up_to.pop(partition, None)
+        return found
 
     # --- what a dead process of our slot still holds
 
     def _inherit(self, topics: Sequence[str]) -> None:
-        inheritance = Inheritance(self._clients, self._topics.group, _FETCHING)
+        inheritance = Inheritance(self._clients, self._group, self._reading)
         positions = inheritance.find(self._takeover, topics, self._slot)
         if positions:
             self._inheritance = inheritance
@@ -316,17 +331,18 @@ class KafkaInputs:
         """Where to begin: the committed offset, or the oldest record."""
         if committed.offset >= 0:
             return int(committed.offset)
+        return self._watermarks(committed.topic, committed.partition)[0]
+
+    def _watermarks(self, topic: str, number: int) -> tuple[int, int]:
         deadline = time.monotonic() + _OFFSETS_SECONDS
         while True:
             try:
-                low, _ = self.consumer.get_watermark_offsets(
-                    TopicPartition(committed.topic, committed.partition), self._timeout_seconds
-                )
-                return int(low)
+                low, high = self.consumer.get_watermark_offsets(TopicPartition(topic, number), self._timeout_seconds)
+                return int(low), int(high)
             except KafkaException as error:
                 # A partition that was added just now is known to some brokers before others.
                 if error.args[0].code() not in PASSING | NO_TOPIC or time.monotonic() > deadline:
-                    raise self._clients.error(error.args[0], f"reading {committed.topic}") from error
+                    raise self._clients.error(error.args[0], f"reading {topic}") from error
                 time.sleep(_ASK_AGAIN_SECONDS)
 
     def _fresh_metadata(self) -> bytes | None:
@@ -336,22 +352,31 @@ class KafkaInputs:
     def _on_error(self, message: KafkaMessage) -> None:
         error = message.error()
         assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._met_end(message)
+            return
         # librdkafka reports it as _FATAL; a static classic member has no other fatal error.
         if error.code() == KafkaError.FENCED_INSTANCE_ID or (self._static and error.code() == KafkaError._FATAL):
-            raise SlotTaken.of(self._topics.group, self._slot)
+            raise SlotTaken.of(self._group, self._slot)
         if error.code() in _MEMBERS_PASSING and not error.fatal():
             _log.info("consumer: %s", error.str(), extra={"action": "consumer_error"})
             return
         raise self._error(error)
 
+    def _met_end(self, message: Any) -> None:
+        # Any: this message has all its coordinates.
+        partition = self._partitions.get((message.topic(), message.partition()))
+        if partition is not None:
+            self._read_up_to[partition] = message.offset()
+
     def _error(self, error: KafkaError) -> KantokuError:
-        return kantoku_error(error, f"reading the inputs as group {self._topics.group}")
+        return kantoku_error(error, f"reading the inputs as group {self._group}")
 
     def _member_config(self) -> dict[str, object]:
         config: dict[str, object] = {
-            "group.id": self._topics.group,
+            "group.id": self._group,
             "client.id": self._takeover.client_id,
-            **_FETCHING,
+            **self._reading,
             "max.poll.interval.ms": 300_000,
             "topic.metadata.refresh.interval.ms": 30_000,
         }

@@ -14,7 +14,6 @@ from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.transaction import end_transaction_of
-from kantoku_kafka.names import Topics
 
 __all__ = ["Takeover", "names", "transactional_id", "writer_of"]
 
@@ -27,17 +26,16 @@ class Takeover:
     """Reads committed offsets on behalf of one slot. The loop thread owns it; :meth:`members` is thread-safe.
 
     Parameters:
-        clients, topics: the connection, and the names.
+        clients: the connection.
+        group: whose members these are.
         slot: ours.
         exactly_once: whether offsets come by transactions, which a dead member may have left open.
         timeout_seconds: for one request to Kafka.
     """
 
-    def __init__(
-        self, clients: Clients, topics: Topics, *, slot: str, exactly_once: bool, timeout_seconds: float
-    ) -> None:
+    def __init__(self, clients: Clients, group: str, *, slot: str, exactly_once: bool, timeout_seconds: float) -> None:
         self._clients = clients
-        self._topics = topics
+        self._group = group
         self._slot = slot
         self._exactly_once = exactly_once
         self._timeout_seconds = timeout_seconds
@@ -49,7 +47,7 @@ class Takeover:
 
     def members(self) -> dict[str, str]:
         """Slot by member id of the group's present members. Raises KantokuError."""
-        group = describe(self._clients, self._topics.group)
+        group = describe(self._clients, self._group)
         return {member.member_id: member.client_id.removeprefix(self._client_id("")) for member in group.members}
 
     def committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
@@ -79,7 +77,7 @@ class Takeover:
 
     def peek(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """What was committed, whatever transaction is open; nothing if it cannot be read."""
-        observer = self._clients.consumer(**{"group.id": self._topics.group, "isolation.level": "read_uncommitted"})
+        observer = self._clients.consumer(**{"group.id": self._group, "isolation.level": "read_uncommitted"})
         try:
             return self._read(observer, partitions, self._timeout_seconds)
         except KafkaException as error:
@@ -97,7 +95,7 @@ class Takeover:
         try:
             for slot in slots - set(self.members().values()):
                 _log.warning("ending what slot %s may have left open", slot, extra={"action": "takeover"})
-                end_transaction_of(self._clients, transactional_id(self._topics, slot), self._timeout_seconds)
+                end_transaction_of(self._clients, transactional_id(self._group, slot), self._timeout_seconds)
         except (KafkaException, KantokuError) as error:
             _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
 
@@ -126,9 +124,9 @@ def writer_of(committed: TopicPartition) -> Membership | None:
         return None
 
 
-def transactional_id(topics: Topics, slot: str) -> str:
-    """The transactional id of an executor process: an ACL can name the prefix ``{ns}.executors.``."""
-    return f"{topics.group}.{slot}"
+def transactional_id(group: str, slot: str) -> str:
+    """The transactional id of a member: an ACL can name the prefix ``{ns}.executors.``."""
+    return f"{group}.{slot}"
 
 
 def names(partitions: Iterable[TopicPartition]) -> str:

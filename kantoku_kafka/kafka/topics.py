@@ -51,7 +51,7 @@ def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> l
     Parameters:
         topics: the names.
         task_types: for the input topics.
-        partitions: of each topic; default 4. For results and events the number is for ever.
+        partitions: of each topic; default 4. For results, events and timers the number is for ever.
     """
     week, month = str(7 * _DAY_MS), str(30 * _DAY_MS)
     inputs = [
@@ -73,6 +73,18 @@ def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> l
             topics.dlq,
             partitions,
             {"cleanup.policy": "delete", "retention.ms": month, "max.message.bytes": str(2 << 20)},
+        ),
+        # A timer is a task and where it belongs. Rebuilding reads the segment that is not compacted yet: a small one.
+        TopicPlan(
+            topics.timers,
+            partitions,
+            {
+                "cleanup.policy": "compact",
+                "max.message.bytes": str(2 << 20),
+                "segment.bytes": str(128 << 20),
+                "min.cleanable.dirty.ratio": "0.2",
+            },
+            fixed=True,
         ),
         TopicPlan(
             topics.control,

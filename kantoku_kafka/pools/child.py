@@ -65,7 +65,7 @@ def main() -> int:
     with asyncio.Runner() as runner:
         while (body := inbox.get()) is not None:
             number, job = decode_task(body)
-            job.task_id, job.type, job.data, job.attempt = kantoku.codec.peek_task(job.value)
+            job.read(kantoku.codec.peek_task)
             if inspect.iscoroutinefunction(kantoku.task_types[job.type].function):
                 # A context of its own: else what one task sets is there for the next.
                 runner.run(_run_async(invoker, job), context=contextvars.copy_context())

@@ -12,11 +12,12 @@ CANCEL   parent            empty: end at once, as by SIGTERM
 END      parent            empty: end after the running task
 READY    child, once       empty: the app is imported
 FAILED   child, instead    one sentence in UTF-8: why there will be no READY
-ANSWER   child, per TASK   job number, status, output, error?, started_at_us, finished_at_us, messages, events
+ANSWER   child, per TASK   job number, status, output, error?, raised?, started_at_us, finished_at_us, messages, events
 =======  ================  =========================================================================================
 
 header: name, value?. error: type, message, detail?, retryable. message: topic, key?, value, headers, partition.
-event: bytes, an ``Event`` envelope. Nothing in a frame is ever executed or unpickled.
+event: bytes, an ``Event`` envelope. raised: kinds, after_us?, asked, final.
+Nothing in a frame is ever executed or unpickled.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from kantoku_kafka.avro.wire import (
     read_string,
 )
 from kantoku_kafka.errors import EnvelopeError, KantokuError
-from kantoku_kafka.job import Job, Message, Partition
+from kantoku_kafka.job import Job, Message, Partition, Raised
 from kantoku_kafka.model import ErrorInfo, Status, Trail
 
 __all__ = [
@@ -150,6 +151,7 @@ def encode_answer(number: int, job: Job) -> bytes:
             encode_string(job.status.value),
             encode_bytes(job.output),
             _optional(_error, job.error),
+            _optional(_raised, job.raised),
             encode_long(job.started_at_us or 0),
             encode_long(job.finished_at_us),
             _list(_message, job.effects or ()),
@@ -167,6 +169,7 @@ def take_answer(body: bytes, number: int, job: Job) -> None:
         status, pos = read_string(body, pos)
         output, pos = read_bytes(body, pos)
         error, pos = read_optional(_read_error, body, pos)
+        raised, pos = read_optional(_read_raised, body, pos)
         started_at_us, pos = read_long(body, pos)
         finished_at_us, pos = read_long(body, pos)
         effects, pos = _read_list(_read_message, body, pos)
@@ -177,7 +180,7 @@ def take_answer(body: bytes, number: int, job: Job) -> None:
         job.status = Status(status)
     except (EnvelopeError, ValueError) as error_:
         raise FrameError(f"An answer that cannot be read: {error_}") from error_
-    job.output, job.error = output, error
+    job.output, job.error, job.raised = output, error, raised
     job.started_at_us, job.finished_at_us = started_at_us, finished_at_us
     job.effects, job.events = effects or None, events or None
 
@@ -231,12 +234,27 @@ def _read_error(body: bytes, pos: int) -> tuple[ErrorInfo, int]:
     return ErrorInfo(kind, message, detail, retryable), pos
 
 
+def _raised(raised: Raised) -> bytes:
+    kinds, after_seconds, asked, final = raised
+    after_us = None if after_seconds is None else round(after_seconds * 1_000_000)
+    flags = (b"\1" if asked else b"\0") + (b"\1" if final else b"\0")
+    return _list(encode_string, kinds) + _optional(encode_long, after_us) + flags
+
+
+def _read_raised(body: bytes, pos: int) -> tuple[Raised, int]:
+    kinds, pos = _read_list(read_string, body, pos)
+    after_us, pos = read_optional(read_long, body, pos)
+    asked, pos = read_boolean(body, pos)
+    final, pos = read_boolean(body, pos)
+    return Raised(tuple(kinds), None if after_us is None else after_us / 1_000_000, asked, final), pos
+
+
 def _message(message: Message) -> bytes:
     return b"".join(
         (
             encode_string(message.topic),
             _optional(encode_bytes, message.key),
-            encode_bytes(message.value),
+            encode_bytes(message.value or b""),
             _list(_header, message.headers),
             encode_long(message.partition),
         )

@@ -13,7 +13,6 @@ from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.model import Result, Trail
-from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec, Rebalance
 from kantoku_kafka.testing.memory_log import InMemoryLog, Place, Record
 
@@ -27,21 +26,19 @@ class InMemoryInputs:
 
     Parameters:
         log: what it reads; several Inputs on one log share the partitions.
-        topics: the names of the input topics.
     """
 
-    def __init__(self, log: InMemoryLog, topics: Topics) -> None:
+    def __init__(self, log: InMemoryLog) -> None:
         self._log = log
-        self._names = topics
         self._topics: list[str] = []
         self._rebalance: Rebalance | None = None
         self._assigned: dict[Place, Partition] = {}
         self._positions: dict[Place, int] = {}
         self._paused: set[Place] = set()
 
-    def subscribe(self, task_types: Sequence[str], rebalance: Rebalance) -> None:
+    def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
         """See :class:`~kantoku_kafka.protocols.Inputs`."""
-        self._topics = [self._names.of_type(task_type) for task_type in task_types]
+        self._topics = list(topics)
         self._rebalance = rebalance
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
@@ -57,6 +54,16 @@ class InMemoryInputs:
             if jobs or left <= 0:
                 return jobs
             self._log.wait(version, left)
+
+    def end_of(self, partition: Partition) -> int:
+        """See :class:`~kantoku_kafka.protocols.TableInputs`."""
+        return self._log.end((partition.topic, partition.number))
+
+    def read_up_to(self, partition: Partition) -> int:
+        """See :class:`~kantoku_kafka.protocols.TableInputs`."""
+        place = partition.topic, partition.number
+        end, position = self._log.end(place), self._positions[place]
+        return position if self._log.fetch(place, position, 1) else end
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """See :class:`~kantoku_kafka.protocols.Inputs`."""
@@ -104,7 +111,7 @@ class InMemoryInputs:
         for place, partition in self._assigned.items():
             if place not in self._paused:
                 for record in self._log.fetch(place, self._positions[place], max_jobs - len(jobs)):
-                    jobs.append(Job(partition, record.offset, record.key, record.value, record.headers))
+                    jobs.append(Job(partition, record.offset, record.key, record.value or b"", record.headers))
                     self._positions[place] = record.offset + 1
         return jobs
 

@@ -21,7 +21,7 @@ Place = tuple[str, int]
 
 
 class Record(NamedTuple):
-    """One committed record."""
+    """One committed record. A tombstone has an empty value here."""
 
     topic: str
     partition: int
@@ -122,7 +122,12 @@ class InMemoryLog:
     def is_too_large(self, message: Message) -> bool:
         """Whether the log takes no record of this size."""
         headers = sum(len(name) + len(value or b"") for name, value in message.headers)
-        return len(message.key or b"") + len(message.value) + headers > self.max_record_bytes
+        return len(message.key or b"") + len(message.value or b"") + headers > self.max_record_bytes
+
+    def end(self, place: Place) -> int:
+        """The offset that comes next."""
+        with self._changed:
+            return self._ends[place]
 
     # --- for the Inputs, which are the members
 
@@ -189,7 +194,7 @@ class InMemoryLog:
         records = []
         for message in messages:
             place = message.topic, self._partition_of(message)
-            record = Record(*place, self._ends[place], message.key, message.value, message.headers, now)
+            record = Record(*place, self._ends[place], message.key, message.value or b"", message.headers, now)
             self._ends[place] += 1
             self._places[place].append(record)
             self._topics[message.topic].append(record)

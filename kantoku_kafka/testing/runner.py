@@ -12,9 +12,10 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.model import Event, Result, Task
+from kantoku_kafka.model import Event, Result, Task, now_us
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.spawning import prepare, spawned_event
@@ -31,6 +32,7 @@ __all__ = ["Run", "run_tasks"]
 
 _EXECUTOR_ID = "in-memory"
 _LOOK_SECONDS = 0.05
+_END_OF_TIME_US = (1 << 63) - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def run_tasks(
     log: InMemoryLog | None = None,
     settings: ExecutorSettings | None = None,
     reference: str | None = None,
+    waits_for_timers: bool = False,
     timeout_seconds: float = 10.0,
 ) -> Run:
     """Spawn tasks and run them and their children to the end, as an executor would; plugins take part.
@@ -83,6 +86,7 @@ def run_tasks(
         log: one that has been used before, or that holds records of the test's own; default a new one.
         settings: of the executor; default as in production.
         reference: ``module:attribute`` of the app, for tasks of pool ``process``.
+        waits_for_timers: False, the default: delayed tasks and retries are due at once, whatever the time.
         timeout_seconds: for all of them; default 10.
 
     Raises:
@@ -92,15 +96,18 @@ def run_tasks(
     log = InMemoryLog() if log is None else log
     types = chosen_types(kantoku, None, None, reference)
     ids = [_spawn(kantoku, log, task) for task in tasks]
-    loop = _loop(kantoku, log, settings or ExecutorSettings(), reference)
-    topics = [kantoku.topics.of_type(name) for name in types]
+    settings = settings or ExecutorSettings()
+    loop, timers = _loop(kantoku, log, settings, reference), _timers(kantoku, log, settings, waits_for_timers)
+    topics = [*(kantoku.topics.of_type(name) for name in types), kantoku.topics.timers]
     ended: Future[None] = Future()
     # A daemon: a function that never returns must not keep the test run from ending.
-    threading.Thread(target=_run, args=(loop, ended), name="kantoku-run-tasks", daemon=True).start()
+    for part in (loop, timers):
+        threading.Thread(target=_run, args=(part, ended), name="kantoku-run-tasks", daemon=True).start()
     deadline = time.monotonic() + timeout_seconds
     while not (done := log.wait_until_done(topics, _LOOK_SECONDS)):
         if ended.done() or time.monotonic() > deadline:
             break
+    timers.stop()
     loop.stop()
     if done or ended.done():
         ended.result()
@@ -123,10 +130,34 @@ def _spawn(kantoku: Kantoku, log: InMemoryLog, task: Task) -> str:
 
 
 def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, reference: str | None) -> Loop:
+    inputs = InMemoryInputs(log)
+    types = chosen_types(kantoku, None, settings.pool, reference)
+    return Loop(
+        inputs=inputs,
+        checkpoint=_checkpoint(kantoku, log, inputs, settings),
+        codec=kantoku.codec,
+        pools=bind_pools(kantoku, types, settings.concurrency, reference),
+        rules={name: task.rules for name, task in types.items()},
+        topics=kantoku.topics,
+        settings=settings,
+    )
+
+
+def _timers(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, waits: bool) -> TimerLoop:
+    inputs = InMemoryInputs(log)
+    return TimerLoop(
+        inputs=inputs,
+        checkpoint=_checkpoint(kantoku, log, inputs, settings),
+        topics=kantoku.topics,
+        clock=now_us if waits else lambda: _END_OF_TIME_US,
+        progress_seconds=0.0,
+    )
+
+
+def _checkpoint(kantoku: Kantoku, log: InMemoryLog, inputs: InMemoryInputs, settings: ExecutorSettings) -> Checkpoint:
     topics, codec = kantoku.topics, kantoku.codec
-    inputs = InMemoryInputs(log, topics)
     transaction = InMemoryTransaction(log, inputs)
-    checkpoint = Checkpoint(
+    return Checkpoint(
         outputs=InMemoryOutputs(transaction, topics.results, codec, max_data_bytes=log.max_record_bytes - 1_024),
         events=InMemoryEvents(transaction, EventWriter(topics.events, log.partitions, codec)),
         transaction=transaction,
@@ -134,21 +165,13 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         executor_id=_EXECUTOR_ID,
         writer=lambda _: _EXECUTOR_ID,
     )
-    types = chosen_types(kantoku, None, settings.pool, reference)
-    return Loop(
-        inputs=inputs,
-        checkpoint=checkpoint,
-        codec=codec,
-        pools=bind_pools(kantoku, types, settings.concurrency, reference),
-        dead_letter_topic=topics.dlq,
-        settings=settings,
-    )
 
 
-def _run(loop: Loop, ended: Future[None]) -> None:
+def _run(loop: Loop | TimerLoop, ended: Future[None]) -> None:
     try:
         loop.run()
     except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
         ended.set_exception(error)
     else:
-        ended.set_result(None)
+        if isinstance(loop, Loop):
+            ended.set_result(None)

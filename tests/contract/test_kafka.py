@@ -36,6 +36,7 @@ class KafkaRig(LogRig):
         self._bootstrap, self._protocol, self._exactly_once = bootstrap, protocol, exactly_once
         self._kan = Kantoku(f"c-{uuid.uuid4().hex[:8]}", bootstrap_servers=bootstrap)
         self._topics = self._kan.topics
+        self.input_topic = self._topics.of_type(self.task_type)
         self.side_topic = self._topics.of_type("side")
         topics.create(self._kan.clients, topics.plan(self._topics, [self.task_type, "side"]))
         self._members: list[Member] = []
@@ -44,7 +45,7 @@ class KafkaRig(LogRig):
         slot = f"m{len(self._members)}"
         inputs = KafkaInputs(
             self._kan.clients,
-            self._topics,
+            self._topics.group,
             slot=slot,
             static=False,
             group_protocol=self._protocol,
@@ -58,7 +59,7 @@ class KafkaRig(LogRig):
         }
         transaction: ExactlyOnceTransaction | PlainTransaction
         if self._exactly_once:
-            name = transactional_id(self._topics, slot)
+            name = transactional_id(self._topics.group, slot)
             transaction = ExactlyOnceTransaction(
                 self._kan.clients,
                 group=self._topics.group,

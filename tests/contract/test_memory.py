@@ -28,10 +28,11 @@ class MemoryRig(LogRig):
     too_large_bytes = 2_000_000
 
     def __init__(self) -> None:
+        self.input_topic = TOPICS.of_type(self.task_type)
         self.log = InMemoryLog()
 
     def member(self) -> Member:
-        inputs = InMemoryInputs(self.log, TOPICS)
+        inputs = InMemoryInputs(self.log)
         transaction = InMemoryTransaction(self.log, inputs)
         return Member(
             inputs,

@@ -127,7 +127,7 @@ def test_task_is_what_the_oracle_writes_and_reads(task: TaskEnvelope) -> None:
     value = CODEC.encode_task(task)
     assert value == oracle_encode("Task", task)
     assert CODEC.decode_task(value) == task
-    assert CODEC.peek_task(value) == (task.id, task.type, task.data, task.attempt)
+    assert CODEC.peek_task(value)[:4] == (task.id, task.type, task.data, task.attempt)
 
 
 @given(results)
@@ -215,7 +215,7 @@ def test_older_versions_are_read(name: str) -> None:
     value = schemas.MARKER + schemas.fingerprint_of(schema) + buffer.getvalue()
     if name == "Task":
         assert CODEC.decode_task(value) == TaskEnvelope("a", "t", b"d", 7, 2)
-        assert CODEC.peek_task(value) == ("a", "t", b"d", 2)
+        assert CODEC.peek_task(value)[:4] == ("a", "t", b"d", 2)
     elif name == "Result":
         expected = Result("a", "t", Status.FAILED, b"", ErrorInfo("E", "m"), 1, "e", None, 9, Source("x", 1, 2))
         assert CODEC.decode_result(value) == expected

@@ -79,7 +79,7 @@ def test_task(vector: dict[str, Any]) -> None:
     check_oracle("Task", vector)
     assert CODEC.encode_task(task) == raw
     assert CODEC.decode_task(raw) == task
-    assert CODEC.peek_task(raw) == (task.id, task.type, task.data, task.attempt)
+    assert CODEC.peek_task(raw)[:4] == (task.id, task.type, task.data, task.attempt)
     check_partitions(vector["partition"], bytes.fromhex(vector["key"]))
 
 

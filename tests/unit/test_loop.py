@@ -14,6 +14,7 @@ import pytest
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop, PoolBinding
+from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Scheduler, TypeLimits
 from kantoku_kafka.errors import AccessDenied
 from kantoku_kafka.ids import new_task_id
@@ -66,8 +67,8 @@ class AtOnce(ByHand):
 class Noting(InMemoryInputs):
     """Inputs that tell when the loop pauses partitions, and when it drains: it takes one job at a time then."""
 
-    def __init__(self, log: InMemoryLog, topics: Topics) -> None:
-        super().__init__(log, topics)
+    def __init__(self, log: InMemoryLog) -> None:
+        super().__init__(log)
         self.draining, self.paused = Event(), Event()
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
@@ -92,7 +93,7 @@ class Rig:
 
     def __init__(self, transactions: type[InMemoryTransaction] = InMemoryTransaction, **settings: Any) -> None:
         self.log = InMemoryLog()
-        self.inputs = Noting(self.log, TOPICS)
+        self.inputs = Noting(self.log)
         self.by_hand = ByHand()
         transaction = transactions(self.log, self.inputs)
         checkpoint = Checkpoint(
@@ -111,7 +112,8 @@ class Rig:
                 "t": PoolBinding(self.by_hand, Scheduler({"t": TypeLimits()}), 10),
                 "quick": PoolBinding(AtOnce(), Scheduler({"quick": TypeLimits()}), 10),
             },
-            dead_letter_topic=TOPICS.dlq,
+            rules={"t": Rules(), "quick": Rules()},
+            topics=TOPICS,
             settings=ExecutorSettings(**{"drain_seconds": 0.0, **settings}),
         )
         self.spawn("t")

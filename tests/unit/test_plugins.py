@@ -74,7 +74,7 @@ def create(kan: Kantoku, task: Task) -> SpawnContext:
 def run(kan: Kantoku, task: Task | None = None) -> Job:
     _, message = prepare(kan, task or Task("upper", b"data"))
     job = Job(Partition("shop.tasks.upper", 0, 1), 7, message.key, message.value, message.headers)
-    job.task_id, job.type, job.data, job.attempt = kan.codec.peek_task(message.value)
+    job.read(kan.codec.peek_task)
     Invoker(kan).run(job)
     return job
 

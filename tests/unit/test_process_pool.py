@@ -54,7 +54,7 @@ def job(task_type: str, data: bytes = b"", offset: int = 11) -> Job:
     envelope = TaskEnvelope(f"id-{offset}", task_type, data, 1, attempt=2, labels={"colour": "blue"})
     headers = [("traceparent", b"00-1"), ("empty", None)]
     made = Job(PARTITION, offset, b"key", process_app.kan.codec.encode_task(envelope), headers)
-    made.task_id, made.type, made.data, made.attempt = process_app.kan.codec.peek_task(made.value)
+    made.read(process_app.kan.codec.peek_task)
     return made
 
 

@@ -96,6 +96,7 @@ class LogRig(ABC):
     """What the contract needs to know of an installation. ``task_type`` and all topics are new for each test."""
 
     task_type = "contract"
+    input_topic: str
     side_topic: str
     too_large_bytes: int
     """A record of so many bytes is refused."""
@@ -123,7 +124,7 @@ class LogRig(ABC):
     def join(self) -> Member:
         """A member that takes part."""
         member = self.member()
-        member.inputs.subscribe([self.task_type], member)
+        member.inputs.subscribe([self.input_topic], member)
         return member
 
 

@@ -1,0 +1,175 @@
+"""What becomes of a task that must not run yet, must not run any more, or did not end well. No I/O."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from kantoku_kafka.avro.control import encode_timer
+from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.retry import CRASHED, OPTION, TIMED_OUT, Retry
+from kantoku_kafka.engine.rules import Rules
+from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.job import Job, Limits, Message, Move, Raised
+from kantoku_kafka.model import ErrorInfo, EventName, Status, TaskEnvelope, Timer, carried_headers
+from kantoku_kafka.names import Topics
+from kantoku_kafka.protocols import Codec
+
+__all__ = ["Judge", "TIMED_OUT_REASON", "limits_of"]
+
+TIMED_OUT_REASON = "timed_out"
+_BY_STATUS = {Status.TIMED_OUT: TIMED_OUT, Status.CRASHED: CRASHED}
+_TRIED_AGAIN = frozenset((Status.FAILED, Status.TIMED_OUT, Status.CRASHED))
+_DEFAULT = Retry()
+_YEAR_9999_US = 253_370_764_800_000_000
+
+
+def policy_of(rules: Rules, envelope: TaskEnvelope | None) -> Retry | None:
+    """The retry policy of a task: its own, or that of its type. Raises EnvelopeError for one that is none."""
+    if envelope is None:
+        return rules.retry
+    if OPTION in envelope.options:
+        return Retry.decode(envelope.options[OPTION])
+    if envelope.max_attempts is None:
+        return rules.retry
+    if envelope.max_attempts < 1:
+        raise EnvelopeError(f"The task has max_attempts {envelope.max_attempts}; it is at least 1.")
+    return _with_attempts(rules.retry or _DEFAULT, envelope.max_attempts)
+
+
+def limits_of(rules: Rules, envelope: TaskEnvelope | None) -> Limits:
+    """The limits of a task. Raises EnvelopeError as :func:`policy_of`."""
+    timeout_us = None if rules.timeout_seconds is None else round(rules.timeout_seconds * 1_000_000)
+    if envelope is None:
+        return Limits(timeout_us, None)
+    if envelope.timeout_ms is not None:
+        if envelope.timeout_ms < 1:
+            raise EnvelopeError(f"The task has timeout_ms {envelope.timeout_ms}; it is at least 1.")
+        timeout_us = envelope.timeout_ms * 1_000
+    policy = policy_of(rules, envelope)
+    if policy is None or policy.total_seconds is None:
+        return Limits(timeout_us, None)
+    return Limits(timeout_us, envelope.created_at_us + round(policy.total_seconds * 1_000_000))
+
+
+class Judge:
+    """The loop thread owns it.
+
+    Parameters:
+        topics: where timers and dead letters go.
+        codec: of the envelopes.
+        rules: by task type.
+        luck: a number from 0 to 1 for each delay.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        codec: Codec,
+        rules: Mapping[str, Rules],
+        luck: Callable[[], float] = random.random,
+    ) -> None:
+        self._topics = topics
+        self._codec = codec
+        self._rules = rules
+        self._luck = luck
+        self.watched = frozenset(name for name, rule in rules.items() if rule.limits_time)
+
+    def enter(self, job: Job, now_us: int) -> bool:
+        """Whether a task that has come may wait for its start; else what becomes of it is decided.
+
+        Call it for jobs that have an envelope, or are of a type that is :attr:`watched`.
+
+        Raises:
+            EnvelopeError: for options that cannot be.
+        """
+        rules = self._rules[job.type]
+        if job.envelope is None and rules.retry is not None and rules.retry.total_seconds is not None:
+            job.envelope = self._codec.decode_task(job.value)
+        job.limits = limits_of(rules, job.envelope)
+        envelope = job.envelope
+        if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us:
+            return True
+        job.received_at_us = now_us
+        self._postpone(job, envelope, envelope.attempt, envelope.not_before_us, EventName.DELAYED)
+        return False
+
+    def start(self, job: Job, now_us: int) -> bool:
+        """Whether a job with an envelope may start now; else it has ended."""
+        envelope = job.envelope
+        assert envelope is not None
+        limits = job.limits
+        if envelope.expires_at_us is not None and envelope.expires_at_us <= now_us:
+            job.fail(Status.EXPIRED, ErrorInfo("expired", "The task had not started when its time was over."))
+            return False
+        if limits is not None and limits.close_by_us is not None and limits.close_by_us <= now_us:
+            job.fail(Status.TIMED_OUT, _OUT_OF_TIME)
+            job.letter = dead_letter(self._topics.dlq, job, _OUT_OF_TIME)
+            return False
+        return True
+
+    def is_over(self, job: Job, now_us: int) -> bool:
+        """Whether a job that runs has had its time."""
+        if job.limits is None or job.started_at_us is None or job.cancelled is not None:
+            return False
+        end_us = job.limits.end_us(job.started_at_us)
+        return end_us is not None and end_us <= now_us
+
+    def settle(self, job: Job) -> None:
+        """A job has ended other than well: it is tried again later, or has a dead letter, or neither."""
+        status = job.status
+        if status not in _TRIED_AGAIN or job.error is None:
+            return
+        raised = _BY_STATUS.get(status) or job.raised or Raised(())
+        policy = policy_of(self._rules[job.type], job.envelope) or (_DEFAULT if raised.asked else None)
+        if policy is None:
+            return
+        envelope = job.envelope or self._codec.decode_task(job.value)
+        due_us = self._due_us(job, envelope, policy, raised)
+        if due_us is None:
+            job.letter = dead_letter(self._topics.dlq, job, job.error)
+        else:
+            self._postpone(job, envelope, job.attempt + 1, due_us, EventName.RETRY_SCHEDULED)
+
+    def _due_us(self, job: Job, envelope: TaskEnvelope, policy: Retry, raised: Raised) -> int | None:
+        """When to try again; None: never."""
+        if job.attempt >= policy.max_attempts or not policy.covers(raised):
+            return None
+        seconds = raised.after_seconds
+        if seconds is None:
+            seconds = policy.delay_seconds(job.attempt, self._luck())
+        due_us = job.finished_at_us + round(seconds * 1_000_000)
+        ends = [envelope.expires_at_us] if envelope.expires_at_us is not None else []
+        if policy.total_seconds is not None:
+            ends.append(envelope.created_at_us + round(policy.total_seconds * 1_000_000))
+        return None if any(due_us >= end_us for end_us in ends) else due_us
+
+    def _postpone(self, job: Job, envelope: TaskEnvelope, attempt: int, due_us: int, step: EventName) -> None:
+        task = envelope._replace(attempt=attempt, not_before_us=None)
+        timer = Timer(
+            task_id=job.task_id,
+            type=job.type,
+            attempt=attempt,
+            due_at_us=due_us,
+            topic=job.partition.topic,
+            key=job.key,
+            task=self._codec.encode_task(task),
+            headers=carried_headers(job.raw_headers),
+        )
+        message = Message(self._topics.timers, job.task_id.encode(), encode_timer(timer))
+        job.carry_on(Move((message,), step, {"due_at": _text(due_us)}))
+
+
+_OUT_OF_TIME = ErrorInfo("out_of_time", "The total time of the task was over before this attempt could start.")
+
+
+def _with_attempts(policy: Retry, max_attempts: int) -> Retry:
+    return replace(policy, max_attempts=max_attempts)
+
+
+def _text(time_us: int) -> str:
+    if not 0 <= time_us < _YEAR_9999_US:
+        return str(time_us)
+    return datetime.fromtimestamp(time_us / 1_000_000, UTC).isoformat(timespec="milliseconds")

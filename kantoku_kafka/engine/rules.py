@@ -1,0 +1,49 @@
+"""What a task type asks of every task of it, besides where it runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from kantoku_kafka.engine.retry import Retry
+from kantoku_kafka.errors import UsageError
+
+__all__ = ["Rules"]
+
+_MOST_SECONDS = 366 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Immutable.
+
+    Parameters:
+        retry: None: no second attempt, and no dead letter.
+        timeout_seconds: from the start of an attempt to its end; None: no limit.
+
+    Raises:
+        UsageError: for what is no policy, or a timeout that cannot be.
+    """
+
+    retry: Retry | None = None
+    timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise UsageError(f"retry takes a policy, e.g. Retry(max_attempts=5), not {self.retry!r}.")
+        if self.timeout_seconds is not None:
+            check_seconds("timeout_seconds", self.timeout_seconds, positive=True)
+
+    @property
+    def limits_time(self) -> bool:
+        """Whether every task of the type has to be watched."""
+        return self.timeout_seconds is not None or (self.retry is not None and self.retry.total_seconds is not None)
+
+
+def check_seconds(what: str, value: float, *, positive: bool = False) -> float:
+    """The value, if it is a duration. Raises UsageError."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0 or (positive and value == 0) or value > _MOST_SECONDS:
+        least = "more than 0" if positive else "from 0"
+        raise UsageError(f"{what} is a number of seconds, {least} to a year, not {value!r}.")
+    return value

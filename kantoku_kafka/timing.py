@@ -1,0 +1,80 @@
+"""Puts the timer loop together: as a part of every executor, or as a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.engine.checkpoint import Checkpoint
+from kantoku_kafka.engine.timer_loop import TimerLoop
+from kantoku_kafka.kafka.member import Member
+from kantoku_kafka.settings import EventDetail, ExecutorSettings
+from kantoku_kafka.slots import Slot
+
+__all__ = ["TimerService", "own_topics"]
+
+_log = logging.getLogger(__name__)
+
+
+class TimerService:
+    """Fires timers until :meth:`stop`, which may be called from any thread, at any time.
+
+    Parameters:
+        kantoku: the app.
+        settings: of the executor.
+        slot: of this process.
+        executor_id: who speaks, in events and results.
+    """
+
+    def __init__(self, kantoku: Kantoku, settings: ExecutorSettings, slot: Slot, executor_id: str) -> None:
+        self._kantoku = kantoku
+        self._settings = settings
+        self._slot = slot
+        self._executor_id = executor_id
+        self._loop: TimerLoop | None = None
+        self._stop_asked = False
+
+    def stop(self) -> None:
+        """End :meth:`run` soon."""
+        self._stop_asked = True
+        if self._loop is not None:
+            self._loop.stop()
+
+    def run(self) -> None:
+        """Connect, and fire timers until :meth:`stop`. Blocks; call it once.
+
+        Raises:
+            SlotTaken, BrokerUnavailable, AccessDenied, TopicMismatch.
+        """
+        kantoku, settings = self._kantoku, self._settings
+        topics, codec = kantoku.topics, kantoku.codec
+        with ExitStack() as ending:
+            member = Member(
+                kantoku.clients,
+                topics.timers_group,
+                self._slot,
+                settings,
+                own_topics(kantoku, settings),
+                tells_ends=True,
+            )
+            ending.callback(member.close)
+            checkpoint = Checkpoint(
+                outputs=member.outputs(topics, codec),
+                events=member.events(topics, codec),
+                transaction=member.transaction,
+                detail=settings.events,
+                executor_id=self._executor_id,
+                writer=member.writer,
+            )
+            self._loop = TimerLoop(inputs=member.inputs, checkpoint=checkpoint, topics=topics)
+            if self._stop_asked:
+                self._loop.stop()
+            self._loop.run()
+
+
+def own_topics(kantoku: Kantoku, settings: ExecutorSettings) -> list[str]:
+    """The topics that a checkpoint may write to."""
+    topics = kantoku.topics
+    own = [topics.results, topics.dlq, topics.timers]
+    return own if settings.events is EventDetail.OFF else [*own, topics.events]

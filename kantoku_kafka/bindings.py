@@ -17,7 +17,7 @@ from kantoku_kafka.pools.inline import InlineExecutor
 from kantoku_kafka.pools.processes import ProcessExecutor
 from kantoku_kafka.pools.threads import ThreadExecutor
 from kantoku_kafka.protocols import Executor
-from kantoku_kafka.settings import PoolKind
+from kantoku_kafka.settings import ExecutorSettings, PoolKind
 
 __all__ = ["bind_pools", "chosen_types"]
 
@@ -64,10 +64,10 @@ def _check_shared_topics(kantoku: Kantoku, types: Mapping[str, TaskType]) -> Non
 
 
 def bind_pools(
-    kantoku: Kantoku, types: Mapping[str, TaskType], concurrency: int, reference: str | None = None
+    kantoku: Kantoku, types: Mapping[str, TaskType], settings: ExecutorSettings, reference: str | None = None
 ) -> dict[str, PoolBinding]:
     """By task type: one pool of each kind that is used, and one scheduler for the types in it."""
-    invoker = Invoker(kantoku)
+    invoker, concurrency = Invoker(kantoku), settings.concurrency
     bindings: dict[str, PoolBinding] = {}
     for kind in {task.pool for task in types.values()}:
         members = {name: task for name, task in types.items() if task.pool is kind}
@@ -81,7 +81,14 @@ def bind_pools(
                 executor = AsyncioExecutor(invoker, concurrency)
             case PoolKind.PROCESS:
                 assert reference is not None, "chosen_types has checked it"
-                executor = ProcessExecutor(Hello.of(kantoku, reference, members), concurrency)
+                hello = Hello.of(
+                    kantoku,
+                    reference,
+                    members,
+                    max_tasks=settings.max_tasks_per_child,
+                    max_memory_bytes=settings.max_memory_per_child_bytes,
+                )
+                executor = ProcessExecutor(hello, concurrency)
         scheduler = Scheduler({name: task.limits for name, task in members.items()})
         bindings |= dict.fromkeys(members, PoolBinding(executor, scheduler, concurrency + executor.backlog))
     return bindings

@@ -102,7 +102,7 @@ class ExecutorProcess:
                 inputs=member.inputs,
                 checkpoint=checkpoint,
                 codec=kantoku.codec,
-                pools=bind_pools(kantoku, self._types, settings.concurrency, self._reference),
+                pools=bind_pools(kantoku, self._types, settings, self._reference),
                 rules={name: task.rules for name, task in self._types.items()},
                 topics=kantoku.topics,
                 settings=settings,

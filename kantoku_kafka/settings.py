@@ -104,6 +104,9 @@ class ExecutorSettings:
         revoke_drain_seconds: the same when partitions are revoked; default 5.
         timeout_seconds: how long one request to Kafka may take before it counts as failed; default 15.
         heartbeat_seconds: between two heartbeats on the control topic; default 5, 0: none.
+        max_tasks_per_child: after so many tasks a child of pool ``process`` is replaced; default 0, never.
+        max_memory_per_child_bytes: what a child of pool ``process`` may have; a task that needs more is CRASHED, a
+            child that has used most of it is replaced after its task; default 0, no limit.
         timers: whether this process also puts tasks onto their inputs when they are due; default yes.
     """
 
@@ -121,6 +124,8 @@ class ExecutorSettings:
     revoke_drain_seconds: float = 5.0
     timeout_seconds: float = 15.0
     heartbeat_seconds: float = 5.0
+    max_tasks_per_child: int = 0
+    max_memory_per_child_bytes: int = 0
     timers: bool = True
 
     def __post_init__(self) -> None:
@@ -147,6 +152,15 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
 }
 
 
+_ZERO_TOO = {
+    "drain_seconds",
+    "revoke_drain_seconds",
+    "heartbeat_seconds",
+    "max_tasks_per_child",
+    "max_memory_per_child_bytes",
+}
+
+
 def choice(kind: type[E], what: str, value: str) -> E:
     """The member of an enumeration that ``value`` is or names. Raises UsageError."""
     try:
@@ -157,6 +171,6 @@ def choice(kind: type[E], what: str, value: str) -> E:
 
 def _positive(settings: object, name: str) -> None:
     value = getattr(settings, name)
-    zero_too = name in ("drain_seconds", "revoke_drain_seconds", "heartbeat_seconds")
+    zero_too = name in _ZERO_TOO
     if not (math.isfinite(value) and (value > 0 or (zero_too and value == 0))):
         raise UsageError(f"{name.replace('_', ' ')} must be {'0 or more' if zero_too else 'positive'}, not {value}.")

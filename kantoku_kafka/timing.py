@@ -9,10 +9,11 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.kafka.member import Member
+from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
-from kantoku_kafka.slots import Slot
+from kantoku_kafka.slots import Slot, executor_id
 
-__all__ = ["TimerService", "own_topics"]
+__all__ = ["SchedulerProcess", "TimerService", "own_topics"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,48 @@ class TimerService:
             if self._stop_asked:
                 self._loop.stop()
             self._loop.run()
+
+
+class SchedulerProcess:
+    """A process that fires timers and executes nothing.
+
+    Parameters:
+        kantoku: the app; its task types do not matter.
+        settings: of which it takes the guarantee, the events, the group protocol, the slot and the timeout.
+
+    Raises (:meth:`run`):
+        UsageError, SlotTaken, BrokerUnavailable, AccessDenied, TopicMismatch.
+    """
+
+    def __init__(self, kantoku: Kantoku, settings: ExecutorSettings | None = None) -> None:
+        self._kantoku = kantoku
+        self._settings = settings or ExecutorSettings()
+        self._service: TimerService | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether :meth:`run` has found the broker and the topics: from then on :meth:`stop` ends it in order."""
+        return self._service is not None
+
+    def stop(self) -> None:
+        """End :meth:`run` soon. May be called from any thread or signal handler."""
+        if self._service is not None:
+            self._service.stop()
+
+    def run(self) -> None:
+        """Connect, and fire timers until :meth:`stop`. Blocks; call it once."""
+        kantoku, settings = self._kantoku, self._settings
+        slot = Slot.take(settings.slot, kantoku.namespace)
+        try:
+            kantoku.clients.check()
+            for topic in own_topics(kantoku, settings):
+                partition_count(kantoku.clients, topic)
+            name = executor_id()
+            self._service = TimerService(kantoku, settings, slot, name)
+            _log.info("scheduler %s, slot %s", name, slot.name, extra={"action": "started"})
+            self._service.run()
+        finally:
+            slot.release()
 
 
 def own_topics(kantoku: Kantoku, settings: ExecutorSettings) -> list[str]:

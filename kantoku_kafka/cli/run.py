@@ -1,4 +1,4 @@
-"""``run-executor``: one executor process, or several under a supervisor."""
+"""``run-executor``: one executor process, or several under a supervisor; ``run-scheduler``: timers alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from kantoku_kafka.cli.supervisor import Lifeline, Supervisor
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.executor import ExecutorProcess
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, GroupProtocol, Guarantee, PoolKind
+from kantoku_kafka.timing import SchedulerProcess
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command("run-executor")(run_executor)
+    app.command("run-scheduler")(run_scheduler)
 
 
 def run_executor(
@@ -38,6 +40,14 @@ def run_executor(
     ] = None,
     drain_seconds: Annotated[float, typer.Option(help="How long running tasks may go on after SIGTERM.")] = 25.0,
     max_batch: Annotated[int, typer.Option(help="Results in one checkpoint.")] = 2000,
+    max_tasks_per_child: Annotated[
+        int, typer.Option(help="Pool process: replace a child after so many tasks; 0: never.")
+    ] = 0,
+    max_memory_per_child: Annotated[
+        int,
+        typer.Option(help="Pool process: MiB that a child may have; a task that needs more is CRASHED. 0: no limit."),
+    ] = 0,
+    timers: Annotated[bool, typer.Option(help="Also put tasks onto their inputs when they are due.")] = True,
 ) -> None:
     """Take tasks from the inputs, run them, publish results. SIGTERM or Ctrl-C: drain and end.
 
@@ -53,6 +63,9 @@ def run_executor(
         pool=pool,
         drain_seconds=drain_seconds,
         max_batch=max_batch,
+        max_tasks_per_child=max_tasks_per_child,
+        max_memory_per_child_bytes=max_memory_per_child << 20,
+        timers=timers,
     )
     kantoku = options.app(app)
     if processes > 1:
@@ -68,7 +81,28 @@ def run_executor(
     process.run(on_ready=lifeline.ready)
 
 
-def _stop_on_signals(process: ExecutorProcess) -> None:
+def run_scheduler(
+    ctx: typer.Context,
+    app: Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku, e.g. shop.tasks:kan")],
+    guarantee: Annotated[Guarantee, typer.Option(help="What is promised of timers.")] = Guarantee.EXACTLY_ONCE,
+    group_protocol: Annotated[
+        GroupProtocol, typer.Option(help="classic, or consumer (KIP-848).")
+    ] = GroupProtocol.CLASSIC,
+    slot: Annotated[str | None, typer.Option(help="Stable name of this process.")] = None,
+) -> None:
+    """Put tasks onto their inputs when they are due, and execute none: for executors that run with --no-timers.
+
+    Example: kantoku-kafka run-scheduler shop.tasks:kan -b localhost:9092
+    """
+    options: Options = ctx.obj
+    settings = ExecutorSettings(guarantee=guarantee, group_protocol=group_protocol, slot=slot)
+    process = SchedulerProcess(options.app(app), settings)
+    _stop_on_signals(process)
+    relax_garbage_collection()
+    process.run()
+
+
+def _stop_on_signals(process: ExecutorProcess | SchedulerProcess) -> None:
     """The first SIGTERM or SIGINT drains, the second one ends at once; so does the first, if nothing runs yet."""
 
     def stop(number: int, _: FrameType | None) -> None:

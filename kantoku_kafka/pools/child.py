@@ -14,6 +14,7 @@ import inspect
 import io
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -42,6 +43,8 @@ from kantoku_kafka.settings import Connection
 __all__ = ["main"]
 
 _READ_BYTES = 1 << 18
+_MEMORY_ERROR = "builtins.MemoryError"
+_ENOUGH = 0.8  # of the memory allowed: a task that leaks should not be the one to meet the limit
 
 
 def main() -> int:
@@ -56,7 +59,9 @@ def main() -> int:
     if body is None:
         return 0
     try:
-        kantoku = _imported(Hello.decode(body))
+        hello = Hello.decode(body)
+        kantoku = _imported(hello)
+        limits = Limits(hello)
     except UsageError as error:
         channel.sendall(frame(Kind.FAILED, utf8_safe(str(error)).encode()))
         return error.exit_code
@@ -71,8 +76,45 @@ def main() -> int:
                 runner.run(_run_async(invoker, job), context=contextvars.copy_context())
             else:
                 _run(invoker, job)
-            channel.sendall(_answer(number, job))
+            limits.note(job)
+            channel.sendall(_answer(number, job, last=limits.reached))
     return 0
+
+
+class Limits:
+    """What this process may use up before it is replaced.
+
+    Raises:
+        UsageError: the app alone takes more than that.
+    """
+
+    def __init__(self, hello: Hello) -> None:
+        self._max_tasks, self._max_memory_bytes = hello.max_tasks, hello.max_memory_bytes
+        self._tasks = 0
+        self.reached = False
+        if self._max_memory_bytes:
+            if _largest_bytes() > _ENOUGH * self._max_memory_bytes:
+                raise UsageError(
+                    f"{hello.reference} takes {_largest_bytes() >> 20} MiB once it is imported: "
+                    f"--max-memory-per-child {self._max_memory_bytes >> 20} is too little."
+                )
+            resource.setrlimit(resource.RLIMIT_DATA, (self._max_memory_bytes, self._max_memory_bytes))
+
+    def note(self, job: Job) -> None:
+        """A task has ended. If it was for want of memory that is a crash: nothing of this process can be relied on."""
+        self._tasks += 1
+        out_of_memory = bool(self._max_memory_bytes and job.raised is not None and _MEMORY_ERROR in job.raised.kinds)
+        if out_of_memory:
+            text = f"The task needed more than the {self._max_memory_bytes >> 20} MiB of --max-memory-per-child."
+            job.fail(Status.CRASHED, ErrorInfo("out_of_memory", text))
+        used_up = bool(self._max_memory_bytes) and _largest_bytes() > _ENOUGH * self._max_memory_bytes
+        self.reached = out_of_memory or used_up or 0 < self._max_tasks <= self._tasks
+
+
+def _largest_bytes() -> int:
+    """The most memory that this process ever had resident."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest << 10
 
 
 class Inbox:
@@ -166,12 +208,12 @@ async def _run_async(invoker: Invoker, job: Job) -> None:
         invoker.interrupted(job)
 
 
-def _answer(number: int, job: Job) -> bytes:
+def _answer(number: int, job: Job, *, last: bool) -> bytes:
     try:
-        return frame(Kind.ANSWER, encode_answer(number, job))
+        return frame(Kind.ANSWER, encode_answer(number, job, last=last))
     except FrameError as error:
         job.fail(Status.FAILED, ErrorInfo("result_too_large", f"The result cannot leave the process: {error}"))
-    return frame(Kind.ANSWER, encode_answer(number, job))
+    return frame(Kind.ANSWER, encode_answer(number, job, last=last))
 
 
 if __name__ == "__main__":

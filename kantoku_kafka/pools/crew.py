@@ -195,9 +195,13 @@ class Crew:
     def _hear(self, worker: Worker, kind: Kind, body: bytes) -> None:
         job = worker.job
         if kind is Kind.ANSWER and job is not None:
-            take_answer(body, worker.number, job)
+            last = take_answer(body, worker.number, job)
             worker.job = None
-            self._idle.append(worker)
+            if last:
+                worker.stopped = True
+                worker.retire(time.monotonic() + self._grace_seconds)
+            else:
+                self._idle.append(worker)
             self._deliver(job)
         elif kind is Kind.READY and worker.phase is Phase.STARTING:
             worker.ready()

@@ -12,9 +12,11 @@ CANCEL   parent            empty: end at once, as by SIGTERM
 END      parent            empty: end after the running task
 READY    child, once       empty: the app is imported
 FAILED   child, instead    one sentence in UTF-8: why there will be no READY
-ANSWER   child, per TASK   job number, status, output, error?, raised?, started_at_us, finished_at_us, messages, events
+ANSWER   child, per TASK   job number, last, status, output, error?, raised?, started_at_us, finished_at_us,
+                            messages, events
 =======  ================  =========================================================================================
 
+last: the child takes no other task, and wants to be ended.
 header: name, value?. error: type, message, detail?, retryable. message: topic, key?, value, headers, partition.
 event: bytes, an ``Event`` envelope. raised: kinds, after_us?, asked, final.
 Nothing in a frame is ever executed or unpickled.
@@ -142,12 +144,13 @@ def decode_task(body: bytes) -> tuple[int, Job]:
     return number, Job(Partition(topic, partition, epoch), offset, key, value, headers)
 
 
-def encode_answer(number: int, job: Job) -> bytes:
+def encode_answer(number: int, job: Job, *, last: bool = False) -> bytes:
     """The body of an ANSWER frame. Raises whatever comes of values in the effects that are not of their type."""
     assert job.status is not None, "the job has not ended"
     return b"".join(
         (
             encode_long(number),
+            b"\1" if last else b"\0",
             encode_string(job.status.value),
             encode_bytes(job.output),
             _optional(_error, job.error),
@@ -160,12 +163,17 @@ def encode_answer(number: int, job: Job) -> bytes:
     )
 
 
-def take_answer(body: bytes, number: int, job: Job) -> None:
-    """Give the job the outcome in an ANSWER frame. Raises FrameError, and leaves the job alone, if there is none."""
+def take_answer(body: bytes, number: int, job: Job) -> bool:
+    """Give the job the outcome in an ANSWER frame; whether it is the child's last one.
+
+    Raises:
+        FrameError: there is none, and the job is left alone.
+    """
     try:
         answered, pos = read_long(body, 0)
         if answered != number:
             raise FrameError(f"An answer to job {answered}, where job {number} runs.")
+        last, pos = read_boolean(body, pos)
         status, pos = read_string(body, pos)
         output, pos = read_bytes(body, pos)
         error, pos = read_optional(_read_error, body, pos)
@@ -183,6 +191,7 @@ def take_answer(body: bytes, number: int, job: Job) -> None:
     job.output, job.error, job.raised = output, error, raised
     job.started_at_us, job.finished_at_us = started_at_us, finished_at_us
     job.effects, job.events = effects or None, events or None
+    return last
 
 
 # --- parts of bodies

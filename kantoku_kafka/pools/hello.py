@@ -25,6 +25,8 @@ class Hello(NamedTuple):
             that part the child has from its own import.
         path: where the parent looks for modules.
         log_level: of the parent's root logger; None if the parent has not configured logging.
+        max_tasks: after so many it is replaced; 0: never.
+        max_memory_bytes: more than this it may not have; 0: no limit.
     """
 
     reference: str
@@ -36,6 +38,8 @@ class Hello(NamedTuple):
     config: Mapping[str, str | int | float | bool]
     path: Sequence[str]
     log_level: int | None
+    max_tasks: int = 0
+    max_memory_bytes: int = 0
 
     def __repr__(self) -> str:
         return f"Hello({self.reference!r}, {self.namespace!r})"
@@ -46,6 +50,9 @@ class Hello(NamedTuple):
         kantoku: Kantoku,
         reference: str,
         task_types: Iterable[str],
+        *,
+        max_tasks: int = 0,
+        max_memory_bytes: int = 0,
     ) -> Hello:
         """What a child has to know of this process and of its app."""
         connection, root = kantoku.connection, logging.getLogger()
@@ -59,6 +66,8 @@ class Hello(NamedTuple):
             {name: value for name, value in connection.config.items() if isinstance(value, str | int | float)},
             list(sys.path),
             root.level if root.handlers else None,
+            max_tasks,
+            max_memory_bytes,
         )
 
     def encode(self) -> bytes:

@@ -31,14 +31,14 @@ class ProcessExecutor:
         hello: what the children have to know.
         concurrency: number of children; all but the first are started when they are needed.
         ready_seconds: how long a child may take to import the app; default 30.
-        grace_seconds: from SIGTERM to SIGKILL; default 2.
+        grace_seconds: from SIGTERM to SIGKILL; default 0.5.
 
     Raises:
         UsageError: in a child, whose import of the app must not run it.
     """
 
     def __init__(
-        self, hello: Hello, concurrency: int, *, ready_seconds: float = 30.0, grace_seconds: float = 2.0
+        self, hello: Hello, concurrency: int, *, ready_seconds: float = 30.0, grace_seconds: float = 0.5
     ) -> None:
         if _is_child():
             raise UsageError(

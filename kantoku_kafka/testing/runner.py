@@ -136,7 +136,7 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         inputs=inputs,
         checkpoint=_checkpoint(kantoku, log, inputs, settings),
         codec=kantoku.codec,
-        pools=bind_pools(kantoku, types, settings.concurrency, reference),
+        pools=bind_pools(kantoku, types, settings, reference),
         rules={name: task.rules for name, task in types.items()},
         topics=kantoku.topics,
         settings=settings,

@@ -8,7 +8,7 @@ import pytest
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.protocols import Codec, Executor
-from kantoku_kafka.settings import PoolKind
+from kantoku_kafka.settings import ExecutorSettings, PoolKind
 from kantoku_kafka.testing.contract import CodecContract, ExecutorContract
 
 
@@ -19,7 +19,7 @@ class TestPools(ExecutorContract):
         app = pool_app.kan_async if kind is PoolKind.ASYNCIO else pool_app.kan
         reference = "pool_app:kan"
         types = chosen_types(app, None, kind, reference)
-        return bind_pools(app, types, 4, reference)["upper"].executor
+        return bind_pools(app, types, ExecutorSettings(concurrency=4), reference)["upper"].executor
 
 
 class TestAvro(CodecContract):

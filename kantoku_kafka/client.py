@@ -9,12 +9,13 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from kantoku_kafka.engine.cancel import CANCEL
 from kantoku_kafka.errors import (
     AccessDenied,
     KantokuError,
@@ -23,11 +24,12 @@ from kantoku_kafka.errors import (
     UsageError,
 )
 from kantoku_kafka.job import Message
+from kantoku_kafka.kafka.commands import command_message
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.reader import ResultReader
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket
-from kantoku_kafka.model import Result, Task
+from kantoku_kafka.model import Command, Result, Task, now_us
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.settings import Connection, EventDetail
 from kantoku_kafka.spawning import prepare, spawned_event
@@ -180,6 +182,40 @@ class Client(Waiting):
     async def spawn_many_async(self, tasks: Iterable[Task]) -> list[Spawned]:
         """:meth:`spawn_many` for asyncio."""
         return await asyncio.to_thread(self.spawn_many, list(tasks))
+
+    # --- control
+
+    def cancel(
+        self,
+        *task_ids: str,
+        type: str | None = None,  # noqa: A002 - the word for it everywhere
+        labels: Mapping[str, str] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Cancel tasks: these, or all of a type or with these labels that were spawned by now.
+
+        Returns when the broker has acknowledged the command. Each task's result is CANCELLED, unless it ends before
+        its executor hears of it. What runs in pool ``process`` is killed, ``asyncio`` cancelled; a thread is asked by
+        :attr:`Context.cancelled`.
+
+        Raises:
+            UsageError: neither ids nor a choice, or both.
+            TopicMismatch, AccessDenied, BrokerUnavailable.
+        """
+        if bool(task_ids) == bool(type or labels):
+            raise UsageError("cancel takes ids of tasks, or else a type or labels.")
+        chosen: Iterable[str | None] = task_ids or (None,)
+        at_us = now_us()
+        self._tell([Command(CANCEL, at_us, one, type, dict(labels or {}), None, reason) for one in chosen])
+
+    def _tell(self, commands: Iterable[Command]) -> None:
+        topic, spawner = self._app.topics.control, self._connected_spawner()
+        failures: Failures = []
+        tickets: list[Ticket] = []
+        for command in commands:
+            tickets.append(Ticket(topic, failures))
+            spawner.send(command_message(topic, command), tickets[-1])
+        spawner.wait(tickets, failures)
 
     # --- connections
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.heartbeats import Pulse
 from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.model import Heartbeat, now_us
+from kantoku_kafka.model import Command, Heartbeat, now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
 from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.slots import Slot, executor_id, host
@@ -111,8 +113,10 @@ class ExecutorProcess:
                 self._loop.stop()
             ending.enter_context(_daemons(kantoku))
             ending.enter_context(self._pulse(clients, member, self._loop))
+            listeners: list[Callable[[Sequence[Command]], None]] = [self._loop.command]
             if settings.timers:
-                ending.enter_context(self._timers(slot, self._loop))
+                listeners.append(ending.enter_context(self._timers(slot, self._loop)).command)
+            ending.enter_context(Commands(clients, kantoku.topics.control, partial(_tell, listeners)))
             on_ready()
             self._loop.run()
 
@@ -123,7 +127,7 @@ class ExecutorProcess:
             partition_count(clients, topic)
 
     @contextmanager
-    def _timers(self, slot: Slot, loop: Loop) -> Iterator[None]:
+    def _timers(self, slot: Slot, loop: Loop) -> Iterator[TimerService]:
         """The timers in a thread of their own; without them the executor does not go on."""
         service = TimerService(self._kantoku, self._settings, slot, self.executor_id)
         failed: list[BaseException] = []
@@ -138,7 +142,7 @@ class ExecutorProcess:
         thread = threading.Thread(target=run, name="kantoku-timers")
         thread.start()
         try:
-            yield
+            yield service
         finally:
             service.stop()
             thread.join()
@@ -190,6 +194,11 @@ class ExecutorProcess:
                     part.promise,
                     extra={"action": "promise"},
                 )
+
+
+def _tell(listeners: Iterable[Callable[[Sequence[Command]], None]], commands: Sequence[Command]) -> None:
+    for listener in listeners:
+        listener(commands)
 
 
 @contextmanager

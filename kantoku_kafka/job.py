@@ -107,6 +107,7 @@ class Job:
         "_source",
         "announced",
         "attempt",
+        "begun",
         "cancelled",
         "data",
         "effects",
@@ -166,7 +167,7 @@ class Job:
         self.limits: Limits | None = None
         self.outcome: Status | None = None
         self.envelope: TaskEnvelope | None = None  # of a task that says more than its type and data
-        self.announced = False
+        self.announced = self.begun = False
         self.lane: object = None
         self._source: Source | None = None
 

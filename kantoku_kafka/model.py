@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kantoku_kafka.plugins import SpawnContext
 
 __all__ = [
+    "Command",
     "ErrorInfo",
     "Event",
     "EventName",
@@ -205,6 +206,21 @@ class TaskEnvelope(NamedTuple):
     idempotency_key: str | None = None
     labels: Mapping[str, str] = {}
     options: Mapping[str, bytes] = {}
+
+
+class Command(NamedTuple):
+    """What a person tells executors: ``cancel`` tasks, ``quiet`` or ``stop`` executors.
+
+    Tasks that were created after ``at_us``, and executors that were started later, are not meant.
+    """
+
+    kind: str
+    at_us: int
+    task_id: str | None = None
+    type: str | None = None
+    labels: Mapping[str, str] = {}
+    executor_id: str | None = None
+    reason: str | None = None
 
 
 class Timer(NamedTuple):

@@ -193,7 +193,8 @@ class Executor(Protocol):
         ...
 
     def cancel(self, jobs: Iterable[Job], reason: str) -> None:
-        """End these soon if they can be ended; each is delivered all the same, without an outcome if it was not run."""
+        """End these soon if they can be ended; each is delivered all the same, at once and without an outcome if it has
+        not begun to run. Called where ``submit`` is."""
         ...
 
     def close(self, timeout_seconds: float) -> None:

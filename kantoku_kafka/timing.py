@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.timer_loop import TimerLoop
+from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.topics import partition_count
+from kantoku_kafka.model import Command
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
 from kantoku_kafka.slots import Slot, executor_id
 
@@ -34,6 +37,7 @@ class TimerService:
         self._slot = slot
         self._executor_id = executor_id
         self._loop: TimerLoop | None = None
+        self._heard: list[Command] = []
         self._stop_asked = False
 
     def stop(self) -> None:
@@ -41,6 +45,15 @@ class TimerService:
         self._stop_asked = True
         if self._loop is not None:
             self._loop.stop()
+
+    def command(self, commands: Sequence[Command]) -> None:
+        """Do as these say, soon. May be called from any thread, at any time."""
+        loop = self._loop
+        if loop is None:
+            self._heard += commands
+            loop = self._loop  # it may be there by now: to hear a command twice does no harm
+        if loop is not None:
+            loop.command(commands)
 
     def run(self) -> None:
         """Connect, and fire timers until :meth:`stop`. Blocks; call it once.
@@ -68,9 +81,11 @@ class TimerService:
                 executor_id=self._executor_id,
                 writer=member.writer,
             )
-            self._loop = TimerLoop(inputs=member.inputs, checkpoint=checkpoint, topics=topics)
+            self._loop = TimerLoop(inputs=member.inputs, checkpoint=checkpoint, topics=topics, codec=codec)
             if self._stop_asked:
                 self._loop.stop()
+            if self._heard:
+                self._loop.command(self._heard)
             self._loop.run()
 
 
@@ -109,9 +124,10 @@ class SchedulerProcess:
             for topic in own_topics(kantoku, settings):
                 partition_count(kantoku.clients, topic)
             name = executor_id()
-            self._service = TimerService(kantoku, settings, slot, name)
+            self._service = service = TimerService(kantoku, settings, slot, name)
             _log.info("scheduler %s, slot %s", name, slot.name, extra={"action": "started"})
-            self._service.run()
+            with Commands(kantoku.clients, kantoku.topics.control, service.command):
+                service.run()
         finally:
             slot.release()
 

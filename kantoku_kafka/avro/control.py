@@ -1,4 +1,4 @@
-"""Heartbeats and timers. Their records are few: the generic library writes them, the generic reader reads them."""
+"""Heartbeats, commands and timers. They are few: the generic library writes them, the generic reader reads them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ import fastavro
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.avro.readers import read_by_schema
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import Heartbeat, Timer
+from kantoku_kafka.model import Command, Heartbeat, Timer
 
-__all__ = ["decode_heartbeat", "decode_timer", "encode_heartbeat", "encode_timer"]
+__all__ = [
+    "decode_command",
+    "decode_heartbeat",
+    "decode_timer",
+    "encode_command",
+    "encode_heartbeat",
+    "encode_timer",
+]
 
 _HEADER_BYTES = len(schemas.MARKER) + 8
-_MAX_HEARTBEAT_BYTES, _MAX_TIMER_BYTES = 1 << 20, 40 << 20
+_MAX_CONTROL_BYTES, _MAX_TIMER_BYTES = 1 << 20, 40 << 20
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
@@ -27,8 +34,19 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
 
 def decode_heartbeat(value: bytes) -> Heartbeat:
     """The heartbeat in a record. Raises EnvelopeError, and nothing else, if it is none of a released schema."""
-    heartbeat: Heartbeat = _decode("Heartbeat", value, _MAX_HEARTBEAT_BYTES)
+    heartbeat: Heartbeat = _decode("Heartbeat", value, _MAX_CONTROL_BYTES)
     return heartbeat
+
+
+def encode_command(command: Command) -> bytes:
+    """The bytes of a record: Avro single-object encoding."""
+    return _encode("Command", command._asdict())
+
+
+def decode_command(value: bytes) -> Command:
+    """The command in a record. Raises EnvelopeError, and nothing else, if it is none of a released schema."""
+    command: Command = _decode("Command", value, _MAX_CONTROL_BYTES)
+    return command
 
 
 def encode_timer(timer: Timer) -> bytes:

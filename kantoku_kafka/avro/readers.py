@@ -20,7 +20,7 @@ from kantoku_kafka.avro.wire import (
     read_time,
 )
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import ErrorInfo, Event, Heartbeat, Result, Source, Status, TaskEnvelope, Timer
+from kantoku_kafka.model import Command, ErrorInfo, Event, Heartbeat, Result, Source, Status, TaskEnvelope, Timer
 
 STATUSES = tuple(Status)
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
@@ -283,5 +283,6 @@ _BUILD: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "Result": _older_result,
     "Event": lambda fields: Event(**_arguments(fields)),
     "Heartbeat": lambda fields: Heartbeat(**_arguments(fields)),
+    "Command": lambda fields: Command(**_arguments(fields)),
     "Timer": lambda fields: Timer(**_arguments(fields)),
 }

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kantoku_kafka.cli import demo, dev, doctor, events, group, run, tasks, topics, views
+from kantoku_kafka.cli import cancel, demo, dev, doctor, events, group, run, tasks, topics, views
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError
@@ -80,7 +80,9 @@ run.register(app)
 tasks.register(app)
 topics.register(app)
 events.register(app)
-views.register(app)
+task_views = views.tasks_group()
+task_views.command("cancel")(cancel.cancel)
+app.add_typer(task_views, name="tasks")
 group.register(app)
 dev.register(app)
 doctor.register(app)

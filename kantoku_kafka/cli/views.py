@@ -29,16 +29,16 @@ Text = Annotated[str | None, typer.Option("--text", help="Occurs in the id, an e
 Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead of the local view.")]
 
 _CHUNK = 200
-_BACKLOG = 10_000
+BACKLOG = 10_000
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group of commands."""
+def tasks_group() -> typer.Typer:
+    """The commands of ``tasks`` that read the log."""
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tasks, as the log of events has them.")
     group.command("list")(list_)
     group.command("show")(show)
     group.command("restart")(restart)
-    app.add_typer(group, name="tasks")
+    return group
 
 
 def list_(
@@ -73,7 +73,7 @@ def list_(
     with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live) as store:
         total = store.count(query)
         if inputs:
-            with closing(backlog(kantoku, store, _BACKLOG)) as waiting:
+            with closing(backlog(kantoku, store, BACKLOG)) as waiting:
                 total += waiting.count(query)
                 for state in waiting.find(query, limit or None, newest_first=True):
                     rows.add(_short(state) if output == "table" else state_row(state))
@@ -100,7 +100,7 @@ def show(
     with connected(ctx.obj) as kantoku, states(kantoku, live) as store:
         state = store.get(task_id)
         if state is None:
-            with closing(backlog(kantoku, store, _BACKLOG)) as waiting:
+            with closing(backlog(kantoku, store, BACKLOG)) as waiting:
                 state = waiting.get(task_id)
         if state is None:
             raise NotFound(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from kantoku_kafka.engine.cancel import CANCELLED_REASON, Cancellations, cancelled_error
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.failures import FailureLog
@@ -22,7 +23,7 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.model import Command, ErrorInfo, Status, TaskEnvelope
 from kantoku_kafka.names import Topics, is_task_type
 from kantoku_kafka.protocols import Codec, Executor, Inputs
 from kantoku_kafka.settings import ExecutorSettings
@@ -85,6 +86,8 @@ class Loop:
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
         self._publisher = Publisher(checkpoint, lambda: self._ended.put(None))
         self._failures = FailureLog()
+        self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
+        self._cancellations = Cancellations()
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
         self._poll_by = self._look_at = 0.0
@@ -94,6 +97,11 @@ class Loop:
     def stop(self) -> None:
         """Ask the loop to end: no new tasks, a bounded drain, a last checkpoint."""
         self._stopping = True
+
+    def command(self, commands: Sequence[Command]) -> None:
+        """Do as these say, soon. May be called from any thread."""
+        self._commands.put(commands)
+        self._ended.put(None)
 
     @property
     def stopping(self) -> bool:
@@ -157,6 +165,8 @@ class Loop:
     def _turn(self) -> None:
         """One round: take in what there is, start what may start, publish what has ended."""
         wait_seconds = self._wait_seconds()
+        if not self._commands.empty():
+            self._obey()
         jobs = self._inputs.poll(self._settings.max_batch, wait_seconds) if self._hungry() else []
         self._fetching = bool(jobs)
         if jobs:
@@ -260,7 +270,7 @@ class Loop:
                     partition = job.partition
                     partition.waiting -= 1
                     partition.waiting_bytes -= len(job.value)
-                if any(job.envelope is not None for job in jobs):
+                if self._cancellations or any(job.envelope is not None for job in jobs):
                     jobs = self._startable(jobs, now_us)
                 self._running.update(jobs)
                 self._checkpoint.start(jobs)
@@ -274,13 +284,44 @@ class Loop:
         """Those that may start now; the others have ended."""
         started = []
         for job in jobs:
-            if job.envelope is None or self._judge.start(job, now_us):
+            if not self._is_cancelled(job) and (job.envelope is None or self._judge.start(job, now_us)):
                 started.append(job)
             else:
                 self._pools[job.type].scheduler.done(job)
                 self._failures.note(job)
                 self._end(job)
         return started
+
+    # --- cancellation
+
+    def _obey(self) -> None:
+        """What waits and is cancelled ends now; what runs is told to end."""
+        while not self._commands.empty():
+            self._cancellations.add(self._commands.get_nowait())
+        if not self._cancellations:
+            return
+        for binding in self._bindings:
+            for job in binding.scheduler.pull(self._is_cancelled):
+                job.partition.waiting -= 1
+                job.partition.waiting_bytes -= len(job.value)
+                self._end(job)
+        running = {job for job in self._running if job.cancelled is None and self._match(job) is not None}
+        if running:
+            self._cancel(running, CANCELLED_REASON)
+
+    def _is_cancelled(self, job: Job) -> bool:
+        """Whether a job that has not started was cancelled: it has ended then."""
+        command = self._match(job) if self._cancellations else None
+        if command is not None:
+            job.received_at_us = time.time_ns() // 1000
+            job.fail(Status.CANCELLED, cancelled_error(command))
+        return command is not None
+
+    def _match(self, job: Job) -> Command | None:
+        def envelope() -> TaskEnvelope:
+            return job.envelope or self._codec.decode_task(job.value)
+
+        return self._cancellations.match(job.task_id, job.type, envelope)
 
     def _batch_full(self, times: int = 1) -> bool:
         """What has ended makes a checkpoint by itself: nothing more is started until it is on its way.
@@ -306,6 +347,9 @@ class Loop:
         self._running.discard(job)
         if job.cancelled == TIMED_OUT_REASON:
             job.fail(Status.TIMED_OUT, _TIMED_OUT)
+        elif job.cancelled == CANCELLED_REASON:
+            command = self._match(job)
+            job.fail(Status.CANCELLED, _CANCELLED if command is None else cancelled_error(command))
         elif job.status is None and job.cancelled is None:
             job.fail(Status.CRASHED, _NO_OUTCOME)
         if job.partition in self._windows and job.status is not None:
@@ -416,6 +460,7 @@ class Loop:
 
 
 _NO_OUTCOME = ErrorInfo("no_outcome", "The pool gave the task back without saying what became of it.")
+_CANCELLED = ErrorInfo("cancelled", "The task was cancelled.")
 _TIMED_OUT = ErrorInfo("timed_out", "The attempt had not ended when its time was over.")
 
 

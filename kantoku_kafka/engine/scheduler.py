@@ -7,7 +7,7 @@ Types take turns, and so do the lanes of a type.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -131,6 +131,19 @@ class Scheduler:
         if kind.ready and not kind.in_rotation:
             self._rotate(kind)
 
+    def pull(self, wanted: Callable[[Job], object]) -> list[Job]:
+        """Forget the waiting jobs for which ``wanted`` is true and return them. Looks at every waiting job."""
+        pulled: list[Job] = []
+        for kind in self._kinds.values():
+            for lane in kind.lanes.values():
+                chosen = [job for job in lane.jobs if wanted(job)]
+                if chosen:
+                    pulled += chosen
+                    lane.jobs = deque(job for job in lane.jobs if job not in set(chosen))
+            self._forget_empty(kind)
+        self.waiting -= len(pulled)
+        return pulled
+
     def drop(self, partition: Partition) -> list[Job]:
         """Forget the waiting jobs of a partition and return them; running ones still come back."""
         dropped: list[Job] = []
@@ -146,6 +159,14 @@ class Scheduler:
                     del kind.lanes[lane.key]
         self.waiting -= len(dropped)
         return dropped
+
+    def _forget_empty(self, kind: _Kind) -> None:
+        for lane in [lane for lane in kind.lanes.values() if not lane.jobs]:
+            if lane.in_rotation:
+                kind.ready.remove(lane)
+                lane.in_rotation = False
+            if not lane.running:
+                del kind.lanes[lane.key]
 
     def _take_of(self, kind: _Kind, wanted: int, taken: list[Job]) -> None:
         """Move up to ``wanted`` jobs of one type, its ready lanes in turn."""

@@ -64,6 +64,8 @@ class Steps:
         """That it was received, and how it ended."""
         unusual = _ERROR if job.started_at_us is None else _EXECUTED
         ended = (_ATTEMPT.get(status, unusual), job.finished_at_us, job.error, _PLAIN)
+        if status is Status.CANCELLED and job.started_at_us is None:
+            return [ended]
         return [ended] if job.announced else [(_RECEIVED, job.received_at_us, None, _PLAIN), ended]
 
     def _moved(self, job: Job, step: EventName, attributes: Mapping[str, str]) -> Trail:

@@ -7,7 +7,7 @@ that the topic does not, and goes with the assignment.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kantoku_kafka.engine.doneset import Run
@@ -91,6 +91,20 @@ class TimerBook:
         ).fetchall()
         self._remove([offset for offset, _, _ in found])
         return found
+
+    def hasten(self, is_meant: Callable[[bytes, bytes], bool], keys: Sequence[bytes] | None) -> None:
+        """Let timers be due at once, by key and value: those of these keys, or any if ``keys`` is None."""
+        if keys is None:
+            rows = self._db.execute("SELECT offset, key, value FROM timers")
+        else:
+            marks = ",".join("?" * len(keys))
+            rows = self._db.execute(f"SELECT offset, key, value FROM timers WHERE key IN ({marks})", keys)
+        meant = [(offset,) for offset, key, value in rows if is_meant(key, value)]
+        if meant:
+            self._db.execute("BEGIN")
+            self._db.executemany("UPDATE timers SET due_at_us = 0 WHERE offset = ?", meant)
+            self._db.execute("COMMIT")
+            self._next_due_us = None
 
     def _remove(self, offsets: Sequence[int]) -> None:
         self._db.execute("BEGIN")

@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
+from queue import SimpleQueue
 
 from kantoku_kafka.avro.control import decode_timer
+from kantoku_kafka.engine.cancel import Cancellations, cancelled_error
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.engine.timer_book import Entry, TimerBook
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job, Message, Move, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, now_us
+from kantoku_kafka.model import Command, ErrorInfo, Status, Timer, now_us
 from kantoku_kafka.names import Topics
-from kantoku_kafka.protocols import TableInputs
+from kantoku_kafka.protocols import Codec, TableInputs
 
 __all__ = ["FIRED", "TimerLoop"]
 
@@ -31,7 +33,7 @@ FIRED = "kantoku-timer"
 _MAX_BATCH, _MAX_BATCH_BYTES = 2_000, 8 << 20
 _CHUNK = 500
 _IDLE_SECONDS = 0.25
-_POISON_DUE_US = 0
+_AT_ONCE_US = 0
 
 
 class TimerLoop:
@@ -41,6 +43,7 @@ class TimerLoop:
         inputs: the timers topic.
         checkpoint: where everything goes that is due.
         topics: the names.
+        codec: of the envelopes.
         clock: the time in microseconds; nothing fires before this says so.
         progress_seconds: how often to commit that timers have gone, when nothing else is committed; default 5.
     """
@@ -51,12 +54,16 @@ class TimerLoop:
         inputs: TableInputs,
         checkpoint: Checkpoint,
         topics: Topics,
+        codec: Codec,
         clock: Callable[[], int] = now_us,
         progress_seconds: float = 5.0,
     ) -> None:
         self._inputs = inputs
         self._checkpoint = checkpoint
         self._topics = topics
+        self._codec = codec
+        self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
+        self._cancellations = Cancellations()
         self._clock = clock
         self._progress_seconds = progress_seconds
         self._publisher = Publisher(checkpoint, lambda: None)
@@ -69,6 +76,10 @@ class TimerLoop:
     def stop(self) -> None:
         """End :meth:`run` soon."""
         self._stopping = True
+
+    def command(self, commands: Sequence[Command]) -> None:
+        """Do as these say, soon. May be called from any thread."""
+        self._commands.put(commands)
 
     def run(self) -> None:
         """Work until :meth:`stop`. Raises what the parts cannot recover from."""
@@ -85,6 +96,8 @@ class TimerLoop:
     def _turn(self) -> None:
         """One round: read what is new, fire what is due."""
         self._take_in(self._inputs.poll(_MAX_BATCH, self._wait_seconds()))
+        while not self._commands.empty():
+            self._obey(self._cancellations.add(self._commands.get_nowait()))
         if not self._checkpoint.due:  # what was refused comes first
             self._fire()
             self._report_progress()
@@ -103,12 +116,25 @@ class TimerLoop:
         for partition, records in groupby(jobs, key=attrgetter("partition")):
             book = self._books.get(partition)
             if book is not None:
-                book.take_in([_entry(job) for job in records])
+                book.take_in([self._entry(job) for job in records])
         for partition, book in self._books.items():
             was_whole = book.is_whole
             book.was_read_up_to(self._inputs.read_up_to(partition))
             if book.is_whole and not was_whole and len(book):
                 _log.info("%s: %d timers are pending", partition, len(book), extra={"action": "timers_read"})
+
+    def _entry(self, job: Job) -> Entry:
+        """A record as the book takes it; one that cannot be read, or is cancelled already, is due at once."""
+        key = job.key or b""
+        if not job.value:
+            return Entry(job.offset, key, 0, None)
+        try:
+            timer = decode_timer(job.value)
+            cancelled = self._cancellations and self._cancelled(timer) is not None
+            due_at_us = _AT_ONCE_US if cancelled else timer.due_at_us
+        except EnvelopeError:
+            due_at_us = _AT_ONCE_US
+        return Entry(job.offset, key, due_at_us, job.value)
 
     def _whole(self) -> dict[Partition, TimerBook]:
         return {partition: book for partition, book in self._books.items() if book.is_whole}
@@ -131,6 +157,7 @@ class TimerLoop:
         tombstone = Message(partition.topic, job.key, None, (), partition.number)
         try:
             timer = decode_timer(job.value)
+            command = self._cancelled(timer) if self._cancellations else None
         except EnvelopeError as error:
             _log.warning("%s offset %d: %s", partition, job.offset, error, extra={"action": "dead_letter"})
             job.letter = dead_letter(self._topics.dlq, job, ErrorInfo(type(error).__name__, str(error)))
@@ -138,10 +165,35 @@ class TimerLoop:
             return job
         job.task_id, job.type, job.attempt = timer.task_id, timer.type, timer.attempt
         job.received_at_us = timer.due_at_us
+        if command is not None:
+            job.move = Move((tombstone,))
+            job.fail(Status.CANCELLED, cancelled_error(command))
+            return job
         place = f"{partition.topic}/{partition.number}/{job.offset}".encode()
         task = Message(timer.topic, timer.key, timer.task, (*timer.headers, (FIRED, place)))
         job.carry_on(Move((task, tombstone)))
         return job
+
+    def _obey(self, cancelled: Sequence[Command]) -> None:
+        """What is cancelled is due at once: to be ended, not to be run."""
+
+        def is_meant(_: bytes, value: bytes) -> bool:
+            try:
+                return self._cancelled(decode_timer(value)) is not None
+            except EnvelopeError:
+                return False
+
+        ids = [command.task_id.encode() for command in cancelled if command.task_id is not None]
+        for book in self._books.values():
+            if len(ids) < len(cancelled):
+                book.hasten(is_meant, None)
+            else:
+                for at in range(0, len(ids), _CHUNK):
+                    book.hasten(is_meant, ids[at : at + _CHUNK])
+
+    def _cancelled(self, timer: Timer) -> Command | None:
+        """The command that cancels the task of a timer. Raises EnvelopeError."""
+        return self._cancellations.match(timer.task_id, timer.type, lambda: self._codec.decode_task(timer.task))
 
     def _report_progress(self) -> None:
         """Where nothing is pending any more below some offset, a successor need not read from further back."""
@@ -178,15 +230,3 @@ class TimerLoop:
         for partition in partitions:
             self._books.pop(partition).close()
             self._committed.pop(partition, None)
-
-
-def _entry(job: Job) -> Entry:
-    """A record as the book takes it; one that cannot be read is due at once."""
-    key = job.key or b""
-    if not job.value:
-        return Entry(job.offset, key, 0, None)
-    try:
-        due_at_us = decode_timer(job.value).due_at_us
-    except EnvelopeError:
-        due_at_us = _POISON_DUE_US
-    return Entry(job.offset, key, due_at_us, job.value)

@@ -24,7 +24,8 @@ from kantoku_kafka.model import Heartbeat, now_us
 __all__ = ["Pulse", "heartbeats"]
 
 _log = logging.getLogger(__name__)
-_PREFIX = b"heartbeat/"
+PREFIX = b"heartbeat/"
+"""Of the keys of heartbeats; what else stands on the control topic are commands."""
 _LOOK_BACK_SECONDS = 300
 _MISSED = 3
 _FAREWELL_SECONDS = 1.0
@@ -72,7 +73,7 @@ class Pulse:
         )
         while True:
             beat = self._take()
-            key = _PREFIX + beat.executor_id.encode()
+            key = PREFIX + beat.executor_id.encode()
             self._send(producer, encode_heartbeat(beat), key)
             if self._end.wait(self._interval_seconds):
                 break
@@ -109,7 +110,7 @@ def heartbeats(clients: Clients, topic: str) -> list[Heartbeat]:
     for records in scan.batches():
         for record in records:
             key, value = record.key() or b"", record.value()
-            if not key.startswith(_PREFIX):
+            if not key.startswith(PREFIX):
                 continue
             last.pop(key, None)
             if value is not None:

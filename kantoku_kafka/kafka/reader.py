@@ -174,6 +174,8 @@ class ResultReader:
                 "group.id": f"{self._topics.namespace}.readers",
                 "queued.max.messages.kbytes": 16 << 10,
                 "enable.partition.eof": True,
+                # A partition that is waited on from now on is not fetched before the fetch of the others has returned.
+                "fetch.wait.max.ms": 100,
             }
         )
         begun = False

@@ -99,3 +99,6 @@ class AsyncioExecutor:
             task = self._tasks.get(job)
             if task is not None:
                 task.cancel()
+            elif job in self._waiting:
+                self._waiting.remove(job)
+                self._deliver(job)

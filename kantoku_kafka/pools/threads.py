@@ -27,6 +27,7 @@ class ThreadExecutor:
         self.backlog = concurrency
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._begins = threading.Lock()  # whether a job is run or handed back is decided once
 
     def start(self, deliver: Callable[[Job], None]) -> None:
         self._deliver = deliver
@@ -43,6 +44,8 @@ class ThreadExecutor:
     def cancel(self, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:
             job.cancelled = reason
+            if self._takes(job):
+                self._deliver(job)
 
     def close(self, timeout_seconds: float) -> None:
         for _ in self._threads:
@@ -52,12 +55,19 @@ class ThreadExecutor:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._threads = []
 
+    def _takes(self, job: Job) -> bool:
+        with self._begins:
+            mine = not job.begun
+            job.begun = True
+        return mine
+
     def _work(self) -> None:
         run, deliver, get = self._invoker.run, self._deliver, self._jobs.get
         while (job := get()) is not None:
+            if not self._takes(job):
+                continue
             try:
-                if job.cancelled is None:
-                    run(job)
+                run(job)
             except KeyboardInterrupt as error:  # in this thread the function itself has raised it
                 fail(job, error)
             deliver(job)

@@ -149,6 +149,7 @@ def _timers(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, wait
         inputs=inputs,
         checkpoint=_checkpoint(kantoku, log, inputs, settings),
         topics=kantoku.topics,
+        codec=kantoku.codec,
         clock=now_us if waits else lambda: _END_OF_TIME_US,
         progress_seconds=0.0,
     )

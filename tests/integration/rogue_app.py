@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import subprocess
 import sys
 import time
 
-from kantoku_kafka import Kantoku, Retry
+from kantoku_kafka import Context, Kantoku, Retry
 
 kan = Kantoku("rogues")
 
@@ -41,6 +42,20 @@ def loop(data: bytes) -> bytes:
 
 
 @kan.task("waits")
-def waits(data: bytes) -> bytes:
-    time.sleep(float(data))
+def waits(data: bytes, ctx: Context) -> bytes:
+    """Looks now and then whether to go on."""
+    until = time.monotonic() + float(data)
+    while time.monotonic() < until and ctx.cancelled is None:
+        time.sleep(0.02)
     return data
+
+
+@kan.task("sleeps")
+async def sleeps(data: bytes) -> bytes:
+    await asyncio.sleep(float(data))
+    return data
+
+
+@kan.task("fails", retry=Retry(max_attempts=9, initial_seconds=60))
+def fails(data: bytes) -> bytes:
+    raise ConnectionError

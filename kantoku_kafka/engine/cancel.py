@@ -1,0 +1,62 @@
+"""Which tasks were cancelled. Pure; each loop keeps its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from kantoku_kafka.model import Command, ErrorInfo, TaskEnvelope
+
+__all__ = ["CANCEL", "CANCELLED_REASON", "Cancellations", "cancelled_error"]
+
+CANCEL = "cancel"
+CANCELLED_REASON = "cancelled"
+_MOST_IDS = 1_000_000
+
+
+class Cancellations:
+    """One thread uses it; false as long as nothing was ever cancelled, so that asking costs nothing then.
+
+    Kept are the last million of ids, and all commands that choose by type or label.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Command] = {}
+        self._rules: list[Command] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._by_id or self._rules)
+
+    def add(self, commands: Iterable[Command]) -> list[Command]:
+        """Take note of those that cancel, and answer them."""
+        added = [command for command in commands if command.kind == CANCEL]
+        for command in added:
+            if command.task_id is None:
+                self._rules.append(command)
+            else:
+                self._by_id.pop(command.task_id, None)
+                self._by_id[command.task_id] = command
+                if len(self._by_id) > _MOST_IDS:
+                    del self._by_id[next(iter(self._by_id))]
+        return added
+
+    def match(self, task_id: str, task_type: str, envelope: Callable[[], TaskEnvelope]) -> Command | None:
+        """The command that cancels this task; the envelope is asked for only if id or type speak for it."""
+        named = self._by_id.get(task_id)
+        if named is not None and covers(named, task_id, task_type, envelope):
+            return named
+        return next((rule for rule in self._rules if covers(rule, task_id, task_type, envelope)), None)
+
+
+def covers(command: Command, task_id: str, task_type: str, envelope: Callable[[], TaskEnvelope]) -> bool:
+    """Whether one command means this task: what it names must fit, and the task be older than the command."""
+    if command.task_id not in (None, task_id) or command.type not in (None, task_type):
+        return False
+    if command.task_id is None and command.type is None and not command.labels:
+        return False
+    task = envelope()
+    return task.created_at_us <= command.at_us and command.labels.items() <= task.labels.items()
+
+
+def cancelled_error(command: Command) -> ErrorInfo:
+    """What a cancelled task's result says."""
+    return ErrorInfo("cancelled", command.reason or "The task was cancelled.")

@@ -36,7 +36,7 @@ crash: install ## The crash tests at full scale: 20,000 tasks, 15 kills each
 	KANTOKU_CRASH_TASKS=20000 $(BIN)/python -m pytest tests/integration/test_crash.py
 
 retries: install ## Retries and timers at full scale: 10,000 tasks, 100,000 timers, processes killed meanwhile
-	KANTOKU_RETRY_TASKS=10000 KANTOKU_TIMERS=100000 $(BIN)/python -m pytest -q tests/integration/test_retries.py
+	KANTOKU_RETRY_TASKS=10000 KANTOKU_TIMERS=100000 $(BIN)/python -m pytest -q tests/integration/test_timers.py
 
 bench: install ## This program against hand-written loops, side by side
 	$(BIN)/python -m benchmarks $(ARGS)

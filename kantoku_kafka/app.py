@@ -120,6 +120,8 @@ class Kantoku(Client):
         ordering: Ordering | str = Ordering.UNORDERED,
         retry: Retry | None = None,
         timeout_seconds: float | None = None,
+        deduplicate_seconds: float = 3_600.0,
+        deduplicate_all: bool = False,
     ) -> Callable[[F], F]:
         """Register a function ``(data: bytes[, ctx: Context]) -> bytes`` as a task type.
 
@@ -131,6 +133,10 @@ class Kantoku(Client):
             retry: when a task that failed is tried again; default never. A task may bring its own.
             timeout_seconds: how long an attempt may run, from its start to its end; default without limit. In pool
                 ``process`` it is killed then; in the others it is asked to end, see :attr:`Context.cancelled`.
+            deduplicate_seconds: for so long after a task with an idempotency key was spawned, another spawn of it has
+                no result of its own; default an hour. It costs about 200 bytes of memory a task, and a restarted
+                executor reads as much of its inputs again.
+            deduplicate_all: recognise every id, also those without an idempotency key; default no.
 
         Raises:
             UsageError: for a name that cannot be or is taken, or a pool that cannot run the function.
@@ -139,7 +145,12 @@ class Kantoku(Client):
             raise UsageError(f"{_where(name)}: write @kan.task('NAME'); the name of the task type is not optional.")
         check_task_type(name)
         self.topics.of_type(name)
-        rules = Rules(retry=retry, timeout_seconds=timeout_seconds)
+        rules = Rules(
+            retry=retry,
+            timeout_seconds=timeout_seconds,
+            deduplicate_seconds=deduplicate_seconds,
+            deduplicate_all=deduplicate_all,
+        )
 
         def register(function: F) -> F:
             if name in self._task_types:

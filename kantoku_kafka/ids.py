@@ -58,6 +58,23 @@ def idempotent_id(namespace: str, task_type: str, key: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/{task_type}/{key}"))
 
 
+def packed_id(task_id: str) -> bytes:
+    """The 16 bytes of a UUID in canonical text form; any other id in UTF-8."""
+    if len(task_id) == 36:
+        try:
+            raw = bytes.fromhex(task_id.replace("-", ""))
+        except ValueError:
+            raw = b""
+        if len(raw) == 16:
+            return raw
+    return b"\0" + task_id.encode()
+
+
+def is_idempotent(task_id: str) -> bool:
+    """Whether an id was derived from an idempotency key: a UUID version 5."""
+    return len(task_id) == 36 and task_id[14] == "5"
+
+
 def task_id_time_ms(task_id: str) -> int | None:
     """When an id of version 7 was made, in milliseconds since the epoch; None for any other id."""
     if len(task_id) == 36 and task_id[14] == "7":

@@ -80,12 +80,13 @@ class Partition:
     of the same partition never matches the present one.
     """
 
-    __slots__ = ("epoch", "number", "topic", "waiting", "waiting_bytes")
+    __slots__ = ("begin", "epoch", "number", "topic", "waiting", "waiting_bytes")
 
     def __init__(self, topic: str, number: int, epoch: int) -> None:
         self.topic = topic
         self.number = number
         self.epoch = epoch
+        self.begin: int | None = None  # where to read from; None: from the committed offset
         self.waiting = self.waiting_bytes = 0  # jobs of it that have not started
 
     @property

@@ -50,7 +50,10 @@ class Rebalance(Protocol):
     """What Inputs tell the loop, from inside ``poll`` or ``close`` and on the loop thread."""
 
     def assigned(self, offsets: Sequence[Offset]) -> Sequence[Partition]:
-        """Take partitions on at their committed offsets and metadata; answers one Partition for each."""
+        """Take partitions on at their committed offsets and metadata; answers one Partition for each, in their order.
+
+        Its ``begin`` says from where to poll it, if that is not the committed offset.
+        """
         ...
 
     def revoked(self, partitions: Sequence[Partition]) -> None:

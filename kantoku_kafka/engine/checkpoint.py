@@ -12,7 +12,7 @@ from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.steps import Steps
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Move, Offset, Partition
-from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
+from kantoku_kafka.model import ErrorInfo, Status, now_us, utf8_safe
 from kantoku_kafka.protocols import EXACTLY_ONCE, CheckpointRefused, Events, Outputs, Transaction
 from kantoku_kafka.settings import EventDetail
 
@@ -41,6 +41,10 @@ class Progress(Protocol):
 
     def done_runs(self) -> list[doneset.Run]:
         """What is done beyond it."""
+        ...
+
+    def remembered_from(self, now_us: int) -> int | None:
+        """From where on a successor has to know the ids, to recognise them."""
         ...
 
 
@@ -257,7 +261,9 @@ class Checkpoint:
 
     def _offset(self, partition: Partition, window: Progress) -> Offset:
         base = window.base
-        metadata = doneset.encode(self._writer(partition), partition.place, base, window.done_runs(), self._number)
+        remembered = window.remembered_from(now_us())
+        runs = window.done_runs()
+        metadata = doneset.encode(self._writer(partition), partition.place, base, runs, self._number, remembered)
         return Offset(partition.topic, partition.number, base, metadata)
 
     def _culprits(self, jobs: list[Job]) -> list[Job]:

@@ -23,11 +23,13 @@ class Intake:
 
     Attributes:
         windows: of the assigned partitions.
+        done_before: those of the jobs admitted that were done before: they came again for their ids.
     """
 
     def __init__(self, max_waiting: int, max_waiting_bytes: int) -> None:
         self._bounds = max_waiting, max_waiting_bytes
         self.windows: dict[Partition, Window] = {}
+        self.done_before: set[Job] = set()
         self._parked: dict[Partition, deque[Job]] = {}
         self._epoch = 0
 
@@ -46,7 +48,13 @@ class Intake:
                     offset,
                     extra={"action": "foreign_metadata", "topic": topic, "partition": number, "offset": offset},
                 )
-            self.windows[partition] = Window(offset, done.runs if done else ())
+            runs = list(done.runs) if done else []
+            if done is not None and done.remembered_from is not None:  # read again, for the ids
+                partition.begin = done.remembered_from
+                runs.insert(0, (partition.begin, offset))
+            else:
+                partition.begin = offset
+            self.windows[partition] = Window(partition.begin, runs, history_end=offset)
             partitions.append(partition)
         return partitions
 
@@ -56,7 +64,7 @@ class Intake:
         self._parked.pop(partition, None)
 
     def admit(self, jobs: Iterable[Job]) -> list[Job]:
-        """Those to run now, without what was done before; what must wait for older records is parked."""
+        """Those to run now, and what was done before; what must wait for older records is parked."""
         partition: Partition | None = None
         window: Window | None = None
         limit = -1
@@ -71,8 +79,10 @@ class Intake:
             if job.offset >= limit and not (job.partition not in self._parked and window.may_admit(job.offset)):
                 self._parked.setdefault(job.partition, deque()).append(job)
                 limit = -1
-            elif window.admit(job.offset):
+            else:
                 admitted.append(job)
+                if not window.admit(job.offset):
+                    self.done_before.add(job)
         return admitted
 
     def unpark(self) -> list[Job]:
@@ -82,8 +92,9 @@ class Intake:
             window = self.windows[partition]
             while parked and window.may_admit(parked[0].offset):
                 job = parked.popleft()
-                if window.admit(job.offset):
-                    ready.append(job)
+                ready.append(job)
+                if not window.admit(job.offset):
+                    self.done_before.add(job)
             if not parked:
                 del self._parked[partition]
         return ready

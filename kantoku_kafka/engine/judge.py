@@ -9,17 +9,21 @@ from datetime import UTC, datetime
 
 from kantoku_kafka.avro.control import encode_timer
 from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.dedup import Memory
 from kantoku_kafka.engine.retry import CRASHED, OPTION, TIMED_OUT, Retry
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.ids import is_idempotent
 from kantoku_kafka.job import Job, Limits, Message, Move, Raised
 from kantoku_kafka.model import ErrorInfo, EventName, Status, TaskEnvelope, Timer, carried_headers
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 
-__all__ = ["Judge", "TIMED_OUT_REASON", "limits_of"]
+__all__ = ["FIRED", "Judge", "TIMED_OUT_REASON", "limits_of"]
 
 TIMED_OUT_REASON = "timed_out"
+FIRED = "kantoku-timer"
+"""Header of a task that a timer has put onto its input: where the timer stood."""
 _BY_STATUS = {Status.TIMED_OUT: TIMED_OUT, Status.CRASHED: CRASHED}
 _TRIED_AGAIN = frozenset((Status.FAILED, Status.TIMED_OUT, Status.CRASHED))
 _DEFAULT = Retry()
@@ -75,10 +79,12 @@ class Judge:
         self._codec = codec
         self._rules = rules
         self._luck = luck
-        self.watched = frozenset(name for name, rule in rules.items() if rule.limits_time)
+        self.watched = frozenset(name for name, rule in rules.items() if rule.limits_time or rule.deduplicate_all)
 
-    def enter(self, job: Job, now_us: int) -> bool:
+    def enter(self, job: Job, memory: Memory, now_us: int) -> bool:
         """Whether a task that has come may wait for its start; else what becomes of it is decided.
+
+        Its partition's memory knows it from then on.
 
         Call it for jobs that have an envelope, or are of a type that is :attr:`watched`.
 
@@ -90,11 +96,27 @@ class Judge:
             job.envelope = self._codec.decode_task(job.value)
         job.limits = limits_of(rules, job.envelope)
         envelope = job.envelope
+        if self.is_duplicate(job, memory, now_us):
+            job.received_at_us = now_us
+            job.carry_on(Move((), EventName.DUPLICATE))
+            return False
         if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us:
             return True
         job.received_at_us = now_us
         self._postpone(job, envelope, envelope.attempt, envelope.not_before_us, EventName.DELAYED)
         return False
+
+    def is_duplicate(self, job: Job, memory: Memory, now_us: int) -> bool:
+        """Whether this is another spawn of an id that is remembered; it is remembered itself, if its type wants that.
+
+        A task that a timer has put here is the one that was spawned before, not another one.
+        """
+        rules = self._rules.get(job.type)
+        if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)) or _is_fired(job):
+            return False
+        created_at_us = now_us if job.envelope is None else job.envelope.created_at_us
+        until_us = created_at_us + round(rules.deduplicate_seconds * 1_000_000)
+        return until_us > now_us and memory.is_duplicate(job.task_id, job.offset, until_us, now_us)
 
     def start(self, job: Job, now_us: int) -> bool:
         """Whether a job with an envelope may start now; else it has ended."""
@@ -163,6 +185,10 @@ class Judge:
 
 
 _OUT_OF_TIME = ErrorInfo("out_of_time", "The total time of the task was over before this attempt could start.")
+
+
+def _is_fired(job: Job) -> bool:
+    return job.attempt > 1 or any(name == FIRED for name, _ in job.raw_headers or ())
 
 
 def _with_attempts(policy: Retry, max_attempts: int) -> Retry:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -196,8 +197,12 @@ class Loop:
     def _queue(self, jobs: Iterable[Job]) -> None:
         """Decode what was admitted, and let it wait for its start."""
         peek, pools, watched = self._codec.peek_task, self._pools, self._judge.watched
+        done_before = self._intake.done_before
         queued: dict[int, list[Job]] = {}
         for job in jobs:
+            if done_before and job in done_before:
+                self._remember(job)
+                continue
             try:
                 job.task_id, job.type, job.data, job.attempt, job.envelope = peek(job.value)
             except EnvelopeError as error:
@@ -217,10 +222,17 @@ class Loop:
             if id(binding) in queued:
                 binding.scheduler.add(queued[id(binding)])
 
+    def _remember(self, job: Job) -> None:
+        """What was done before comes again where ids of it have to be known."""
+        self._intake.done_before.discard(job)
+        with suppress(EnvelopeError):  # its dead letter was written then
+            job.read(self._codec.peek_task)
+            self._judge.is_duplicate(job, self._windows[job.partition].memory, time.time_ns() // 1000)
+
     def _may_wait(self, job: Job) -> bool:
         """Whether a task with options of its own waits for its start; else it has ended here."""
         try:
-            if self._judge.enter(job, time.time_ns() // 1000):
+            if self._judge.enter(job, self._windows[job.partition].memory, time.time_ns() // 1000):
                 return True
         except EnvelopeError as error:
             self._refuse(job, ErrorInfo(type(error).__name__, str(error)))

@@ -20,6 +20,8 @@ class Rules:
     Parameters:
         retry: None: no second attempt, and no dead letter.
         timeout_seconds: from the start of an attempt to its end; None: no limit.
+        deduplicate_seconds: for so long after a task was spawned its id is recognised; 0: never.
+        deduplicate_all: also ids that do not come of an idempotency key.
 
     Raises:
         UsageError: for what is no policy, or a timeout that cannot be.
@@ -27,12 +29,16 @@ class Rules:
 
     retry: Retry | None = None
     timeout_seconds: float | None = None
+    deduplicate_seconds: float = 3_600.0
+    deduplicate_all: bool = False
 
     def __post_init__(self) -> None:
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise UsageError(f"retry takes a policy, e.g. Retry(max_attempts=5), not {self.retry!r}.")
         if self.timeout_seconds is not None:
             check_seconds("timeout_seconds", self.timeout_seconds, positive=True)
+
+        check_seconds("deduplicate_seconds", self.deduplicate_seconds)
 
     @property
     def limits_time(self) -> bool:

@@ -17,6 +17,7 @@ from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.engine.cancel import Cancellations, cancelled_error
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.judge import FIRED
 from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.engine.timer_book import Entry, TimerBook
 from kantoku_kafka.errors import EnvelopeError
@@ -25,11 +26,9 @@ from kantoku_kafka.model import Command, ErrorInfo, Status, Timer, now_us
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec, TableInputs
 
-__all__ = ["FIRED", "TimerLoop"]
+__all__ = ["TimerLoop"]
 
 _log = logging.getLogger(__name__)
-FIRED = "kantoku-timer"
-"""Header of a task that a timer has put onto its input: where the timer stood."""
 _MAX_BATCH, _MAX_BATCH_BYTES = 2_000, 8 << 20
 _CHUNK = 500
 _IDLE_SECONDS = 0.25

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
+from kantoku_kafka.engine.dedup import Memory
 from kantoku_kafka.engine.doneset import MAX_BITMAP_SPAN, MAX_RUNS, Run
 
 __all__ = ["Window"]
@@ -20,11 +21,17 @@ class Window:
     Parameters:
         offset: where the last checkpoint stood; the first record that may arrive.
         done: finished runs beyond ``offset``, as that checkpoint recorded them.
+        history_end: records below it are read for their ids only.
+
+    Attributes:
+        memory: the ids that were spawned here.
     """
 
-    __slots__ = ("_highest_done", "_restored", "_unfinished", "next_offset")
+    __slots__ = ("_begin", "_highest_done", "_history_end", "_restored", "_unfinished", "memory", "next_offset")
 
-    def __init__(self, offset: int, done: Sequence[Run] = ()) -> None:
+    def __init__(self, offset: int, done: Sequence[Run] = (), history_end: int = 0) -> None:
+        self._begin, self._history_end = offset, history_end
+        self.memory = Memory()
         self.next_offset = offset
         self._unfinished: dict[int, None] = {}  # admitted, ascending: a dict keeps the order and forgets in O(1)
         self._highest_done = -1
@@ -40,6 +47,8 @@ class Window:
             self._unfinished.clear()
             self._restored.clear()
             self._highest_done = -1
+            self.memory = Memory()
+            self._history_end = 0
         self.next_offset = offset + 1
         if self._restored:
             while self._restored and self._restored[0][1] <= offset:
@@ -87,6 +96,12 @@ class Window:
         unfinished records to divide them.
         """
         return offset < self.limit or len(self._unfinished) < MAX_RUNS - 1
+
+    def remembered_from(self, now_us: int) -> int | None:
+        """From where on a successor has to know the ids; what we have not read again ourselves yet, it has to."""
+        if self.next_offset < self._history_end:
+            return self._begin
+        return self.memory.first_offset(now_us)
 
     def done_runs(self) -> list[Run]:
         """The finished runs beyond ``base``, ascending: what a checkpoint records besides ``base``."""

@@ -240,9 +240,12 @@ class KafkaInputs:
     def _open(self, committed: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Begin an assignment of these; answers from where to read."""
         positions = [Offset(p.topic, p.partition, self._start_of(p), p.metadata or "") for p in committed]
-        for partition in self._rebalance.assigned(positions):
+        begins = []
+        for position, partition in zip(positions, self._rebalance.assigned(positions), strict=True):
             self._partitions[partition.topic, partition.number] = partition
-        return [TopicPartition(p.topic, p.partition, p.offset) for p in positions]
+            begin = position.offset if partition.begin is None else partition.begin
+            begins.append(TopicPartition(partition.topic, partition.number, begin))
+        return begins
 
     def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:
         _log.info("revoked %s", names(revoked), extra={"action": "revoked"})

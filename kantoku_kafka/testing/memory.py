@@ -98,7 +98,8 @@ class InMemoryInputs:
             partitions = rebalance.assigned(offsets)
             for partition, offset in zip(partitions, offsets, strict=True):
                 self._assigned[offset.topic, offset.partition] = partition
-                self._positions[offset.topic, offset.partition] = offset.offset
+                begin = offset.offset if partition.begin is None else partition.begin
+                self._positions[offset.topic, offset.partition] = begin
 
     def _give_up_lost(self, rebalance: Rebalance) -> None:
         lost = sorted(self._assigned.keys() - self._log.owned(self))

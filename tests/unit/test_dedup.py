@@ -1,0 +1,116 @@
+"""The same idempotency key, however often and wherever it is spawned: one result."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kantoku_kafka import Context, Kantoku, Task, delay, idempotency_key
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.dedup import Memory
+from kantoku_kafka.engine.window import Window
+from kantoku_kafka.ids import idempotent_id, packed_id
+from kantoku_kafka.job import Message
+from kantoku_kafka.testing import InMemoryLog, Run, run_tasks
+
+IDS = [idempotent_id("ns", "t", str(n)) for n in range(6)]
+HOUR_US = 3_600_000_000
+
+
+def app(**options: float) -> Kantoku:
+    kan = Kantoku("dedup")
+
+    @kan.task("t", **options)  # type: ignore[arg-type]  # passed through
+    def t(data: bytes, ctx: Context) -> bytes:
+        if data == b"fail" and ctx.attempt == 1:
+            raise ConnectionError
+        return data
+
+    @kan.task("all", deduplicate_all=True)
+    def everything(data: bytes) -> bytes:
+        return data
+
+    return kan
+
+
+def counts(run: Run) -> dict[str, int]:
+    return dict(Counter(result.task_id for result in run.all_results))
+
+
+def test_many_spawns_of_a_key_have_one_result_and_an_event() -> None:
+    log = InMemoryLog()
+    run = run_tasks(app(), [Task("t", b"%d" % n).with_(idempotency_key("order-7")) for n in range(20)], log=log)
+    assert list(counts(run).values()) == [1]
+    assert run.results[0].data == b"0", "the first one counts"
+    assert Counter(event.name for event in run.events)["duplicate"] == 19
+    again = run_tasks(app(), [Task("t", b"later").with_(idempotency_key("order-7"))], log=log)
+    assert list(counts(again).values()) == [1], "a new executor has read what its predecessor knew"
+
+
+def test_a_delayed_task_is_not_a_duplicate_of_itself_but_a_second_spawn_is() -> None:
+    task = Task("t", b"x").with_(idempotency_key("a"), delay(seconds=3_600))
+    run = run_tasks(app(), [task, task, Task("t", b"now").with_(idempotency_key("a"))])
+    assert list(counts(run).values()) == [1] and run.results[0].data == b"x"
+
+
+def test_a_retry_is_not_a_duplicate() -> None:
+    from kantoku_kafka import Retry, retry
+
+    run = run_tasks(app(), [Task("t", b"fail").with_(idempotency_key("a"), retry(Retry()))])
+    assert run.results[0].ok and run.results[0].attempt == 2
+
+
+def test_a_type_may_forget_at_once_and_another_remember_everything() -> None:
+    task = Task("t").with_(idempotency_key("a"))
+    run = run_tasks(app(deduplicate_seconds=0), [task, task])
+    assert list(counts(run).values()) == [2]
+    kan, log = app(), InMemoryLog()
+    first = run_tasks(kan, [Task("all", b"1")], log=log)
+    (record,) = log.read(kan.topics.of_type("all"))
+    log.append(Message(record.topic, record.key, record.value))
+    assert counts(run_tasks(kan, [], log=log)) == {first.results[0].task_id: 1}
+
+
+spawns = st.lists(st.sampled_from(IDS), min_size=1, max_size=40)
+rounds = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 2**40)), max_size=8)
+
+
+@given(spawns, rounds)
+def test_however_it_is_interrupted_each_id_is_new_once(ids: list[str], restarts: list[tuple[int, int]]) -> None:
+    """A partition of spawns, of which some finish in any order; then a restart from what the checkpoint said."""
+    finished: Counter[str] = Counter()
+    offset, text = 0, ""
+    for ahead, chosen in [*restarts, (len(ids), -1)]:
+        found = doneset.decode(text, "t/0", offset)
+        runs = list(found.runs) if found else []
+        begin = offset if found is None or found.remembered_from is None else found.remembered_from
+        window = Window(begin, [(begin, offset), *runs] if begin < offset else runs, history_end=offset)
+        for at_offset in range(begin, min(offset + ahead, len(ids))):
+            fresh = window.admit(at_offset)
+            duplicate = window.memory.is_duplicate(ids[at_offset], at_offset, HOUR_US, 0)
+            if fresh and (duplicate or chosen >> at_offset & 1):
+                window.finish(at_offset)
+                finished[ids[at_offset]] += not duplicate
+        offset = window.base
+        text = doneset.encode("s", "t/0", offset, window.done_runs(), 1, window.remembered_from(0))
+    assert finished == dict.fromkeys(ids, 1)
+    assert offset == len(ids)
+
+
+def test_what_is_over_is_forgotten() -> None:
+    memory = Memory()
+    assert not memory.is_duplicate(IDS[0], 0, 100, 0)
+    assert not memory.is_duplicate(IDS[1], 1, 200, 50)
+    assert memory.is_duplicate(IDS[0], 2, 300, 99)
+    assert memory.first_offset(150) == 1
+    assert not memory.is_duplicate(IDS[0], 3, 400, 150)
+    assert (memory.first_offset(1_000), len(memory)) == (None, 0)
+
+
+@pytest.mark.parametrize("other", ["x", "", "x" * 36, "0" * 36])
+def test_ids_that_are_no_uuids_stay_apart(other: str) -> None:
+    assert len(packed_id(IDS[0])) == 16
+    assert len({packed_id(IDS[0]), packed_id(other), packed_id(IDS[0].replace("-", ""))}) == 3

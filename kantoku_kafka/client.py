@@ -206,16 +206,23 @@ class Client(Waiting):
             raise UsageError("cancel takes ids of tasks, or else a type or labels.")
         chosen: Iterable[str | None] = task_ids or (None,)
         at_us = now_us()
-        self._tell([Command(CANCEL, at_us, one, type, dict(labels or {}), None, reason) for one in chosen])
+        commands = [Command(CANCEL, at_us, one, type, dict(labels or {}), None, reason) for one in chosen]
+        self.write([command_message(self._app.topics.control, command) for command in commands])
 
-    def _tell(self, commands: Iterable[Command]) -> None:
-        topic, spawner = self._app.topics.control, self._connected_spawner()
-        failures: Failures = []
+    def write(self, messages: Iterable[Message]) -> None:
+        """Write records to any topics; returns when the broker has acknowledged them.
+
+        Inside :meth:`transaction` it returns at once, and they are visible when the block has ended. Raises as
+        :meth:`spawn`.
+        """
+        transaction = self._open_transaction.get()
+        spawner, failures = transaction or (self._connected_spawner(), [])
         tickets: list[Ticket] = []
-        for command in commands:
-            tickets.append(Ticket(topic, failures))
-            spawner.send(command_message(topic, command), tickets[-1])
-        spawner.wait(tickets, failures)
+        for message in messages:
+            tickets.append(Ticket(message.topic, failures))
+            spawner.send(message, tickets[-1])
+        if transaction is None:
+            spawner.wait(tickets, failures)
 
     # --- connections
 

@@ -58,6 +58,11 @@ def idempotent_id(namespace: str, task_type: str, key: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/{task_type}/{key}"))
 
 
+def restarted_id(namespace: str, task_id: str, times: int = 0) -> str:
+    """The id of a task spawned to restart another one: the same for all who restart it after so many restarts."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/restart/{task_id}/{times}"))
+
+
 def packed_id(task_id: str) -> bytes:
     """The 16 bytes of a UUID in canonical text form; any other id in UTF-8."""
     if len(task_id) == 36:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kantoku_kafka.cli import cancel, demo, dev, doctor, events, group, run, tasks, topics, views
+from kantoku_kafka.cli import cancel, demo, dev, dlq, doctor, events, group, run, tasks, topics, views
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError
@@ -84,6 +84,7 @@ task_views = views.tasks_group()
 task_views.command("cancel")(cancel.cancel)
 app.add_typer(task_views, name="tasks")
 group.register(app)
+dlq.register(app)
 dev.register(app)
 doctor.register(app)
 demo.register(app)

@@ -38,6 +38,7 @@ def tasks_group() -> typer.Typer:
     group.command("list")(list_)
     group.command("show")(show)
     group.command("restart")(restart)
+    group.command("retry")(restart)
     return group
 
 
@@ -153,7 +154,7 @@ def restart(
         if not wanted:
             tell(f"nothing to restart: {len(chosen)} finished tasks match, restarted before; --again does it once more")
         for at in range(0, len(wanted), _CHUNK):
-            tasks = list(originals(kantoku, wanted[at : at + _CHUNK]))
+            tasks = list(originals(kantoku, wanted[at : at + _CHUNK], lambda one: len(store.restarts(one))))
             there = [(state, task) for state, task in tasks if task is not None]
             lost += len(tasks) - len(there)
             new: list[str | None] = [None] * len(there)

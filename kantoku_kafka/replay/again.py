@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
-from kantoku_kafka.model import EventName, Option, Task, TaskEnvelope, carried_headers
+from kantoku_kafka.model import EventName, Headers, Option, Task, TaskEnvelope, carried_headers
 from kantoku_kafka.replay.fold import TaskState
 from kantoku_kafka.replay.log import Replay
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
     from kantoku_kafka.plugins import SpawnContext
 
-__all__ = ["Original", "Recorder", "at_rest", "copy_events", "originals", "prune"]
+__all__ = ["Original", "Recorder", "again", "at_rest", "copy_events", "originals", "prune"]
 
 _BEGINNINGS = frozenset({EventName.SPAWNED, EventName.DELAYED, EventName.RECEIVED_TASK, EventName.RETRY_SCHEDULED})
 
@@ -94,8 +95,13 @@ class Original(NamedTuple):
     task: Task | None
 
 
-def originals(kantoku: Kantoku, states: Sequence[TaskState]) -> Iterator[Original]:
+def originals(
+    kantoku: Kantoku, states: Sequence[TaskState], restarts: Callable[[str], int] = lambda _: 0
+) -> Iterator[Original]:
     """The tasks to spawn again: type, data, labels, options, key and headers of the original, and ``restarted_from``.
+
+    Parameters:
+        restarts: how often the task of an id was restarted before.
 
     Raises:
         TopicMismatch, AccessDenied, BrokerUnavailable.
@@ -120,15 +126,25 @@ def originals(kantoku: Kantoku, states: Sequence[TaskState]) -> Iterator[Origina
             if envelope.id != of.task_id:  # the topic was created anew
                 continue
             found.add(of.task_id)
-            again = _again(envelope, record.key(), carried_headers(headers_of(record)))
-            yield Original(of, Task(envelope.type, envelope.data).with_(again))
+            headers, times = carried_headers(headers_of(record)), restarts(envelope.id)
+            _, option = again(kantoku.namespace, envelope, record.key(), headers, times)
+            yield Original(of, Task(envelope.type, envelope.data).with_(option))
     for state in states:
         if state.task_id not in found:
             yield Original(state, None)
 
 
-def _again(envelope: TaskEnvelope, key: bytes | None, headers: tuple[tuple[str, bytes | None], ...]) -> Option:
+def again(
+    namespace: str, envelope: TaskEnvelope, key: bytes | None, headers: Headers, times: int = 0
+) -> tuple[str, Option]:
+    """Under which id a task is spawned again after so many restarts, and the option that makes it that task.
+
+    The id follows from the old one: who restarts it at the same time spawns a duplicate.
+    """
+    new_id = restarted_id(namespace, envelope.id, times)
+
     def option(ctx: SpawnContext) -> None:
+        ctx.id = new_id
         ctx.fields |= {
             "max_attempts": envelope.max_attempts,
             "timeout_ms": envelope.timeout_ms,
@@ -141,4 +157,4 @@ def _again(envelope: TaskEnvelope, key: bytes | None, headers: tuple[tuple[str, 
         if key != envelope.id.encode():
             ctx.key = key
 
-    return option
+    return new_id, option

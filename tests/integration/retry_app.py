@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from kantoku_kafka import Context, Kantoku, Retry
 
@@ -32,3 +33,11 @@ def noted(data: bytes, ctx: Context) -> bytes:
     os.write(descriptor, f"{ctx.task_id}\n".encode())
     os.close(descriptor)
     return b""
+
+
+@kan.task("fragile", retry=Retry(max_attempts=1))
+def fragile(data: bytes) -> bytes:
+    """Fails until a file is there."""
+    if not Path(os.environ["MENDED"]).exists():
+        raise ConnectionError("not mended yet")
+    return data

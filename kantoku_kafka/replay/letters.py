@@ -1,0 +1,210 @@
+"""The dead letters: read, chosen, and put back to work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from kantoku_kafka.errors import EnvelopeError, TopicMismatch
+from kantoku_kafka.job import Message
+from kantoku_kafka.kafka.config import headers_of
+from kantoku_kafka.kafka.outputs import EventWriter
+from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends
+from kantoku_kafka.kafka.topics import existing_topics
+from kantoku_kafka.model import Event, Headers, Task, TaskEnvelope, carried_headers, now_us
+from kantoku_kafka.replay.again import again
+from kantoku_kafka.replay.fold import Phase
+from kantoku_kafka.replay.store import TaskStore
+
+if TYPE_CHECKING:
+    from kantoku_kafka.app import Kantoku
+
+__all__ = ["Letter", "LetterFilter", "Redriven", "letters", "redrive"]
+
+REDRIVEN = "letter.redriven"
+"""Event of a task that had no result yet and was put back on its input as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A dead letter: where it stands, the original record, and why it died.
+
+    Attributes:
+        task: what the record says, None if it cannot be read (by this version).
+        cause: the system's headers, without their prefix ``kantoku-``: ``error-type``, ``source-topic``, ...
+    """
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: Headers
+    task: TaskEnvelope | None
+    cause: Mapping[str, str]
+
+    @property
+    def failed_at_us(self) -> int | None:
+        """When it died; None if the header is missing or no time."""
+        try:
+            return round(datetime.fromisoformat(self.cause["failed-at"]).timestamp() * 1_000_000)
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterFilter:
+    """Which letters are wanted; what is None does not matter.
+
+    Parameters:
+        task_type: of the task; a letter that cannot be read has none.
+        error: the type of the error.
+        since_us, until_us: died at or after, and before.
+        ids: of tasks.
+    """
+
+    task_type: str | None = None
+    error: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    ids: frozenset[str] | None = None
+
+    def __call__(self, letter: Letter) -> bool:
+        at_us = letter.failed_at_us or 0
+        return (
+            self.task_type in (None, letter.task and letter.task.type)
+            and self.error in (None, letter.cause.get("error-type"))
+            and (self.since_us is None or at_us >= self.since_us)
+            and (self.until_us is None or at_us < self.until_us)
+            and (self.ids is None or (letter.task is not None and letter.task.id in self.ids))
+        )
+
+
+def letters(kantoku: Kantoku, wanted: LetterFilter) -> Iterator[Letter]:
+    """The letters that stand there now, each partition's in their order.
+
+    Raises:
+        TopicMismatch, AccessDenied, BrokerUnavailable.
+    """
+    clients, topic = kantoku.clients, kantoku.topics.dlq
+    for records in Scan(clients, topic, beginnings(clients, topic), ends(clients, topic)).batches():
+        for record in records:
+            letter = _letter(kantoku, record)
+            if wanted(letter):
+                yield letter
+
+
+def _letter(kantoku: Kantoku, record: Record) -> Letter:
+    value, headers = record.value() or b"", headers_of(record) or ()
+    try:
+        task = kantoku.codec.decode_task(value)
+    except EnvelopeError:
+        task = None
+    return Letter(
+        partition=record.partition() or 0,
+        offset=record.offset() or 0,
+        key=record.key(),
+        value=value,
+        headers=carried_headers(headers),
+        task=task,
+        cause={
+            name.removeprefix("kantoku-"): (text or b"").decode("utf-8", "replace")
+            for name, text in headers
+            if name.startswith("kantoku-")
+        },
+    )
+
+
+class Redriven(NamedTuple):
+    """What becomes of a letter: the task that it is now, or why there is none. ``known``: it was redriven before."""
+
+    letter: Letter
+    task_id: str | None
+    reason: str | None = None
+    known: bool = False
+
+
+def redrive(
+    kantoku: Kantoku,
+    store: TaskStore,
+    chosen: Iterable[Letter],
+    *,
+    dry_run: bool = False,
+    chunk: int = 200,
+    pause: Callable[[int], None] = lambda _: None,
+) -> Iterator[Redriven]:
+    """Put dead letters back to work, so many in one transaction, whose events say which: to repeat it doubles nothing.
+
+    A task that has a result is spawned anew under an id derived from the old one; a record that never had one goes back
+    to its input as it was.
+
+    Parameters:
+        store: the states of all tasks, up to date.
+        pause: called behind each transaction with the number of its letters.
+
+    Raises:
+        TopicMismatch: the input of a letter is gone. What came before has been redriven.
+    """
+    topics = existing_topics(kantoku.clients)
+    events = EventWriter.connect(kantoku.clients, kantoku.topics.events, kantoku.codec)
+    seen: set[str] = set()
+    for batch in batched(chosen, chunk):
+        fates = [_fate(kantoku, store, letter, topics, seen) for letter in batch]
+        fresh = [fate for fate in fates if fate.task_id is not None and not fate.known]
+        if fresh and not dry_run:
+            with kantoku.transaction():
+                for fate in fresh:
+                    _put_back(kantoku, events, fate)
+            pause(len(fresh))
+        yield from fates
+
+
+def batched(items: Iterable[Letter], size: int) -> Iterator[list[Letter]]:
+    """So many at a time."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _fate(kantoku: Kantoku, store: TaskStore, letter: Letter, topics: set[str], seen: set[str]) -> Redriven:
+    task = letter.task
+    if task is None:
+        return Redriven(letter, None, "it cannot be read by this version")
+    topic = _input_of(kantoku, letter)
+    if topic not in topics:
+        raise TopicMismatch(
+            f"Task {task.id} is of type {task.type!r}, whose input {topic} is gone: create it, or leave that type out "
+            "by --type."
+        )
+    if task.id in seen:
+        return Redriven(letter, task.id, "another letter is of the same task", known=True)
+    seen.add(task.id)
+    state = store.get(task.id)
+    if state is not None and state.phase is Phase.FINISHED:
+        restarts = store.restarts(task.id)
+        if restarts:
+            return Redriven(letter, restarts[0], "it was restarted before", known=True)
+        return Redriven(letter, again(kantoku.namespace, task, None, ())[0])
+    if state is not None and any(logged.event.name == REDRIVEN for logged in state.history):
+        return Redriven(letter, task.id, "it was redriven before", known=True)
+    return Redriven(letter, task.id)
+
+
+def _put_back(kantoku: Kantoku, events: EventWriter, fate: Redriven) -> None:
+    letter, task = fate.letter, fate.letter.task
+    assert task is not None and fate.task_id is not None, "only such a letter is put back"
+    if fate.task_id != task.id:
+        _, option = again(kantoku.namespace, task, letter.key, letter.headers)
+        kantoku.spawn(Task(task.type, task.data).with_(option))
+        return
+    event = Event(task.id, task.type, REDRIVEN, task.attempt, now_us())
+    kantoku.write(
+        [Message(_input_of(kantoku, letter), letter.key, letter.value, letter.headers), events.message(event)]
+    )
+
+
+def _input_of(kantoku: Kantoku, letter: Letter) -> str:
+    assert letter.task is not None, "only such a letter has an input"
+    return letter.cause.get("source-topic") or kantoku.topics.of_type(letter.task.type)

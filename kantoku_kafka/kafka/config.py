@@ -20,6 +20,7 @@ __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _CHECK_SLICE_SECONDS = 0.5  # between slices Python serves signals
+_SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _DENIED_SECONDS = 30.0  # librdkafka tries and fails again within this time; later it was a hiccup
 _LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
@@ -133,6 +134,8 @@ class Clients:
                 "check.crcs": True,
                 "fetch.queue.backoff.ms": 5,
                 "allow.auto.create.topics": False,
+                # A user's max.poll.interval.ms must not be less, says librdkafka, even where there is no group.
+                **({} if settings.get("group.protocol") == "consumer" else {"session.timeout.ms": _SESSION_TIMEOUT_MS}),
                 **settings,
             },
         )

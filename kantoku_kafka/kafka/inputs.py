@@ -380,13 +380,12 @@ class KafkaInputs:
             "group.id": self._group,
             "client.id": self._takeover.client_id,
             **self._reading,
-            "max.poll.interval.ms": 300_000,
+            "max.poll.interval.ms": self._clients.connection.config.get("max.poll.interval.ms", 300_000),
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         if self._classic:
             config |= {
                 "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": 10_000,
                 "heartbeat.interval.ms": 1_000,  # by a heartbeat a survivor learns that another member is gone
             }
             if self._static:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
+from kantoku_kafka.engine.cancel import QUIET, STOP
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.kafka.commands import Commands
@@ -63,6 +64,7 @@ class ExecutorProcess:
         self.executor_id = executor_id()
         self._loop: Loop | None = None
         self._stop_asked = False
+        self._started_at_us = now_us()
 
     def stop(self) -> None:
         """Drain and end :meth:`run`. May be called from any thread or signal handler, at any time."""
@@ -113,7 +115,7 @@ class ExecutorProcess:
                 self._loop.stop()
             ending.enter_context(_daemons(kantoku))
             ending.enter_context(self._pulse(clients, member, self._loop))
-            listeners: list[Callable[[Sequence[Command]], None]] = [self._loop.command]
+            listeners: list[Callable[[Sequence[Command]], None]] = [self._steer, self._loop.command]
             if settings.timers:
                 listeners.append(ending.enter_context(self._timers(slot, self._loop)).command)
             ending.enter_context(Commands(clients, kantoku.topics.control, partial(_tell, listeners)))
@@ -151,7 +153,7 @@ class ExecutorProcess:
 
     def _pulse(self, clients: Clients, member: Member, loop: Loop) -> Pulse:
         """Says what this executor is and does, now and then."""
-        settings, started_at_us, release = self._settings, now_us(), version("kantoku-kafka")
+        settings, started_at_us, release = self._settings, self._started_at_us, version("kantoku-kafka")
         attributes = {
             "guarantee": str(settings.guarantee),
             "events": str(settings.events),
@@ -174,6 +176,17 @@ class ExecutorProcess:
             )
 
         return Pulse(clients, self._kantoku.topics.control, take, interval_seconds=settings.heartbeat_seconds)
+
+    def _steer(self, commands: Sequence[Command]) -> None:
+        """Quiet or stop, if that is meant for this process."""
+        for command in commands:
+            ours = command.executor_id in (None, self.executor_id) and command.at_us >= self._started_at_us
+            if ours and command.kind in (QUIET, STOP):
+                _log.info("told to %s", command.kind, extra={"action": command.kind})
+                if command.kind == STOP:
+                    self.stop()
+                elif self._loop is not None:
+                    self._loop.quiet()
 
     def _announce(self, slot: Slot, outputs: Outputs, events: Events, promise: str) -> None:
         _log.info(

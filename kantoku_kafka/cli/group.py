@@ -34,7 +34,6 @@ Place = tuple[str, int]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("executors")(executors)
     app.command("lag")(lag)
     app.command("top")(top)
 
@@ -88,6 +87,8 @@ def executors(
 
     Example: kantoku-kafka -n shop executors
     """
+    if ctx.invoked_subcommand is not None:
+        return
     with connected(ctx.obj) as kantoku:
         if here:
             mine = f"{host()}."

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kantoku_kafka.cli import cancel, demo, dev, dlq, doctor, events, group, run, tasks, topics, views
+from kantoku_kafka.cli import control, demo, dev, dlq, doctor, events, group, run, tasks, topics, views
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError
@@ -81,8 +81,13 @@ tasks.register(app)
 topics.register(app)
 events.register(app)
 task_views = views.tasks_group()
-task_views.command("cancel")(cancel.cancel)
+task_views.command("cancel")(control.cancel)
 app.add_typer(task_views, name="tasks")
+executors = typer.Typer(invoke_without_command=True, rich_markup_mode=None, help="Who works; quiet and stop them.")
+executors.callback()(group.executors)
+executors.command("quiet")(control.quiet)
+executors.command("stop")(control.stop)
+app.add_typer(executors, name="executors")
 group.register(app)
 dlq.register(app)
 dev.register(app)

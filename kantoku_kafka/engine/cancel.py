@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 from kantoku_kafka.model import Command, ErrorInfo, TaskEnvelope
 
-__all__ = ["CANCEL", "CANCELLED_REASON", "Cancellations", "cancelled_error"]
+__all__ = ["CANCEL", "CANCELLED_REASON", "QUIET", "STOP", "Cancellations", "cancelled_error"]
 
-CANCEL = "cancel"
+CANCEL, QUIET, STOP = "cancel", "quiet", "stop"
+"""Kinds of commands."""
 CANCELLED_REASON = "cancelled"
 _MOST_IDS = 1_000_000
 

@@ -92,12 +92,17 @@ class Loop:
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
         self._poll_by = self._look_at = 0.0
-        self._stopping = False
+        self._stopping = self._quiet = self._has_left = False
         self._draining = True  # a partition that is revoked is drained first
 
     def stop(self) -> None:
         """Ask the loop to end: no new tasks, a bounded drain, a last checkpoint."""
         self._stopping = True
+
+    def quiet(self) -> None:
+        """Take no new tasks; leave the inputs once what runs has ended, however long that takes. From any thread."""
+        self._quiet = True
+        self._ended.put(None)
 
     def command(self, commands: Sequence[Command]) -> None:
         """Do as these say, soon. May be called from any thread."""
@@ -107,7 +112,7 @@ class Loop:
     @property
     def stopping(self) -> bool:
         """It takes no new tasks."""
-        return self._stopping
+        return self._stopping or self._quiet
 
     def running_by_type(self) -> dict[str, int]:
         """How many tasks of each type run. May be called from any thread."""
@@ -120,7 +125,10 @@ class Loop:
                 binding.executor.start(self._ended.put)
             self._inputs.subscribe(sorted({self._topics.of_type(name) for name in self._pools}), self)
             while not self._stopping:
-                self._turn()
+                if self._quiet:
+                    self._rest()
+                else:
+                    self._turn()
             self._wind_down()
             self._inputs.close()
         finally:
@@ -150,11 +158,25 @@ class Loop:
         while (self._publisher.busy or self._checkpoint.due) and time.monotonic() < deadline:
             self._attend()
 
+    def _rest(self) -> None:
+        """One round of a quiet executor."""
+        if self._has_left:
+            self._await_ended(_IDLE_WAIT_SECONDS)
+        elif self._running or self._publisher.busy or self._checkpoint.due:
+            self._attend()
+        else:
+            _log.info("quiet: nothing runs any more, the inputs are for others", extra={"action": "quiet"})
+            self._inputs.close()
+            self._has_left = True
+
     def _attend(self) -> None:
         """One round without intake."""
-        self._inputs.poll(1, 0.0)
+        self._obey()
+        if not self._has_left:
+            self._inputs.poll(1, 0.0)
         self._await_ended(_BUSY_WAIT_SECONDS[1])
         self._collect()
+        self._end_overdue()
         self._publisher.publish(self._windows)
 
     def _let_go(self) -> None:
@@ -166,8 +188,7 @@ class Loop:
     def _turn(self) -> None:
         """One round: take in what there is, start what may start, publish what has ended."""
         wait_seconds = self._wait_seconds()
-        if not self._commands.empty():
-            self._obey()
+        self._obey()
         jobs = self._inputs.poll(self._settings.max_batch, wait_seconds) if self._hungry() else []
         self._fetching = bool(jobs)
         if jobs:
@@ -308,10 +329,10 @@ class Loop:
 
     def _obey(self) -> None:
         """What waits and is cancelled ends now; what runs is told to end."""
+        if self._commands.empty():
+            return
         while not self._commands.empty():
             self._cancellations.add(self._commands.get_nowait())
-        if not self._cancellations:
-            return
         for binding in self._bindings:
             for job in binding.scheduler.pull(self._is_cancelled):
                 job.partition.waiting -= 1

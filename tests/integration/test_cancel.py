@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from accounting import Account
-from executors import ExecutorUnderTest
+from executors import ExecutorUnderTest, until
 from test_cli import cli
 
 from kantoku_kafka import Kantoku, Spawned, Status, Task, delay, labels
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.heartbeats import heartbeats
 
 BOUND_SECONDS = 1.0
 TYPES = ("loop", "waits", "sleeps", "fails")
@@ -103,3 +104,27 @@ def test_what_is_not_a_choice_is_refused(kan: Kantoku) -> None:
             kan.cancel(**wrong)  # type: ignore[arg-type]  # what this is about
     with pytest.raises(UsageError):
         kan.cancel("id", type="waits")
+
+
+def test_a_quiet_executor_ends_what_it_runs_and_leaves_and_a_stopped_one_ends(
+    kan: Kantoku, executor: ExecutorUnderTest, bootstrap: str
+) -> None:
+    common = ("-b", bootstrap, "-n", kan.namespace)
+    until(lambda: heartbeats(kan.clients, kan.topics.control), 20, "it has said that it lives")
+    (beat,) = heartbeats(kan.clients, kan.topics.control)
+    running = kan.spawn(Task("waits", b"4"))
+    time.sleep(1)
+    assert cli(*common, "executors", "quiet", "nobody").returncode == 5
+    assert cli(*common, "executors", "stop").returncode == 2
+    done = cli(*common, "executors", "quiet", beat.executor_id)
+    assert done.returncode == 0, done.stderr
+    until(lambda: "told to quiet" in executor.log(), 10, "it has heard of it")
+    later = kan.spawn(Task("waits", b"0"))
+    assert kan.wait(running.id, timeout_seconds=20).ok
+    until(lambda: "quiet: nothing runs" in executor.log(), 20, "it has left the group")
+    assert kan.find_results([later.id]) == {}, "for others"
+    assert executor.returncode is None
+    assert cli(*common, "executors", "stop", "--all").returncode == 0
+    assert executor.wait(40) == 0
+    executor.start()
+    assert kan.wait(later.id, timeout_seconds=40).ok, "a later start is not meant by the stop"

@@ -1,4 +1,4 @@
-"""``tasks cancel``: a command on the control topic, and what came of it."""
+"""``tasks cancel``, ``executors quiet|stop``: commands on the control topic, and what came of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.events import Labels, Type
 from kantoku_kafka.cli.output import Rows, tell
 from kantoku_kafka.cli.views import BACKLOG, states
+from kantoku_kafka.engine.cancel import QUIET, STOP
 from kantoku_kafka.errors import NotFound, UsageError
-from kantoku_kafka.model import Status
+from kantoku_kafka.kafka.commands import command_message
+from kantoku_kafka.kafka.heartbeats import heartbeats
+from kantoku_kafka.model import Command, Status, now_us
 from kantoku_kafka.replay.backlog import backlog
 
-__all__ = ["cancel"]
+__all__ = ["cancel", "quiet", "stop"]
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[EXECUTOR-ID...]")]
+All = Annotated[bool, typer.Option("--all", help="All executors that run now.")]
 
 
 def cancel(
@@ -64,6 +70,36 @@ def cancel(
         raise NotFound(f"Nobody knows of {len(unknown)} tasks, e.g. {unknown[0]}: another namespace (-n)?")
     if any(result.status is not Status.CANCELLED for result in found.values()):
         raise typer.Exit(1)
+
+
+def quiet(ctx: typer.Context, executor_id: Ids = None, everyone: All = False) -> None:
+    """Let executors take no new tasks: they end what they run, leave the group, and wait for their stop.
+
+    Example: kantoku-kafka -n shop executors quiet worker-1-4711-0a1b2c
+    """
+    _steer(ctx, QUIET, executor_id, everyone)
+
+
+def stop(ctx: typer.Context, executor_id: Ids = None, everyone: All = False) -> None:
+    """Let executors drain and end, as by SIGTERM. What supervises them may start them again.
+
+    Example: kantoku-kafka -n shop executors stop --all
+    """
+    _steer(ctx, STOP, executor_id, everyone)
+
+
+def _steer(ctx: typer.Context, kind: str, executor_ids: list[str] | None, everyone: bool) -> None:
+    if bool(executor_ids) == everyone:
+        raise UsageError("Say which executors: ids, as `executors` shows them, or --all.")
+    with connected(ctx.obj) as kantoku:
+        alive = {beat.executor_id for beat in heartbeats(kantoku.clients, kantoku.topics.control)}
+        unknown = sorted(set(executor_ids or ()) - alive)
+        if unknown or not alive:
+            raise NotFound(f"No executor {', '.join(unknown) or 'of this namespace'} has said that it lives (-n?).")
+        chosen: list[str | None] = [*executor_ids] if executor_ids else [None]
+        at_us, topic = now_us(), kantoku.topics.control
+        kantoku.write([command_message(topic, Command(kind, at_us, executor_id=one)) for one in chosen])
+        tell(f"told {', '.join(executor_ids or sorted(alive))}: {kind}")
 
 
 def _unknown(kantoku: Kantoku, ids: list[str]) -> list[str]:

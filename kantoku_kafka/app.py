@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = ["Kantoku", "TaskType"]
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 _SERVERS_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS"
 F = TypeVar("F", bound=Callable[..., Any])
+Hook = TypeVar("Hook", bound=Callable[[], object])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ class Kantoku(Client):
         self.hooks = Hooks(self.plugins)
         self.hooks_without_options = Hooks([plugin for plugin in self.plugins if not plugin.needs_option])
         self._task_types: dict[str, TaskType] = {}
+        self.startup_hooks: list[Callable[[], object]] = []
+        self.shutdown_hooks: list[Callable[[], object]] = []
         servers = bootstrap_servers or os.environ.get(_SERVERS_VARIABLE) or DEFAULT_BOOTSTRAP_SERVERS
         super().__init__(
             Connection(bootstrap_servers=servers, config=dict(config or {})),
@@ -111,6 +115,22 @@ class Kantoku(Client):
         """The registered task types by name."""
         return self._task_types
 
+    def on_startup(self, hook: Hook) -> Hook:
+        """Run a function when an executor starts, before its first task, and in each child of pool ``process``::
+
+            @kan.on_startup
+            def warm_up() -> None: ...
+
+        What it raises ends the process.
+        """
+        self.startup_hooks.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: Hook) -> Hook:
+        """Run a function when an executor, or a child that retires, has ended its last task; not after a crash."""
+        self.shutdown_hooks.append(hook)
+        return hook
+
     def task(
         self,
         name: str,
@@ -118,6 +138,8 @@ class Kantoku(Client):
         pool: PoolKind | str | None = None,
         concurrency: int | None = None,
         ordering: Ordering | str = Ordering.UNORDERED,
+        key_concurrency: int = 1,
+        rate_per_second: float | None = None,
         retry: Retry | None = None,
         timeout_seconds: float | None = None,
         deduplicate_seconds: float = 3_600.0,
@@ -130,6 +152,9 @@ class Kantoku(Client):
             pool: where it runs; default ``asyncio`` for ``async def``, else ``thread``.
             concurrency: how many at once in one process; default as many as the pool has.
             ordering: ``unordered`` (default), ``key`` (one at a time per key) or ``partition``.
+            key_concurrency: with ordering ``key``: how many of one key at once; default 1.
+            rate_per_second: how many start in all executors together; default no limit. Each has its share by the
+                partitions that it holds, and spends it within a tenth of a second or loses it.
             retry: when a task that failed is tried again; default never. A task may bring its own.
             timeout_seconds: how long an attempt may run, from its start to its end; default without limit. In pool
                 ``process`` it is killed then; in the others it is asked to end, see :attr:`Context.cancelled`.
@@ -160,6 +185,11 @@ class Kantoku(Client):
                 )
             if concurrency is not None and concurrency < 1:
                 raise UsageError(f"Task {name!r}: concurrency must be at least 1, not {concurrency}.")
+            order = choice(Ordering, "ordering", ordering)
+            if key_concurrency < 1 or (key_concurrency > 1 and order is not Ordering.KEY):
+                raise UsageError(f"Task {name!r}: key_concurrency is at least 1, and more only with ordering='key'.")
+            if rate_per_second is not None and not 0 < rate_per_second < math.inf:
+                raise UsageError(f"Task {name!r}: rate_per_second must be positive, not {rate_per_second}.")
             is_async = inspect.iscoroutinefunction(function)
             kind = choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
             check_pool(name, kind, is_async=is_async)
@@ -167,7 +197,12 @@ class Kantoku(Client):
                 name=name,
                 function=function,
                 pool=kind,
-                limits=TypeLimits(ordering=choice(Ordering, "ordering", ordering), concurrency=concurrency),
+                limits=TypeLimits(
+                    ordering=order,
+                    concurrency=concurrency,
+                    key_concurrency=key_concurrency,
+                    rate_per_second=rate_per_second,
+                ),
                 takes_context=_takes_context(name, function),
                 rules=rules,
             )

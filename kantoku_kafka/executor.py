@@ -14,7 +14,7 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.cancel import QUIET, STOP
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.loop import Loop, Rate
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.heartbeats import Pulse
@@ -89,7 +89,7 @@ class ExecutorProcess:
             ending.callback(slot.release)
             own = own_topics(kantoku, settings)
             self._check_topics(clients, own)
-            member = Member(clients, kantoku.topics.group, slot, settings, own)
+            member = Member(clients, kantoku.topics.group, slot, settings, own, tells_ends=settings.burst)
             ending.callback(member.close)
             outputs = self._own_outputs or member.outputs(kantoku.topics, kantoku.codec)
             events = self._own_events or member.events(kantoku.topics, kantoku.codec)
@@ -109,6 +109,7 @@ class ExecutorProcess:
                 pools=bind_pools(kantoku, self._types, settings, self._reference),
                 rules={name: task.rules for name, task in self._types.items()},
                 topics=kantoku.topics,
+                rates=self._rates(clients),
                 settings=settings,
             )
             if self._stop_asked:
@@ -119,14 +120,25 @@ class ExecutorProcess:
             if settings.timers:
                 listeners.append(ending.enter_context(self._timers(slot, self._loop)).command)
             ending.enter_context(Commands(clients, kantoku.topics.control, partial(_tell, listeners)))
+            for hook in kantoku.startup_hooks:
+                hook()
             on_ready()
             self._loop.run()
+            for hook in kantoku.shutdown_hooks:
+                hook()
 
     def _check_topics(self, clients: Clients, own: Iterable[str]) -> None:
         """Fail now if there is no broker or no topic."""
         clients.check()
         for topic in [*map(self._kantoku.topics.of_type, self._types), *own]:
             partition_count(clients, topic)
+
+    def _rates(self, clients: Clients) -> dict[str, Rate]:
+        return {
+            name: Rate(task.limits.rate_per_second, partition_count(clients, self._kantoku.topics.of_type(name)))
+            for name, task in self._types.items()
+            if task.limits.rate_per_second is not None
+        }
 
     @contextmanager
     def _timers(self, slot: Slot, loop: Loop) -> Iterator[TimerService]:

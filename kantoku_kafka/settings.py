@@ -107,6 +107,8 @@ class ExecutorSettings:
         max_tasks_per_child: after so many tasks a child of pool ``process`` is replaced; default 0, never.
         max_memory_per_child_bytes: what a child of pool ``process`` may have; a task that needs more is CRASHED, a
             child that has used most of it is replaced after its task; default 0, no limit.
+        max_tasks: after so many tasks the executor drains and ends; default 0, never.
+        burst: end when nothing is left to do of what stood on the inputs when they were assigned; default no.
         timers: whether this process also puts tasks onto their inputs when they are due; default yes.
     """
 
@@ -126,6 +128,8 @@ class ExecutorSettings:
     heartbeat_seconds: float = 5.0
     max_tasks_per_child: int = 0
     max_memory_per_child_bytes: int = 0
+    max_tasks: int = 0
+    burst: bool = False
     timers: bool = True
 
     def __post_init__(self) -> None:
@@ -156,6 +160,7 @@ _ZERO_TOO = {
     "drain_seconds",
     "revoke_drain_seconds",
     "heartbeat_seconds",
+    "max_tasks",
     "max_tasks_per_child",
     "max_memory_per_child_bytes",
 }

@@ -47,6 +47,8 @@ def run_executor(
         int,
         typer.Option(help="Pool process: MiB that a child may have; a task that needs more is CRASHED. 0: no limit."),
     ] = 0,
+    max_tasks: Annotated[int, typer.Option(help="Drain and end after so many tasks; 0: never.")] = 0,
+    burst: Annotated[bool, typer.Option("--burst", help="End when all that stood on the inputs is done.")] = False,
     timers: Annotated[bool, typer.Option(help="Also put tasks onto their inputs when they are due.")] = True,
 ) -> None:
     """Take tasks from the inputs, run them, publish results. SIGTERM or Ctrl-C: drain and end.
@@ -65,6 +67,8 @@ def run_executor(
         max_batch=max_batch,
         max_tasks_per_child=max_tasks_per_child,
         max_memory_per_child_bytes=max_memory_per_child << 20,
+        max_tasks=max_tasks,
+        burst=burst,
         timers=timers,
     )
     kantoku = options.app(app)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from kantoku_kafka.engine.cancel import CANCELLED_REASON, Cancellations, cancelled_error
 from kantoku_kafka.engine.checkpoint import Checkpoint
@@ -22,14 +23,14 @@ from kantoku_kafka.engine.judge import TIMED_OUT_REASON, Judge
 from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Scheduler
-from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.model import Command, ErrorInfo, Status, TaskEnvelope
 from kantoku_kafka.names import Topics, is_task_type
-from kantoku_kafka.protocols import Codec, Executor, Inputs
+from kantoku_kafka.protocols import Codec, Executor, Inputs, TableInputs
 from kantoku_kafka.settings import ExecutorSettings
 
-__all__ = ["Loop", "PoolBinding"]
+__all__ = ["Loop", "PoolBinding", "Rate"]
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64
@@ -48,6 +49,13 @@ class PoolBinding:
     capacity: int
 
 
+class Rate(NamedTuple):
+    """How many of a task type may start in the whole group, and among how many partitions that is divided."""
+
+    per_second: float
+    partitions: int
+
+
 class Loop:
     """Runs tasks until it is told to stop. :meth:`stop` may be called from any thread or signal handler.
 
@@ -57,6 +65,7 @@ class Loop:
         codec: reads the envelopes.
         pools: by task type; types that share a pool share the binding.
         rules: by task type.
+        rates: of the task types that have one.
         topics: where tasks come from, and where they go besides the results.
         settings: bounds and timeouts.
     """
@@ -70,6 +79,7 @@ class Loop:
         pools: Mapping[str, PoolBinding],
         rules: Mapping[str, Rules],
         topics: Topics,
+        rates: Mapping[str, Rate] | None = None,
         settings: ExecutorSettings,
     ) -> None:
         self._inputs = inputs
@@ -80,6 +90,11 @@ class Loop:
         self._topics = topics
         self._judge = Judge(topics, codec, rules)
         self._settings = settings
+        self._rates = dict(rates or {})
+        self._burst_ends: dict[Partition, int] = {}
+        self._startable_left = settings.max_tasks or None
+        if settings.burst and not isinstance(inputs, TableInputs):
+            raise UsageError("--burst needs inputs that tell where they end, as Kafka's do.")
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes)
         self._windows = self._intake.windows
         self._paused: set[Partition] = set()
@@ -200,6 +215,8 @@ class Loop:
         self._publisher.publish(self._windows)
         self._press_back()
         self._end_overdue()
+        if self._startable_left == 0 or (self._settings.burst and self._is_drained()):
+            self.stop()
         while self._publisher.waiting_for_broker and self._checkpoint.prepare(_CHUNK):
             pass
 
@@ -294,9 +311,13 @@ class Loop:
             scheduler = binding.scheduler
             while scheduler.waiting and not self._batch_full():
                 wanted = min(_CHUNK, binding.capacity - scheduler.running)
-                jobs = scheduler.take(wanted) if wanted > 0 else []
+                if self._startable_left is not None:
+                    wanted = min(wanted, self._startable_left)
+                jobs = scheduler.take(wanted, time.monotonic()) if wanted > 0 else []
                 if not jobs:
                     break
+                if self._startable_left is not None:
+                    self._startable_left -= len(jobs)
                 now_us = time.time_ns() // 1000
                 for job in jobs:
                     job.received_at_us = now_us
@@ -409,6 +430,23 @@ class Loop:
             self._publisher.publish(self._windows)
         self._publisher.publish_rest(self._windows, self._settings.timeout_seconds)
 
+    def _is_drained(self) -> bool:
+        """Whether all is done that stood on the inputs when they were assigned."""
+        inputs, checkpoint = self._inputs, self._checkpoint
+        assert isinstance(inputs, TableInputs), "the constructor has checked it"
+        if not self._windows or self._running or checkpoint.due or self._publisher.busy:
+            return False
+        if any(window.unfinished for window in self._windows.values()):
+            return False
+        return all(inputs.read_up_to(partition) >= end for partition, end in self._burst_ends.items())
+
+    def _share_rates(self) -> None:
+        """Our share of each rate is that of the partitions we hold."""
+        for name, rate in self._rates.items():
+            topic = self._topics.of_type(name)
+            held = sum(partition.topic == topic for partition in self._windows)
+            self._pools[name].scheduler.limit_rate(name, rate.per_second * held / rate.partitions)
+
     def _end_overdue(self) -> None:
         """Tell those that have had their time to end, now and then."""
         now = time.monotonic()
@@ -461,6 +499,9 @@ class Loop:
         partitions = self._intake.open(offsets)
         for partition in partitions:
             self._checkpoint.claim(partition)
+            if self._settings.burst and isinstance(self._inputs, TableInputs):
+                self._burst_ends[partition] = self._inputs.end_of(partition)
+        self._share_rates()
         return partitions
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -479,6 +520,8 @@ class Loop:
         for partition in going:
             self._drop_waiting(partition)
             self._intake.close(partition)
+            self._burst_ends.pop(partition, None)
+        self._share_rates()
         self._checkpoint.forget(going)
         self._paused -= going
         self._cancel({job for job in self._running if job.partition in going}, "revoked")

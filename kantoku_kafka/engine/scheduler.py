@@ -26,10 +26,22 @@ class Ordering(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeLimits:
-    """How one task type may be run: its ordering, and how many at once in this process (None: no limit)."""
+    """How one task type may be run.
+
+    Parameters:
+        ordering: what must not run side by side.
+        concurrency: how many at once in this process; None: no limit.
+        key_concurrency: how many of one key at once, if it is ordered by key.
+        rate_per_second: how many may start in the whole group; None: no limit.
+    """
 
     ordering: Ordering = Ordering.UNORDERED
     concurrency: int | None = None
+    key_concurrency: int = 1
+    rate_per_second: float | None = None
+
+
+_BURST_SECONDS = 0.1
 
 
 class _Lane:
@@ -43,22 +55,49 @@ class _Lane:
         self.in_rotation = False
 
 
+class _Bucket:
+    """So many starts a second: what was not used within a tenth of a second is gone."""
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate_per_second: float) -> None:
+        self._rate = rate_per_second
+        self._tokens = 0.0
+        self._at: float | None = None
+
+    def allowed(self, now: float) -> int:
+        """How many may start now."""
+        if self._at is not None:
+            most = max(1.0, self._rate * _BURST_SECONDS)
+            self._tokens = min(most, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        return max(0, int(self._tokens))
+
+    def spend(self, count: int) -> None:
+        """So many have started."""
+        self._tokens -= count
+
+
 class _Kind:
     """One task type: its lanes, and those of them that may start a job."""
 
-    __slots__ = ("by_key", "concurrency", "in_rotation", "lanes", "ordered", "ready", "running")
+    __slots__ = ("bucket", "by_key", "concurrency", "in_rotation", "lane_limit", "lanes", "ready", "running")
 
     def __init__(self, limits: TypeLimits) -> None:
-        self.ordered = limits.ordering is not Ordering.UNORDERED
         self.by_key = limits.ordering is Ordering.KEY
+        ordered = limits.ordering is not Ordering.UNORDERED
+        self.lane_limit = limits.key_concurrency if self.by_key else 1 if ordered else None
+        self.bucket = None if limits.rate_per_second is None else _Bucket(limits.rate_per_second)
         self.concurrency = limits.concurrency
         self.lanes: dict[object, _Lane] = {}
         self.ready: deque[_Lane] = deque()
         self.running = 0
         self.in_rotation = False
 
-    def startable(self, wanted: int) -> int:
-        return wanted if self.concurrency is None else min(wanted, self.concurrency - self.running)
+    def startable(self, wanted: int, now: float) -> int:
+        if self.concurrency is not None:
+            wanted = min(wanted, self.concurrency - self.running)
+        return wanted if self.bucket is None else min(wanted, self.bucket.allowed(now))
 
 
 class Scheduler:
@@ -79,6 +118,10 @@ class Scheduler:
     def running_by_type(self) -> dict[str, int]:
         """How many of each type run. May be called from any thread."""
         return {name: kind.running for name, kind in self._kinds.items()}
+
+    def limit_rate(self, task_type: str, per_second: float) -> None:
+        """From now on so many of a type may start here."""
+        self._kinds[task_type].bucket = _Bucket(per_second)
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Queue jobs behind those of their lane."""
@@ -102,16 +145,27 @@ class Scheduler:
             count += 1
         self.waiting += count
 
-    def take(self, wanted: int) -> list[Job]:
-        """Up to ``wanted`` jobs that may start now; each must come back through :meth:`done`."""
+    def take(self, wanted: int, now: float = 0.0) -> list[Job]:
+        """Up to ``wanted`` jobs that may start now; each must come back through :meth:`done`.
+
+        ``now``: monotonic, in seconds; it matters only to types with a rate.
+        """
         taken: list[Job] = []
+        throttled: list[_Kind] = []
         while self._rotation and len(taken) < wanted:
             kind = self._rotation.popleft()
             kind.in_rotation = False
             share = -(-(wanted - len(taken)) // (len(self._rotation) + 1))
-            self._take_of(kind, kind.startable(share), taken)
-            if kind.ready and kind.startable(1) > 0:
+            before = len(taken)
+            self._take_of(kind, kind.startable(share, now), taken)
+            if kind.bucket is not None:
+                kind.bucket.spend(len(taken) - before)
+            if kind.ready and kind.startable(1, now) > 0:
                 self._rotate(kind)
+            elif kind.ready and kind.bucket is not None:
+                throttled.append(kind)
+        for kind in throttled:  # its turn comes with the time, not with the end of a job
+            self._rotate(kind)
         self.waiting -= len(taken)
         self.running += len(taken)
         return taken
@@ -173,20 +227,20 @@ class Scheduler:
         while kind.ready and wanted > 0:
             lane = kind.ready.popleft()
             lane.in_rotation = False
-            share = 1 if kind.ordered else min(-(-wanted // (len(kind.ready) + 1)), len(lane.jobs))
+            share = 1 if kind.lane_limit is not None else min(-(-wanted // (len(kind.ready) + 1)), len(lane.jobs))
             popleft = lane.jobs.popleft
             taken += [popleft() for _ in range(share)]
             lane.running += share
             kind.running += share
             wanted -= share
-            if lane.jobs and not kind.ordered:
+            if lane.jobs and (kind.lane_limit is None or lane.running < kind.lane_limit):
                 lane.in_rotation = True
                 kind.ready.append(lane)
 
     def _offer(self, lane: _Lane) -> None:
         """Let a lane with jobs take part, unless it must wait for its own running job."""
         kind = lane.kind
-        if not lane.in_rotation and not (kind.ordered and lane.running):
+        if not lane.in_rotation and (kind.lane_limit is None or lane.running < kind.lane_limit):
             lane.in_rotation = True
             kind.ready.append(lane)
             if not kind.in_rotation:

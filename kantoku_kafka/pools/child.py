@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from queue import SimpleQueue
 from types import FrameType
 
@@ -62,6 +63,7 @@ def main() -> int:
         hello = Hello.decode(body)
         kantoku = _imported(hello)
         limits = Limits(hello)
+        _run_hooks(kantoku)
     except UsageError as error:
         channel.sendall(frame(Kind.FAILED, utf8_safe(str(error)).encode()))
         return error.exit_code
@@ -78,7 +80,19 @@ def main() -> int:
                 _run(invoker, job)
             limits.note(job)
             channel.sendall(_answer(number, job, last=limits.reached))
+    for hook in kantoku.shutdown_hooks:
+        hook()
     return 0
+
+
+def _run_hooks(kantoku: Kantoku) -> None:
+    """Those of the start. Raises UsageError."""
+    for hook in kantoku.startup_hooks:
+        try:
+            hook()
+        except Exception as error:
+            traceback.print_exc()
+            raise UsageError(f"A hook of on_startup failed: {type(error).__name__}: {error}.") from error
 
 
 class Limits:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.loop import Loop, Rate
 from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.outputs import EventWriter
@@ -139,6 +139,11 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         pools=bind_pools(kantoku, types, settings, reference),
         rules={name: task.rules for name, task in types.items()},
         topics=kantoku.topics,
+        rates={
+            name: Rate(task.limits.rate_per_second, log.partitions)
+            for name, task in types.items()
+            if task.limits.rate_per_second is not None
+        },
         settings=settings,
     )
 

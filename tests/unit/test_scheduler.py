@@ -78,3 +78,68 @@ def test_drop_forgets_what_waits_and_nothing_else() -> None:
     rest = scheduler.take(100)
     assert {job.partition for job in rest} == {stays}
     assert len(taken) + len(dropped) + len(rest) == 10
+
+
+@given(st.floats(0.5, 5_000), st.lists(st.floats(0, 2), min_size=1, max_size=50))
+def test_a_rate_is_never_exceeded_by_more_than_a_tenth_of_a_second(rate: float, waits: list[float]) -> None:
+    scheduler = Scheduler({"a": TypeLimits(rate_per_second=rate), "b": TypeLimits()})
+    partition, now, started, offset = Partition("a", 0, 1), 0.0, 0, 0
+    for wait in waits:
+        now += wait
+        scheduler.add([waiting(partition, "a", offset + n) for n in range(50)])
+        offset += 50
+        taken = scheduler.take(1_000, now)
+        for job in taken:
+            scheduler.done(job)
+        started += len(taken)
+        assert started <= rate * now + max(1.0, rate / 10) + 1e-6
+    scheduler.add([waiting(Partition("b", 0, 1), "b", 0)])
+    assert any(job.type == "b" for job in scheduler.take(1_000, now)), "another type is not held up"
+
+
+def test_a_rate_is_used_to_the_full() -> None:
+    scheduler = Scheduler({"a": TypeLimits(rate_per_second=100)})
+    scheduler.add([waiting(Partition("a", 0, 1), "a", n) for n in range(1_000)])
+    assert 490 <= sum(len(scheduler.take(64, n / 100)) for n in range(501)) <= 510
+
+
+@given(st.integers(1, 4), st.lists(st.sampled_from([b"k", b"l"]), max_size=30))
+def test_so_many_of_one_key_run_at_once(limit: int, keys: list[bytes]) -> None:
+    scheduler = Scheduler({"a": TypeLimits(ordering=Ordering.KEY, key_concurrency=limit)})
+    partition = Partition("a", 0, 1)
+    jobs = [waiting(partition, "a", n, key) for n, key in enumerate(keys)]
+    scheduler.add(jobs)
+    running = scheduler.take(100)
+    assert {key: sum(j.key == key for j in running) for key in keys} == {k: min(limit, keys.count(k)) for k in keys}
+    taken = list(running)
+    while running:
+        scheduler.done(running.pop(0))
+        more = scheduler.take(100)
+        running += more
+        taken += more
+    assert sorted(map(id, taken)) == sorted(map(id, jobs))
+
+
+def test_pull_takes_out_what_waits_and_leaves_the_rest_in_order() -> None:
+    scheduler = Scheduler({"a": TypeLimits(ordering=Ordering.PARTITION)})
+    jobs = [waiting(Partition("a", 0, 1), "a", n) for n in range(10)]
+    for job in jobs:
+        job.partition = jobs[0].partition
+    scheduler.add(jobs)
+    (first,) = scheduler.take(10)
+    assert scheduler.pull(lambda job: job.offset % 2 == 0) == jobs[2::2]
+    order = []
+    while True:
+        scheduler.done(first)
+        if not (taken := scheduler.take(10)):
+            break
+        (first,) = taken
+        order.append(first)
+    assert order == jobs[1::2] and scheduler.waiting == 0
+    assert scheduler.pull(lambda _: True) == []
+
+
+def waiting(partition: Partition, name: str, offset: int, key: bytes | None = None) -> Job:
+    job = Job(partition, offset, key, b"")
+    job.type = name
+    return job

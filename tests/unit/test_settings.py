@@ -29,6 +29,7 @@ MAY_BE_ZERO = (
     "drain_seconds",
     "revoke_drain_seconds",
     "heartbeat_seconds",
+    "max_tasks",
     "max_tasks_per_child",
     "max_memory_per_child_bytes",
 )

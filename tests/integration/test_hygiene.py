@@ -1,0 +1,57 @@
+"""How an executor comes and goes: hooks, bursts, a number of tasks; and the rate of a group."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from executors import ExecutorUnderTest
+from test_cli import cli
+
+from kantoku_kafka import Kantoku, Task
+from kantoku_kafka.kafka import topics
+
+TYPES = ["limited", "warm", "warm-process"]
+
+
+@pytest.fixture
+def kan(kan: Kantoku, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kantoku:
+    monkeypatch.setenv("HOOKS", str(tmp_path / "hooks"))
+    topics.create(kan.clients, topics.plan(kan.topics, TYPES))
+    return kan
+
+
+def test_a_burst_ends_when_the_inputs_are_done_and_hooks_run(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    spawned = kan.spawn_many([Task("warm", b"x")] * 200 + [Task("warm-process", b"x")] * 5)
+    common = ("-b", bootstrap, "-n", kan.namespace, "run-executor", "hygiene_app:kan", "--burst")
+    done = cli(*common, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(kan.find_results([task.id for task in spawned])) == 205
+    assert {r.data for r in kan.find_results([t.id for t in spawned]).values()} == {b"warm"}
+    hooks = (tmp_path / "hooks").read_text().split()
+    assert hooks.count("up") >= 2 and hooks.count("down") >= 2, "in the executor and in a child"
+    assert cli(*common, timeout=60).returncode == 0, "nothing to do is done at once"
+
+
+def test_an_executor_ends_after_so_many_tasks(kan: Kantoku, bootstrap: str) -> None:
+    spawned = kan.spawn_many([Task("warm", b"x")] * 50)
+    common = ("-b", bootstrap, "-n", kan.namespace, "run-executor", "hygiene_app:kan", "--types", "warm")
+    done = cli(*common, "--max-tasks", "30", timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(kan.find_results([task.id for task in spawned])) == 30
+
+
+def test_a_group_keeps_to_a_rate(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    with ExitStack() as running:
+        for name in ("one", "other"):
+            options = (bootstrap, kan.namespace, "--types", "limited")
+            running.enter_context(ExecutorUnderTest(*options, log=tmp_path / name, app="hygiene_app:kan"))
+        kan.gather(kan.spawn_many([Task("limited")] * 4), timeout_seconds=60)
+        time.sleep(5)  # both are members by now
+        results = kan.gather(kan.spawn_many([Task("limited")] * 400), timeout_seconds=60)
+    starts = sorted(result.started_at_us or 0 for result in results)
+    seconds = (starts[-1] - starts[0]) / 1e6
+    assert 400 / seconds < 110, "100 a second, and a burst of a tenth of a second for each"
+    assert len({result.executor_id for result in results}) >= 1

@@ -46,6 +46,8 @@ DENIED = {
     "inputs": (ResourceType.TOPIC, f"{NAMESPACE}.tasks.work", AclOperation.READ),
     "results": (ResourceType.TOPIC, f"{NAMESPACE}.results", AclOperation.WRITE),
     "group": (ResourceType.GROUP, f"{NAMESPACE}.executors", AclOperation.READ),
+    "timers": (ResourceType.GROUP, f"{NAMESPACE}.timers", AclOperation.READ),
+    "timers' transactions": (ResourceType.TRANSACTIONAL_ID, f"{NAMESPACE}.timers.s", AclOperation.WRITE),
     "transactions": (ResourceType.TRANSACTIONAL_ID, f"{NAMESPACE}.executors.s", AclOperation.WRITE),
 }
 

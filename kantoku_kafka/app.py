@@ -142,6 +142,7 @@ class Kantoku(Client):
         rate_per_second: float | None = None,
         retry: Retry | None = None,
         timeout_seconds: float | None = None,
+        heartbeat_seconds: float | None = None,
         deduplicate_seconds: float = 3_600.0,
         deduplicate_all: bool = False,
     ) -> Callable[[F], F]:
@@ -158,6 +159,8 @@ class Kantoku(Client):
             retry: when a task that failed is tried again; default never. A task may bring its own.
             timeout_seconds: how long an attempt may run, from its start to its end; default without limit. In pool
                 ``process`` it is killed then; in the others it is asked to end, see :attr:`Context.cancelled`.
+            heartbeat_seconds: an attempt is ended as by ``timeout_seconds`` if it does not call
+                :meth:`Context.heartbeat` for so long; default: it need not.
             deduplicate_seconds: for so long after a task with an idempotency key was spawned, another spawn of it has
                 no result of its own; default an hour. It costs about 200 bytes of memory a task, and a restarted
                 executor reads as much of its inputs again.
@@ -173,6 +176,7 @@ class Kantoku(Client):
         rules = Rules(
             retry=retry,
             timeout_seconds=timeout_seconds,
+            heartbeat_seconds=heartbeat_seconds,
             deduplicate_seconds=deduplicate_seconds,
             deduplicate_all=deduplicate_all,
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from kantoku_kafka.engine.judge import limits_of
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job, Message
 from kantoku_kafka.model import ErrorInfo, Event, Headers, Source, Status, Task, TaskEnvelope, now_us
@@ -93,6 +95,28 @@ class Context:
     def error(self) -> ErrorInfo | None:
         """Why it failed; None while it runs or if it did not."""
         return self._job.error
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When this attempt is ended if it has not ended by itself, aware, in UTC; None without a limit."""
+        job = self._job
+        limits = job.limits or limits_of(self.kantoku.task_types[job.type].rules, self.envelope)
+        end_us = limits.end_us(job.started_at_us or now_us())
+        return None if end_us is None else datetime.fromtimestamp(end_us / 1_000_000, UTC)
+
+    def heartbeat(self, /, **progress: str) -> None:
+        """Say that the task is alive: for types with ``heartbeat_seconds``, and for people who look at it.
+
+        What it says is logged as event ``progress`` at once, not with the result; of many within a second the last one.
+        May be called from any thread.
+
+        Raises:
+            UsageError: for progress that is no text.
+        """
+        for name, value in progress.items():
+            if not _is_text(name) or not _is_text(value):
+                raise UsageError(f"Progress {name!r} must be text: str() makes it so.")
+        self._job.beat(progress)
 
     def spawn(self, task: Task) -> str:
         """Spawn a child task with the result of this one; returns its id.

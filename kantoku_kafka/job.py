@@ -51,10 +51,14 @@ class Raised(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Until when an attempt may run: so long after its start, and until then at the latest. None: no limit."""
+    """Until when an attempt may run: so long after its start, until then at the latest, so long after a heartbeat.
+
+    None: no limit.
+    """
 
     timeout_us: int | None
     close_by_us: int | None
+    heartbeat_us: int | None = None
 
     def end_us(self, started_at_us: int) -> int | None:
         """When an attempt that started then has to have ended."""
@@ -108,6 +112,7 @@ class Job:
         "_source",
         "announced",
         "attempt",
+        "beat_at_us",
         "begun",
         "cancelled",
         "data",
@@ -122,9 +127,11 @@ class Job:
         "limits",
         "move",
         "offset",
+        "on_beat",
         "outcome",
         "output",
         "partition",
+        "progress",
         "raised",
         "raw_headers",
         "received_at_us",
@@ -167,6 +174,9 @@ class Job:
         self.raised: Raised | None = None
         self.limits: Limits | None = None
         self.outcome: Status | None = None
+        self.beat_at_us: int | None = None
+        self.progress: Mapping[str, str] | None = None  # said by the last heartbeat, and not logged yet
+        self.on_beat: Callable[[Mapping[str, str]], None] | None = None  # in a child: passes heartbeats on
         self.envelope: TaskEnvelope | None = None  # of a task that says more than its type and data
         self.announced = self.begun = False
         self.lane: object = None
@@ -224,6 +234,13 @@ class Job:
         self.error = error
         self.output = b""
         self.effects = self.events = None
+
+    def beat(self, progress: Mapping[str, str]) -> None:
+        """The function is alive, and so far. May be called from any thread."""
+        self.beat_at_us = time.time_ns() // 1000
+        self.progress = progress
+        if self.on_beat is not None:
+            self.on_beat(progress)
 
     def carry_on(self, move: Move) -> None:
         """It has no result yet: the task goes on elsewhere. How its attempt ended stays, for the events."""

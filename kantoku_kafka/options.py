@@ -28,8 +28,8 @@ def key(value: str | bytes) -> Option:
 def idempotency_key(value: str) -> Option:
     """Derive the task id from namespace, type and this key, so that a second spawn has the same id.
 
-    It has no result of its own then: for as long as the type remembers ids (``deduplicate_seconds``, an hour), all spawns
-    of one key are one task. Give them the same ordering key, if any.
+    That has no result of its own then: for as long as the type remembers ids (``deduplicate_seconds``, an hour), all
+    spawns of one key are one task. Give them the same ordering key, if any.
     """
     if not isinstance(value, str) or not value:
         raise UsageError("An idempotency key is a non-empty string.")

@@ -48,6 +48,10 @@ class Progress(Protocol):
         ...
 
 
+Note = tuple[Job, int, Mapping[str, str]]
+"""What a running job said by a heartbeat, and when."""
+
+
 @dataclass(slots=True)
 class Prepared:
     """What jobs that ended leave behind, ready to be staged."""
@@ -65,10 +69,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One checkpoint on its way: jobs that ended, jobs to announce as received, and where the partitions stand."""
+    """One checkpoint on its way: jobs that ended, jobs to announce as received, what running ones say, and where the
+    partitions stand."""
 
     ended: list[Job]
     announced: list[Job]
+    notes: list[Note]
     claimed: set[Partition]
     offsets: list[Offset]
     prepared: Prepared
@@ -107,6 +113,7 @@ class Checkpoint:
         self._writer = writer
         self._number = random.getrandbits(32)  # not from 0: a restarted process must not repeat those of the last one
         self._started: list[Job] = []
+        self._notes: list[Note] = []
         self._ended: list[Job] = []
         self._prepared = Prepared()
         self._prepared_jobs = 0
@@ -117,7 +124,7 @@ class Checkpoint:
     @property
     def due(self) -> bool:
         """Something has to be committed; what has only started can wait for the next commit."""
-        return bool(self._ended or self._claimed)
+        return bool(self._ended or self._claimed or self._notes)
 
     @property
     def unannounced(self) -> bool:
@@ -131,6 +138,13 @@ class Checkpoint:
         """Tasks were handed to an executor."""
         if self._announces:
             self._started += jobs
+
+    def note(self, jobs: Iterable[Job]) -> None:
+        """These run, and have said how far they are."""
+        for job in jobs:
+            progress, job.progress = job.progress, None
+            if self._announces and progress is not None:
+                self._notes.append((job, job.beat_at_us or now_us(), progress))
 
     def end(self, job: Job) -> None:
         """A job is terminal: it has a result, or a dead letter, or both."""
@@ -161,11 +175,13 @@ class Checkpoint:
             job.announced = True
         touched = {job.partition for job in self._ended}
         touched.update(job.partition for job in announced)
+        notes = [note for note in self._notes if note[0].partition in windows]
+        touched.update(job.partition for job, _, _ in notes)
         touched |= self._claimed
         self._number += 1
         offsets = [self._offset(partition, windows[partition]) for partition in touched]
-        batch = Batch(self._ended, announced, self._claimed, offsets, self._prepared, self._prepared_jobs)
-        self._started, self._claimed = [], set()
+        batch = Batch(self._ended, announced, notes, self._claimed, offsets, self._prepared, self._prepared_jobs)
+        self._started, self._notes, self._claimed = [], [], set()
         self._collect([])
         return batch
 
@@ -174,6 +190,7 @@ class Checkpoint:
         for job in batch.announced:
             job.announced = False
         self._started = batch.announced + self._started
+        self._notes = batch.notes + self._notes
         self._claimed |= batch.claimed
         self._collect(batch.ended + self._ended)
 
@@ -182,6 +199,7 @@ class Checkpoint:
         gone = set(partitions)
         self._claimed -= gone
         self._started = [job for job in self._started if job.partition not in gone]
+        self._notes = [note for note in self._notes if note[0].partition not in gone]
         self._collect([job for job in self._ended if job.partition not in gone])
 
     def publish(self, batch: Batch) -> None:
@@ -193,7 +211,7 @@ class Checkpoint:
         """
         prepared = batch.prepared
         prepared += self._encode(batch.ended[batch.prepared_jobs :])
-        prepared.events += self._events.prepare(self._steps.announcing(batch.announced))
+        prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
         for _ in range(_WITHDRAWALS):
             try:
                 self._commit(prepared, batch.offsets)
@@ -205,7 +223,7 @@ class Checkpoint:
             for job in culprits:
                 _withdraw(job)
             prepared = self._encode(batch.ended)
-            prepared.events += self._events.prepare(self._steps.announcing(batch.announced))
+            prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
         raise KantokuError(
             f"Of {len(culprits)} records, e.g. {culprits[0].source}, not even the shortest result or dead letter is "
             "accepted: see what max.message.bytes of results, events and dead letters are."

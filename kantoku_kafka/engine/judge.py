@@ -45,17 +45,21 @@ def policy_of(rules: Rules, envelope: TaskEnvelope | None) -> Retry | None:
 
 def limits_of(rules: Rules, envelope: TaskEnvelope | None) -> Limits:
     """The limits of a task. Raises EnvelopeError as :func:`policy_of`."""
-    timeout_us = None if rules.timeout_seconds is None else round(rules.timeout_seconds * 1_000_000)
+    timeout_us, heartbeat_us = _us(rules.timeout_seconds), _us(rules.heartbeat_seconds)
     if envelope is None:
-        return Limits(timeout_us, None)
+        return Limits(timeout_us, None, heartbeat_us)
     if envelope.timeout_ms is not None:
         if envelope.timeout_ms < 1:
             raise EnvelopeError(f"The task has timeout_ms {envelope.timeout_ms}; it is at least 1.")
         timeout_us = envelope.timeout_ms * 1_000
     policy = policy_of(rules, envelope)
     if policy is None or policy.total_seconds is None:
-        return Limits(timeout_us, None)
-    return Limits(timeout_us, envelope.created_at_us + round(policy.total_seconds * 1_000_000))
+        return Limits(timeout_us, None, heartbeat_us)
+    return Limits(timeout_us, envelope.created_at_us + round(policy.total_seconds * 1_000_000), heartbeat_us)
+
+
+def _us(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1_000_000)
 
 
 class Judge:
@@ -137,7 +141,10 @@ class Judge:
         if job.limits is None or job.started_at_us is None or job.cancelled is not None:
             return False
         end_us = job.limits.end_us(job.started_at_us)
-        return end_us is not None and end_us <= now_us
+        if end_us is not None and end_us <= now_us:
+            return True
+        heartbeat_us = job.limits.heartbeat_us
+        return heartbeat_us is not None and (job.beat_at_us or job.started_at_us) + heartbeat_us <= now_us
 
     def settle(self, job: Job) -> None:
         """A job has ended other than well: it is tried again later, or has a dead letter, or neither."""

@@ -38,6 +38,7 @@ _SLICE_SECONDS = 0.1
 _IDLE_WAIT_SECONDS = 0.1
 _BUSY_WAIT_SECONDS = (0.001, 0.005)
 _POLL_EVERY_SECONDS = _LOOK_SECONDS = 0.1
+_NOTE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ class Loop:
         self._cancellations = Cancellations()
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
-        self._poll_by = self._look_at = 0.0
+        self._poll_by = self._look_at = self._note_at = 0.0
         self._stopping = self._quiet = self._has_left = False
         self._draining = True  # a partition that is revoked is drained first
 
@@ -448,12 +449,15 @@ class Loop:
             self._pools[name].scheduler.limit_rate(name, rate.per_second * held / rate.partitions)
 
     def _end_overdue(self) -> None:
-        """Tell those that have had their time to end, now and then."""
+        """Now and then: tell those that have had their time to end, note what others say of themselves."""
         now = time.monotonic()
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_SECONDS
         now_us = time.time_ns() // 1000
+        if now >= self._note_at:
+            self._note_at = now + _NOTE_SECONDS
+            self._checkpoint.note([job for job in self._running if job.progress is not None])
         overdue = {job for job in self._running if self._judge.is_over(job, now_us)}
         if overdue:
             self._cancel(overdue, TIMED_OUT_REASON)

@@ -20,6 +20,7 @@ class Rules:
     Parameters:
         retry: None: no second attempt, and no dead letter.
         timeout_seconds: from the start of an attempt to its end; None: no limit.
+        heartbeat_seconds: the longest time between two heartbeats of an attempt; None: it need not say anything.
         deduplicate_seconds: for so long after a task was spawned its id is recognised; 0: never.
         deduplicate_all: also ids that do not come of an idempotency key.
 
@@ -29,21 +30,24 @@ class Rules:
 
     retry: Retry | None = None
     timeout_seconds: float | None = None
+    heartbeat_seconds: float | None = None
     deduplicate_seconds: float = 3_600.0
     deduplicate_all: bool = False
 
     def __post_init__(self) -> None:
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise UsageError(f"retry takes a policy, e.g. Retry(max_attempts=5), not {self.retry!r}.")
-        if self.timeout_seconds is not None:
-            check_seconds("timeout_seconds", self.timeout_seconds, positive=True)
+        for name in ("timeout_seconds", "heartbeat_seconds"):
+            if getattr(self, name) is not None:
+                check_seconds(name, getattr(self, name), positive=True)
 
         check_seconds("deduplicate_seconds", self.deduplicate_seconds)
 
     @property
     def limits_time(self) -> bool:
         """Whether every task of the type has to be watched."""
-        return self.timeout_seconds is not None or (self.retry is not None and self.retry.total_seconds is not None)
+        total = self.retry is not None and self.retry.total_seconds is not None
+        return total or self.timeout_seconds is not None or self.heartbeat_seconds is not None
 
 
 def check_seconds(what: str, value: float, *, positive: bool = False) -> float:

@@ -76,16 +76,8 @@ class Steps:
             steps = [*self._attempt(job, job.outcome), (step, job.finished_at_us, job.error, attributes)]
         return _new(Trail, (job.task_id, job.type, job.attempt, self._executor_id, job.source, steps))
 
-    def announcing(self, jobs: Iterable[Job]) -> list[Trail]:
-        """Of jobs that still run: that they were received."""
-        return [
-            Trail(
-                j.task_id,
-                j.type,
-                j.attempt,
-                self._executor_id,
-                j.source,
-                ((_RECEIVED, j.received_at_us, None, _PLAIN),),
-            )
-            for j in jobs
-        ]
+    def of_running(self, received: Iterable[Job], notes: Iterable[tuple[Job, int, Mapping[str, str]]]) -> list[Trail]:
+        """Of jobs that still run: that they were received, and what they say of themselves, and when."""
+        steps: list[tuple[Job, Step]] = [(job, (_RECEIVED, job.received_at_us, None, _PLAIN)) for job in received]
+        steps += [(job, (EventName.PROGRESS, at_us, None, progress)) for job, at_us, progress in notes]
+        return [Trail(j.task_id, j.type, j.attempt, self._executor_id, j.source, (step,)) for j, step in steps]

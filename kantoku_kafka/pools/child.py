@@ -20,6 +20,9 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from types import FrameType
 
@@ -28,7 +31,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.invoke import Invoker, fail
 from kantoku_kafka.job import Job
 from kantoku_kafka.loading import load_app
-from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
+from kantoku_kafka.model import ErrorInfo, Status, now_us, utf8_safe
 from kantoku_kafka.names import Topics
 from kantoku_kafka.pools.frames import (
     FrameBuffer,
@@ -36,6 +39,7 @@ from kantoku_kafka.pools.frames import (
     Kind,
     decode_task,
     encode_answer,
+    encode_beat,
     frame,
 )
 from kantoku_kafka.pools.hello import Hello
@@ -68,18 +72,25 @@ def main() -> int:
         channel.sendall(frame(Kind.FAILED, utf8_safe(str(error)).encode()))
         return error.exit_code
     channel.sendall(frame(Kind.READY))
-    invoker = Invoker(kantoku)
+    invoker, speaking = Invoker(kantoku), threading.Lock()
+
+    def say(whole: bytes) -> None:
+        with speaking:  # threads of a task may beat meanwhile
+            channel.sendall(whole)
+
     with asyncio.Runner() as runner:
         while (body := inbox.get()) is not None:
             number, job = decode_task(body)
             job.read(kantoku.codec.peek_task)
+            job.started_at_us = now_us()
+            job.on_beat = partial(_beat, say, number)
             if inspect.iscoroutinefunction(kantoku.task_types[job.type].function):
                 # A context of its own: else what one task sets is there for the next.
                 runner.run(_run_async(invoker, job), context=contextvars.copy_context())
             else:
                 _run(invoker, job)
             limits.note(job)
-            channel.sendall(_answer(number, job, last=limits.reached))
+            say(_answer(number, job, last=limits.reached))
     for hook in kantoku.shutdown_hooks:
         hook()
     return 0
@@ -220,6 +231,11 @@ async def _run_async(invoker: Invoker, job: Job) -> None:
         await invoker.run_async(job)
     except asyncio.CancelledError:
         invoker.interrupted(job)
+
+
+def _beat(say: Callable[[bytes], None], number: int, progress: Mapping[str, str]) -> None:
+    with suppress(OSError, FrameError):  # the parent is gone, or it is too long to be told
+        say(frame(Kind.BEAT, encode_beat(number, progress)))
 
 
 def _answer(number: int, job: Job, *, last: bool) -> bytes:

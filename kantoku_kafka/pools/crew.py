@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job
 from kantoku_kafka.model import ErrorInfo, Status
-from kantoku_kafka.pools.frames import FrameError, Kind, frame, take_answer
+from kantoku_kafka.pools.frames import FrameError, Kind, frame, take_answer, take_beat
 from kantoku_kafka.pools.hello import Hello
 from kantoku_kafka.pools.worker import Phase, Worker
 
@@ -203,6 +203,9 @@ class Crew:
             else:
                 self._idle.append(worker)
             self._deliver(job)
+        elif kind is Kind.BEAT:
+            if job is not None:  # else it has answered: a thread of the task was late
+                take_beat(body, worker.number, job)
         elif kind is Kind.READY and worker.phase is Phase.STARTING:
             worker.ready()
             self._idle.append(worker)

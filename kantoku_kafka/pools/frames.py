@@ -14,6 +14,7 @@ READY    child, once       empty: the app is imported
 FAILED   child, instead    one sentence in UTF-8: why there will be no READY
 ANSWER   child, per TASK   job number, last, status, output, error?, raised?, started_at_us, finished_at_us,
                             messages, events
+BEAT     child             job number, progress: a map of texts
 =======  ================  =========================================================================================
 
 last: the child takes no other task, and wants to be ended.
@@ -25,7 +26,7 @@ Nothing in a frame is ever executed or unpickled.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import TypeVar
@@ -34,10 +35,12 @@ from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.avro.wire import (
     encode_bytes,
     encode_long,
+    encode_map,
     encode_string,
     read_boolean,
     read_bytes,
     read_long,
+    read_map,
     read_optional,
     read_string,
 )
@@ -52,9 +55,11 @@ __all__ = [
     "MAX_BODY_BYTES",
     "decode_task",
     "encode_answer",
+    "encode_beat",
     "encode_task",
     "frame",
     "take_answer",
+    "take_beat",
 ]
 
 T = TypeVar("T")
@@ -79,6 +84,7 @@ class Kind(IntEnum):
     READY = 5
     FAILED = 6
     ANSWER = 7
+    BEAT = 8
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -192,6 +198,24 @@ def take_answer(body: bytes, number: int, job: Job) -> bool:
     job.started_at_us, job.finished_at_us = started_at_us, finished_at_us
     job.effects, job.events = effects or None, events or None
     return last
+
+
+def encode_beat(number: int, progress: Mapping[str, str]) -> bytes:
+    """The body of a BEAT frame."""
+    return encode_long(number) + encode_map(progress, encode_string)
+
+
+def take_beat(body: bytes, number: int, job: Job) -> None:
+    """Let the job know of a BEAT frame. Raises FrameError if there is none; one of an earlier job is passed over."""
+    try:
+        spoken, pos = read_long(body, 0)
+        progress, pos = read_map(read_string, body, pos)
+    except EnvelopeError as error:
+        raise FrameError(f"A heartbeat that cannot be read: {error}") from error
+    if pos != len(body):
+        raise FrameError(f"{len(body) - pos} bytes follow a heartbeat.")
+    if spoken == number:
+        job.beat(progress)
 
 
 # --- parts of bodies

@@ -194,3 +194,15 @@ def _announce(path: bytes, text: str) -> None:
     draft = target.with_suffix(".draft")
     draft.write_text(text)
     draft.replace(target)
+
+
+@kan.task("beats", pool="process")
+def beats(data: bytes, ctx: Context) -> bytes:
+    """Says how far it is, from a thread too, and then waits to be killed."""
+    threads = [threading.Thread(target=ctx.heartbeat, kwargs={"step": str(n)}) for n in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ctx.heartbeat(step="last")
+    return b"done"

@@ -79,6 +79,12 @@ def pids(tmp_path: Path) -> Callable[[], list[int]]:
 # --- outcomes
 
 
+def test_heartbeats_arrive_and_harm_no_answer(pool: Pool) -> None:
+    done = pool.run("beats")
+    assert (done.status, done.output, done.progress) == (Status.OK, b"done", {"step": "last"})
+    assert done.beat_at_us is not None and pool.echoes()
+
+
 def test_bytes_in_bytes_out(pool: Pool) -> None:
     done = pool.run("echo", b"\x00\xff")
     assert (done.status, done.output, done.error) == (Status.OK, b"\x00\xff", None)

@@ -155,6 +155,28 @@ def test_a_thread_is_told_that_its_time_is_over() -> None:
     assert len(run.dead_letters) == 1
 
 
+def test_a_task_that_says_nothing_of_itself_for_too_long_is_ended_and_one_that_does_is_not() -> None:
+    kan = Kantoku("beats")
+    ended = threading.Event()
+
+    @kan.task("t", heartbeat_seconds=0.4, timeout_seconds=60)
+    def t(data: bytes, ctx: Context) -> bytes:
+        assert ctx.deadline is not None and 50 < (ctx.deadline - datetime.now(UTC)).total_seconds() <= 60
+        for n in range(12):
+            if data == b"alive":
+                ctx.heartbeat(done=f"{n} of 12")
+            if ctx.cancelled:
+                return b"ended"
+            ended.wait(0.1)
+        return b"done"
+
+    run = run_tasks(kan, [Task("t", b"alive"), Task("t", b"mute")])
+    assert [(r.status, r.data) for r in run.results] == [(Status.OK, b"done"), (Status.TIMED_OUT, b"")]
+    said = [event.attributes["done"] for event in run.events if event.name == "progress"]
+    assert 1 <= len(said) <= 3 and all(text.endswith(" of 12") for text in said)
+    assert steps(run, run.results[0].task_id)[-2:] == [(1, "executed_task"), (1, "sent_outputs")]
+
+
 def test_no_attempt_starts_after_the_total_time() -> None:
     policy = Retry(max_attempts=100, initial_seconds=3_600, total_seconds=5)
     run = run_tasks(app(), [Task("flaky", b"9").with_(retry(policy))])

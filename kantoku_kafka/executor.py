@@ -143,7 +143,7 @@ class ExecutorProcess:
     @contextmanager
     def _timers(self, slot: Slot, loop: Loop) -> Iterator[TimerService]:
         """The timers in a thread of their own; without them the executor does not go on."""
-        service = TimerService(self._kantoku, self._settings, slot, self.executor_id)
+        service = TimerService(self._kantoku, self._settings, slot, self.executor_id, yields=True)
         failed: list[BaseException] = []
 
         def run() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import closing
+from queue import SimpleQueue
 
 from kantoku_kafka.app import Kantoku
+from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.timer_loop import TimerLoop
+from kantoku_kafka.errors import SlotTaken
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.topics import partition_count
@@ -19,6 +23,7 @@ from kantoku_kafka.slots import Slot, executor_id
 __all__ = ["SchedulerProcess", "TimerService", "own_topics"]
 
 _log = logging.getLogger(__name__)
+_YIELD_SECONDS = 2.0
 
 
 class TimerService:
@@ -29,31 +34,32 @@ class TimerService:
         settings: of the executor.
         slot: of this process.
         executor_id: who speaks, in events and results.
+        yields: what to do if another process has the slot: to wait and join again, because an executor decides by its
+            own group who of the two has to go; else :meth:`run` raises SlotTaken.
     """
 
-    def __init__(self, kantoku: Kantoku, settings: ExecutorSettings, slot: Slot, executor_id: str) -> None:
+    def __init__(
+        self, kantoku: Kantoku, settings: ExecutorSettings, slot: Slot, executor_id: str, *, yields: bool = False
+    ) -> None:
         self._kantoku = kantoku
         self._settings = settings
         self._slot = slot
         self._executor_id = executor_id
+        self._yields = yields
+        self._cancellations = Cancellations()
+        self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
+        self._end = threading.Event()
         self._loop: TimerLoop | None = None
-        self._heard: list[Command] = []
-        self._stop_asked = False
 
     def stop(self) -> None:
         """End :meth:`run` soon."""
-        self._stop_asked = True
+        self._end.set()
         if self._loop is not None:
             self._loop.stop()
 
     def command(self, commands: Sequence[Command]) -> None:
         """Do as these say, soon. May be called from any thread, at any time."""
-        loop = self._loop
-        if loop is None:
-            self._heard += commands
-            loop = self._loop  # it may be there by now: to hear a command twice does no harm
-        if loop is not None:
-            loop.command(commands)
+        self._commands.put(commands)
 
     def run(self) -> None:
         """Connect, and fire timers until :meth:`stop`. Blocks; call it once.
@@ -61,18 +67,22 @@ class TimerService:
         Raises:
             SlotTaken, BrokerUnavailable, AccessDenied, TopicMismatch.
         """
+        while not self._end.is_set():
+            try:
+                self._run()
+            except SlotTaken as error:
+                if not self._yields:
+                    raise
+                _log.info("timers wait: %s", error, extra={"action": "timers_yield"})
+                self._end.wait(_YIELD_SECONDS)
+
+    def _run(self) -> None:
         kantoku, settings = self._kantoku, self._settings
         topics, codec = kantoku.topics, kantoku.codec
-        with ExitStack() as ending:
-            member = Member(
-                kantoku.clients,
-                topics.timers_group,
-                self._slot,
-                settings,
-                own_topics(kantoku, settings),
-                tells_ends=True,
-            )
-            ending.callback(member.close)
+        member = Member(
+            kantoku.clients, topics.timers_group, self._slot, settings, own_topics(kantoku, settings), tells_ends=True
+        )
+        with closing(member):
             checkpoint = Checkpoint(
                 outputs=member.outputs(topics, codec),
                 events=member.events(topics, codec),
@@ -81,11 +91,16 @@ class TimerService:
                 executor_id=self._executor_id,
                 writer=member.writer,
             )
-            self._loop = TimerLoop(inputs=member.inputs, checkpoint=checkpoint, topics=topics, codec=codec)
-            if self._stop_asked:
+            self._loop = TimerLoop(
+                inputs=member.inputs,
+                checkpoint=checkpoint,
+                topics=topics,
+                codec=codec,
+                commands=self._commands,
+                cancellations=self._cancellations,
+            )
+            if self._end.is_set():
                 self._loop.stop()
-            if self._heard:
-                self._loop.command(self._heard)
             self._loop.run()
 
 

@@ -43,6 +43,8 @@ class TimerLoop:
         checkpoint: where everything goes that is due.
         topics: the names.
         codec: of the envelopes.
+        commands: where those that cancel tasks come from.
+        cancellations: what was cancelled before; default nothing.
         clock: the time in microseconds; nothing fires before this says so.
         progress_seconds: how often to commit that timers have gone, when nothing else is committed; default 5.
     """
@@ -54,6 +56,8 @@ class TimerLoop:
         checkpoint: Checkpoint,
         topics: Topics,
         codec: Codec,
+        commands: SimpleQueue[Sequence[Command]] | None = None,
+        cancellations: Cancellations | None = None,
         clock: Callable[[], int] = now_us,
         progress_seconds: float = 5.0,
     ) -> None:
@@ -61,8 +65,8 @@ class TimerLoop:
         self._checkpoint = checkpoint
         self._topics = topics
         self._codec = codec
-        self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
-        self._cancellations = Cancellations()
+        self._commands: SimpleQueue[Sequence[Command]] = commands or SimpleQueue()
+        self._cancellations = Cancellations() if cancellations is None else cancellations
         self._clock = clock
         self._progress_seconds = progress_seconds
         self._publisher = Publisher(checkpoint, lambda: None)
@@ -75,10 +79,6 @@ class TimerLoop:
     def stop(self) -> None:
         """End :meth:`run` soon."""
         self._stopping = True
-
-    def command(self, commands: Sequence[Command]) -> None:
-        """Do as these say, soon. May be called from any thread."""
-        self._commands.put(commands)
 
     def run(self) -> None:
         """Work until :meth:`stop`. Raises what the parts cannot recover from."""

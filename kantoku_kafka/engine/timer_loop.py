@@ -112,14 +112,15 @@ class TimerLoop:
         return min(max(0.0, (next_due_us - self._clock()) / 1_000_000), _IDLE_SECONDS)
 
     def _take_in(self, jobs: Iterable[Job]) -> None:
+        unread = [(partition, book) for partition, book in self._books.items() if not book.is_whole]
         for partition, records in groupby(jobs, key=attrgetter("partition")):
             book = self._books.get(partition)
             if book is not None:
                 book.take_in([self._entry(job) for job in records])
         for partition, book in self._books.items():
-            was_whole = book.is_whole
             book.was_read_up_to(self._inputs.read_up_to(partition))
-            if book.is_whole and not was_whole and len(book):
+        for partition, book in unread:
+            if book.is_whole and len(book):
                 _log.info("%s: %d timers are pending", partition, len(book), extra={"action": "timers_read"})
 
     def _entry(self, job: Job) -> Entry:

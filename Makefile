@@ -44,6 +44,9 @@ bench: install ## This program against hand-written loops, side by side
 bench-replay: install ## The audit topic against a hand-written loop: a million events
 	$(BIN)/python -m benchmarks.replay $(ARGS)
 
+bench-timers: install ## What pending timers and remembered ids cost: a million of each
+	$(BIN)/python -m benchmarks.timers $(ARGS)
+
 PIN = $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
   --strip-extras --no-header --no-annotate
 
@@ -55,4 +58,4 @@ pin: install ## Pin anew what the project is tested with, and of it what its ima
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: pin crash retries help install test lint docs screens demo bench bench-replay clean
+.PHONY: pin crash retries bench-timers help install test lint docs screens demo bench bench-replay clean

@@ -162,7 +162,7 @@ class Kantoku(Client):
             heartbeat_seconds: an attempt is ended as by ``timeout_seconds`` if it does not call
                 :meth:`Context.heartbeat` for so long; default: it need not.
             deduplicate_seconds: for so long after a task with an idempotency key was spawned, another spawn of it has
-                no result of its own; default an hour. It costs about 200 bytes of memory a task, and a restarted
+                no result of its own; default an hour. It costs some 200 bytes of memory a task, and a restarted
                 executor reads as much of its inputs again.
             deduplicate_all: recognise every id, also those without an idempotency key; default no.
 

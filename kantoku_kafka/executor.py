@@ -13,7 +13,6 @@ from importlib.metadata import version
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.cancel import QUIET, STOP
-from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop, Rate
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.config import Clients
@@ -94,14 +93,7 @@ class ExecutorProcess:
             outputs = self._own_outputs or member.outputs(kantoku.topics, kantoku.codec)
             events = self._own_events or member.events(kantoku.topics, kantoku.codec)
             self._announce(slot, outputs, events, member.transaction.promise)
-            checkpoint = Checkpoint(
-                outputs=outputs,
-                events=events,
-                transaction=member.transaction,
-                detail=settings.events,
-                executor_id=self.executor_id,
-                writer=member.writer,
-            )
+            checkpoint = member.checkpoint(outputs, events, self.executor_id)
             self._loop = Loop(
                 inputs=member.inputs,
                 checkpoint=checkpoint,

@@ -10,7 +10,6 @@ from queue import SimpleQueue
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.engine.cancel import Cancellations
-from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.errors import SlotTaken
 from kantoku_kafka.kafka.commands import Commands
@@ -83,14 +82,8 @@ class TimerService:
             kantoku.clients, topics.timers_group, self._slot, settings, own_topics(kantoku, settings), tells_ends=True
         )
         with closing(member):
-            checkpoint = Checkpoint(
-                outputs=member.outputs(topics, codec),
-                events=member.events(topics, codec),
-                transaction=member.transaction,
-                detail=settings.events,
-                executor_id=self._executor_id,
-                writer=member.writer,
-            )
+            outputs, events = member.outputs(topics, codec), member.events(topics, codec)
+            checkpoint = member.checkpoint(outputs, events, self._executor_id)
             self._loop = TimerLoop(
                 inputs=member.inputs,
                 checkpoint=checkpoint,

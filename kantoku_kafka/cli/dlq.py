@@ -11,10 +11,10 @@ import typer
 from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.events import Since, Type
 from kantoku_kafka.cli.output import Rows, out, printable, tell
-from kantoku_kafka.cli.times import parse_time
+from kantoku_kafka.cli.times import parse_time, parse_time_us
 from kantoku_kafka.cli.views import Until, states
 from kantoku_kafka.errors import NotFound, UsageError
-from kantoku_kafka.kafka.topics import delete_before
+from kantoku_kafka.kafka.scan import delete_before
 from kantoku_kafka.replay.letters import Letter, LetterFilter, letters, redrive
 
 Error = Annotated[str | None, typer.Option("--error", help="Only of this error type, e.g. ConnectionError.")]
@@ -148,14 +148,10 @@ def _filter(
     return LetterFilter(
         task_type=task_type,
         error=error,
-        since_us=_us(since, "--since"),
-        until_us=_us(until, "--until"),
+        since_us=parse_time_us(since, "--since"),
+        until_us=parse_time_us(until, "--until"),
         ids=frozenset(ids) if ids else None,
     )
-
-
-def _us(text: str | None, option: str) -> int | None:
-    return None if text is None else round(parse_time(text, option).timestamp() * 1_000_000)
 
 
 def _place(letter: Letter) -> str:

@@ -37,3 +37,8 @@ def parse_time(text: str, option: str, now: datetime | None = None) -> datetime:
         raise UsageError(
             f"{option} takes a time such as 2026-01-31T08:00:00+00:00, or how long ago, such as 2h; not {text!r}."
         ) from None
+
+
+def parse_time_us(text: str | None, option: str) -> int | None:
+    """As :func:`parse_time`, in microseconds since the epoch; None if the option was not given."""
+    return None if text is None else round(parse_time(text, option).timestamp() * 1_000_000)

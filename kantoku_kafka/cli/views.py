@@ -15,7 +15,7 @@ from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.events import Labels, Since, Status, Type, warn_of_gaps, warn_of_unreadable
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.page import page, payload, when
-from kantoku_kafka.cli.times import parse_time
+from kantoku_kafka.cli.times import parse_time_us
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
 from kantoku_kafka.replay.again import originals
 from kantoku_kafka.replay.backlog import backlog
@@ -67,8 +67,8 @@ def list_(
         status=status,
         phase=phase,
         labels=parse_labels(label),
-        since_us=_us(since, "--since"),
-        until_us=_us(until, "--until"),
+        since_us=parse_time_us(since, "--since"),
+        until_us=parse_time_us(until, "--until"),
         text=text,
     )
     with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live) as store:
@@ -143,8 +143,8 @@ def restart(
         status=status,
         phase=Phase.FINISHED,
         labels=parse_labels(label),
-        since_us=_us(since, "--since"),
-        until_us=_us(until, "--until"),
+        since_us=parse_time_us(since, "--since"),
+        until_us=parse_time_us(until, "--until"),
         text=text,
     )
     lost = 0
@@ -193,10 +193,6 @@ def _view_path(kantoku: Kantoku) -> Path:
     except (OSError, RuntimeError) as error:
         raise KantokuError(f"No directory for the view: {error}. Set XDG_CACHE_HOME; --live goes without.") from error
     return cache / f"{kantoku.events.topic}.sqlite"
-
-
-def _us(text: str | None, option: str) -> int | None:
-    return None if text is None else round(parse_time(text, option).timestamp() * 1_000_000)
 
 
 def _short(state: TaskState) -> dict[str, Any]:

@@ -58,6 +58,6 @@ def covers(command: Command, task_id: str, task_type: str, envelope: Callable[[]
     return task.created_at_us <= command.at_us and command.labels.items() <= task.labels.items()
 
 
-def cancelled_error(command: Command) -> ErrorInfo:
-    """What a cancelled task's result says."""
-    return ErrorInfo("cancelled", command.reason or "The task was cancelled.")
+def cancelled_error(command: Command | None) -> ErrorInfo:
+    """What a cancelled task's result says; None: the command is forgotten by now."""
+    return ErrorInfo("cancelled", (command and command.reason) or "The task was cancelled.")

@@ -403,8 +403,7 @@ class Loop:
         if job.cancelled == TIMED_OUT_REASON:
             job.fail(Status.TIMED_OUT, _TIMED_OUT)
         elif job.cancelled == CANCELLED_REASON:
-            command = self._match(job)
-            job.fail(Status.CANCELLED, _CANCELLED if command is None else cancelled_error(command))
+            job.fail(Status.CANCELLED, cancelled_error(self._match(job)))
         elif job.status is None and job.cancelled is None:
             job.fail(Status.CRASHED, _NO_OUTCOME)
         if job.partition in self._windows and job.status is not None:
@@ -540,7 +539,6 @@ class Loop:
 
 
 _NO_OUTCOME = ErrorInfo("no_outcome", "The pool gave the task back without saying what became of it.")
-_CANCELLED = ErrorInfo("cancelled", "The task was cancelled.")
 _TIMED_OUT = ErrorInfo("timed_out", "The attempt had not ended when its time was over.")
 
 

@@ -92,14 +92,14 @@ class TimerBook:
         self._remove([offset for offset, _, _ in found])
         return found
 
-    def hasten(self, is_meant: Callable[[bytes, bytes], bool], keys: Sequence[bytes] | None) -> None:
-        """Let timers be due at once, by key and value: those of these keys, or any if ``keys`` is None."""
+    def hasten(self, is_meant: Callable[[bytes], bool], keys: Sequence[bytes] | None) -> None:
+        """Let timers be due at once, as their values say: of these keys, or of any if ``keys`` is None."""
         if keys is None:
-            rows = self._db.execute("SELECT offset, key, value FROM timers")
+            rows = self._db.execute("SELECT offset, value FROM timers")
         else:
             marks = ",".join("?" * len(keys))
-            rows = self._db.execute(f"SELECT offset, key, value FROM timers WHERE key IN ({marks})", keys)
-        meant = [(offset,) for offset, key, value in rows if is_meant(key, value)]
+            rows = self._db.execute(f"SELECT offset, value FROM timers WHERE key IN ({marks})", keys)
+        meant = [(offset,) for offset, value in rows if is_meant(value)]
         if meant:
             self._db.execute("BEGIN")
             self._db.executemany("UPDATE timers SET due_at_us = 0 WHERE offset = ?", meant)

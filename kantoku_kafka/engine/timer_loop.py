@@ -177,7 +177,7 @@ class TimerLoop:
     def _obey(self, cancelled: Sequence[Command]) -> None:
         """What is cancelled is due at once: to be ended, not to be run."""
 
-        def is_meant(_: bytes, value: bytes) -> bool:
+        def is_meant(value: bytes) -> bool:
             try:
                 return self._cancelled(decode_timer(value)) is not None
             except EnvelopeError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.errors import SlotTaken
-from kantoku_kafka.job import Partition
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
@@ -14,7 +14,7 @@ from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.topics import max_message_bytes
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
 from kantoku_kafka.names import Topics
-from kantoku_kafka.protocols import Codec, Events
+from kantoku_kafka.protocols import Codec, Events, Outputs
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, Guarantee
 from kantoku_kafka.slots import Slot
 
@@ -76,9 +76,16 @@ class Member:
         self.transaction.close()
         self.inputs.close()
 
-    def writer(self, partition: Partition) -> str:
-        """Whom the commit metadata of a partition name."""
-        return self.inputs.writer(partition)
+    def checkpoint(self, outputs: Outputs, events: Events, executor_id: str) -> Checkpoint:
+        """What publishes by this member's transaction."""
+        return Checkpoint(
+            outputs=outputs,
+            events=events,
+            transaction=self.transaction,
+            detail=self._settings.events,
+            executor_id=executor_id,
+            writer=self.inputs.writer,
+        )
 
     def outputs(self, topics: Topics, codec: Codec) -> KafkaOutputs:
         """Results, in this member's transaction."""

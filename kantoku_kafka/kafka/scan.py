@@ -19,7 +19,7 @@ from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.topics import partition_count
 
-__all__ = ["Offsets", "Record", "Scan", "beginnings", "ends", "first_at", "pick"]
+__all__ = ["Offsets", "Record", "Scan", "beginnings", "delete_before", "ends", "first_at", "pick"]
 
 Offsets = dict[int, int]
 """By partition of one topic."""
@@ -60,6 +60,27 @@ def _offsets(clients: Clients, topic: str, spec: Any) -> Offsets:
         return {place.partition: future.result(seconds).offset for place, future in answers.items()}
 
     return clients.insist(asked, f"reading the offsets of {topic}")
+
+
+def delete_before(clients: Clients, topic: str, time_ms: int | None) -> int:
+    """Delete what was written before a time, or all; returns by how many offsets the partitions are shorter.
+
+    Raises:
+        TopicMismatch, AccessDenied, BrokerUnavailable.
+    """
+    first = beginnings(clients, topic)
+    until = ends(clients, topic) if time_ms is None else first_at(clients, topic, time_ms)
+    wanted = [TopicPartition(topic, number, offset) for number, offset in until.items() if offset > first[number]]
+    if not wanted:
+        return 0
+    admin, seconds = clients.admin(), clients.connection.timeout_seconds
+
+    def deleted() -> None:
+        for future in admin.delete_records(wanted).values():
+            future.result(seconds)
+
+    clients.insist(deleted, f"deleting records of {topic}")
+    return sum(place.offset - first[place.partition] for place in wanted)
 
 
 def pick(

@@ -260,35 +260,3 @@ def _problems(wanted: TopicPlan, config: Mapping[str, str]) -> tuple[str, ...]:
     ):
         problems.append(f"cleanup.policy is {','.join(sorted(policy))}, should be {wanted.config['cleanup.policy']}")
     return tuple(problems)
-
-
-def delete_before(clients: Clients, topic: str, time_ms: int | None) -> int:
-    """Delete what was written before a time, or all; returns by how many offsets the partitions are shorter.
-
-    Raises:
-        TopicMismatch, AccessDenied, BrokerUnavailable.
-    """
-    admin = clients.admin()
-    seconds = clients.connection.timeout_seconds
-    places = [TopicPartition(topic, number) for number in range(partition_count(clients, topic))]
-
-    def offsets(spec: OffsetSpec) -> dict[int, int]:
-        def asked() -> dict[int, int]:
-            answers = admin.list_offsets(dict.fromkeys(places, spec))
-            return {place.partition: future.result(seconds).offset for place, future in answers.items()}
-
-        return clients.insist(asked, f"reading the offsets of {topic}")
-
-    first, end = offsets(OffsetSpec.earliest()), offsets(OffsetSpec.latest())  # type: ignore[no-untyped-call]  # as above
-    found = dict.fromkeys(end, -1) if time_ms is None else offsets(OffsetSpec.for_timestamp(time_ms))
-    until = {number: end[number] if offset < 0 else offset for number, offset in found.items()}
-    wanted = [TopicPartition(topic, number, offset) for number, offset in until.items() if offset > first[number]]
-    if not wanted:
-        return 0
-
-    def deleted() -> None:
-        for future in admin.delete_records(wanted).values():
-            future.result(seconds)
-
-    clients.insist(deleted, f"deleting records of {topic}")
-    return sum(place.offset - first[place.partition] for place in wanted)

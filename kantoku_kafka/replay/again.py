@@ -127,24 +127,21 @@ def originals(
                 continue
             found.add(of.task_id)
             headers, times = carried_headers(headers_of(record)), restarts(envelope.id)
-            _, option = again(kantoku.namespace, envelope, record.key(), headers, times)
+            option = again(kantoku.namespace, envelope, record.key(), headers, times)
             yield Original(of, Task(envelope.type, envelope.data).with_(option))
     for state in states:
         if state.task_id not in found:
             yield Original(state, None)
 
 
-def again(
-    namespace: str, envelope: TaskEnvelope, key: bytes | None, headers: Headers, times: int = 0
-) -> tuple[str, Option]:
-    """Under which id a task is spawned again after so many restarts, and the option that makes it that task.
+def again(namespace: str, envelope: TaskEnvelope, key: bytes | None, headers: Headers, times: int = 0) -> Option:
+    """What makes a task the restart of another one, after so many restarts before.
 
-    The id follows from the old one: who restarts it at the same time spawns a duplicate.
+    Its id follows from the old one: who restarts it at the same time spawns a duplicate.
     """
-    new_id = restarted_id(namespace, envelope.id, times)
 
     def option(ctx: SpawnContext) -> None:
-        ctx.id = new_id
+        ctx.id = restarted_id(namespace, envelope.id, times)
         ctx.fields |= {
             "max_attempts": envelope.max_attempts,
             "timeout_ms": envelope.timeout_ms,
@@ -157,4 +154,4 @@ def again(
         if key != envelope.id.encode():
             ctx.key = key
 
-    return new_id, option
+    return option

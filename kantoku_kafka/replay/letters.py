@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.errors import EnvelopeError, TopicMismatch
+from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
@@ -186,7 +187,7 @@ def _fate(kantoku: Kantoku, store: TaskStore, letter: Letter, topics: set[str], 
         restarts = store.restarts(task.id)
         if restarts:
             return Redriven(letter, restarts[0], "it was restarted before", known=True)
-        return Redriven(letter, again(kantoku.namespace, task, None, ())[0])
+        return Redriven(letter, restarted_id(kantoku.namespace, task.id))
     if state is not None and any(logged.event.name == REDRIVEN for logged in state.history):
         return Redriven(letter, task.id, "it was redriven before", known=True)
     return Redriven(letter, task.id)
@@ -196,8 +197,7 @@ def _put_back(kantoku: Kantoku, events: EventWriter, fate: Redriven) -> None:
     letter, task = fate.letter, fate.letter.task
     assert task is not None and fate.task_id is not None, "only such a letter is put back"
     if fate.task_id != task.id:
-        _, option = again(kantoku.namespace, task, letter.key, letter.headers)
-        kantoku.spawn(Task(task.type, task.data).with_(option))
+        kantoku.spawn(Task(task.type, task.data).with_(again(kantoku.namespace, task, letter.key, letter.headers)))
         return
     event = Event(task.id, task.type, REDRIVEN, task.attempt, now_us())
     kantoku.write(

@@ -40,7 +40,8 @@ def own_topics(kantoku: Kantoku) -> Iterator[None]:
 def _delete(kantoku: Kantoku, names: list[str]) -> None:
     """As far as it goes, within some seconds: with an embedded broker all goes anyway."""
     admin = kantoku.clients.admin()
-    requested = admin.delete_topics(names) | admin.delete_consumer_groups([kantoku.topics.group])
+    groups = [kantoku.topics.group, kantoku.topics.timers_group]
+    requested = admin.delete_topics(names) | admin.delete_consumer_groups(groups)
     deadline = time.monotonic() + _DELETE_SECONDS
     left = []
     for name, future in requested.items():

@@ -69,6 +69,7 @@ class ResultReader:
         self._live_since: dict[int, float] = {}
         self._dropped_until: dict[int, float] = {}
         self._reached: dict[int, int] = {}
+        self._taken_to: dict[int, int] = {}  # behind the last record taken: a busy partition seldom says it has ended
         self._progress = threading.Condition(self._lock)
         self._wanted: dict[int, int] = {}
         self._failure: KantokuError | None = None
@@ -129,14 +130,16 @@ class ResultReader:
                 lambda: (
                     self._failure
                     or (
-                        self._wanted.keys().isdisjoint(ends)
-                        and all(self._reached.get(p, _ON_THE_WAY) >= end for p, end in ends.items())
+                        self._wanted.keys().isdisjoint(ends) and all(self._read_to(p) >= end for p, end in ends.items())
                     )
                 ),
                 timeout_seconds,
             )
             if self._failure is not None:
                 raise self._failure
+
+    def _read_to(self, partition: int) -> int:
+        return max(self._reached.get(partition, _ON_THE_WAY), self._taken_to.get(partition, _ON_THE_WAY))
 
     def forget(self, task_id: str, future: Future[Result]) -> None:
         """Nobody waits for this future any more."""
@@ -187,6 +190,8 @@ class ResultReader:
                     self._take(message)
                     for more in consumer.consume(_BATCH, 0):
                         self._take(more)
+                    with self._progress:
+                        self._progress.notify_all()
         finally:
             consumer.close()
 
@@ -201,7 +206,7 @@ class ResultReader:
             due = {p: since_ms for p, since_ms in self._wanted.items() if self._reached.get(p) != _ON_THE_WAY}
             for partition in due:
                 del self._wanted[partition]
-                self._reached[partition] = _ON_THE_WAY
+                self._reached[partition] = self._taken_to[partition] = _ON_THE_WAY
         return due
 
     def _begin(self, consumer: Consumer, wanted: Mapping[int, int]) -> bool:
@@ -251,13 +256,15 @@ class ResultReader:
                 with self._progress:
                     self._reached[message.partition() or 0] = message.offset() or 0
                     self._live_since.setdefault(message.partition() or 0, time.monotonic())
-                    self._progress.notify_all()
             elif error.code() not in PASSING:
                 raise self._clients.error(error, f"reading {self._topics.results}")
             return
         value = message.value()
-        if value is None:
-            return
+        if value is not None:
+            self._deliver(message, value)
+        self._taken_to[message.partition() or 0] = (message.offset() or 0) + 1
+
+    def _deliver(self, message: KafkaMessage, value: bytes) -> None:
         try:
             result = self._codec.decode_result(value)
         except EnvelopeError as bad:

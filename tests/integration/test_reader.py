@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.kafka.reader import ResultReader
 from kantoku_kafka.model import Source
+from kantoku_kafka.settings import Connection
 
 
 @pytest.fixture
@@ -62,3 +65,31 @@ def test_waits_for_what_was_just_spawned_read_nothing_twice(kan: Kantoku, bootst
         for n in range(40):
             assert kan.spawn(Task("echo", b"%d" % n)).result(timeout_seconds=30).data == b"%d" % n
     assert len(begun) == before
+
+
+def test_looking_for_results_does_not_wait_until_nobody_writes(kan: Kantoku, bootstrap: str, running: Any) -> None:
+    """A partition that is always written to is never at its end: what counts is that it was read so far."""
+    stop = threading.Event()
+    spawned = []
+
+    def load() -> None:
+        while not stop.is_set():
+            spawned.extend(kan.spawn_many([Task("work", b"x")] * 50))
+            time.sleep(0.02)
+
+    with running():
+        first = kan.spawn(Task("work", b"x"))
+        first.result(30)
+        loader = threading.Thread(target=load)
+        loader.start()
+        try:
+            began = time.monotonic()
+            for _ in range(8):
+                with closing(Kantoku(kan.namespace, bootstrap_servers=bootstrap)) as looking:
+                    looking.connect_to(Connection(bootstrap_servers=bootstrap, timeout_seconds=60.0))
+                    assert first.id in looking.find_results([first.id])
+            assert time.monotonic() - began < 20
+        finally:
+            stop.set()
+            loader.join()
+        kan.gather(spawned, timeout_seconds=60)

@@ -22,6 +22,7 @@ from kantoku_kafka.names import Topics, check_task_type
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.replay.log import EventLog
+from kantoku_kafka.schedules import Schedules
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
 
 __all__ = ["Kantoku", "TaskType"]
@@ -109,6 +110,11 @@ class Kantoku(Client):
     def events(self) -> EventLog:
         """The audit topic: ``for event in kan.events.replay(): ...``."""
         return EventLog(self.clients, self.topics.events, self.codec)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Tasks that are spawned again and again: ``kan.schedules.add(...)``."""
+        return Schedules(self)
 
     @property
     def task_types(self) -> Mapping[str, TaskType]:

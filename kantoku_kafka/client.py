@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from kantoku_kafka.engine.cancel import CANCEL
+from kantoku_kafka.engine.cancel import CANCEL, command_message
 from kantoku_kafka.errors import (
     AccessDenied,
     KantokuError,
@@ -24,7 +24,6 @@ from kantoku_kafka.errors import (
     UsageError,
 )
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka.commands import command_message
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.reader import ResultReader

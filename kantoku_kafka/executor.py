@@ -87,7 +87,7 @@ class ExecutorProcess:
             slot = Slot.take(settings.slot, kantoku.namespace)
             ending.callback(slot.release)
             own = own_topics(kantoku, settings)
-            self._check_topics(clients, own)
+            self._check_topics(clients, [*own, kantoku.topics.schedules] if settings.timers else own)
             member = Member(clients, kantoku.topics.group, slot, settings, own, tells_ends=settings.burst)
             ending.callback(member.close)
             outputs = self._own_outputs or member.outputs(kantoku.topics, kantoku.codec)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
 from functools import lru_cache
 
-__all__ = ["TaskIds", "idempotent_id", "new_task_id", "task_id_time_ms"]
+__all__ = ["TaskIds", "idempotent_id", "new_task_id", "occurrence_id", "task_id_time_ms"]
 
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _AT_ONCE, _DIGITS = 256, 20
@@ -63,6 +64,16 @@ def restarted_id(namespace: str, task_id: str, times: int = 0) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/restart/{task_id}/{times}"))
 
 
+def occurrence_id(namespace: str, schedule: str, due_us: int) -> str:
+    """The id of the task that a schedule spawns for one of its times, whoever spawns it: a UUID version 8.
+
+    Its time stands where version 7 has it; the rest is a hash of all three (RFC 9562, section 5.8).
+    """
+    digits = hashlib.sha256(f"{namespace}/{schedule}/{due_us}".encode()).hexdigest()
+    made = _version_7(due_us // 1_000, digits)
+    return f"{made[:14]}8{made[15:]}"
+
+
 def packed_id(task_id: str) -> bytes:
     """The 16 bytes of a UUID in canonical text form; any other id in UTF-8."""
     if len(task_id) == 36:
@@ -76,13 +87,13 @@ def packed_id(task_id: str) -> bytes:
 
 
 def is_idempotent(task_id: str) -> bool:
-    """Whether an id was derived from an idempotency key: a UUID version 5."""
-    return len(task_id) == 36 and task_id[14] == "5"
+    """Whether an id was derived, so that two spawns of it are one task: a UUID version 5 or 8."""
+    return len(task_id) == 36 and task_id[14] in "58"
 
 
 def task_id_time_ms(task_id: str) -> int | None:
-    """When an id of version 7 was made, in milliseconds since the epoch; None for any other id."""
-    if len(task_id) == 36 and task_id[14] == "7":
+    """When an id of version 7 or 8 was made, or due, in milliseconds since the epoch; None for any other id."""
+    if len(task_id) == 36 and task_id[14] in "78":
         try:
             return uuid.UUID(task_id).int >> 80
         except ValueError:

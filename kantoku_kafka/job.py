@@ -31,11 +31,13 @@ class Message(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What goes with a job besides its result: the records that carry the task on, and the event that tells of it."""
+    """What goes with a job besides its result: the records that carry the task on, the event that tells of it, and the
+    marks that this is done, which are written even if those records are refused."""
 
     messages: tuple[Message, ...]
     step: EventName | None = None
     attributes: Mapping[str, str] = {}
+    marks: tuple[Message, ...] = ()
 
 
 class Raised(NamedTuple):
@@ -218,7 +220,7 @@ class Job:
         if self.effects is None and self.letter is None and self.move is None:
             return ()
         effects = self.effects if self.effects and self.status is Status.OK else ()
-        moved = () if self.move is None else self.move.messages
+        moved = () if self.move is None else (*self.move.messages, *self.move.marks)
         return (*effects, *moved, *(() if self.letter is None else (self.letter,)))
 
     def succeed(self, output: bytes) -> None:

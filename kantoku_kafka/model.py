@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kantoku_kafka.plugins import SpawnContext
 
 __all__ = [
+    "CatchUp",
     "Command",
     "ErrorInfo",
     "Event",
@@ -27,7 +28,10 @@ __all__ = [
     "Headers",
     "Heartbeat",
     "Option",
+    "Overlap",
     "Result",
+    "Schedule",
+    "ScheduleState",
     "Source",
     "Status",
     "Step",
@@ -235,6 +239,57 @@ class Timer(NamedTuple):
     key: bytes | None
     task: bytes
     headers: Headers = ()
+
+
+class Overlap(StrEnum):
+    """What to do when a schedule is due and its last task has not ended: spawn it all the same, leave it out, or cancel
+    the last one and spawn it."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    CANCEL = "cancel"
+
+
+class CatchUp(StrEnum):
+    """What of the times that nobody was there to serve is made up for: nothing, the last one, or all."""
+
+    SKIP = "skip"
+    ONE = "one"
+    ALL = "all"
+
+
+class Schedule(NamedTuple):
+    """A task that is spawned again and again: when, and the record to be written to its input then.
+
+    ``cron`` or ``every_us``: one of the two. ``task``: its envelope; id and times are new each time. Times before
+    ``changed_at_us`` are none of it; ``grace_us``: what is later than that was missed.
+    """
+
+    name: str
+    changed_at_us: int
+    topic: str
+    task: bytes
+    cron: str | None = None
+    every_us: int | None = None
+    time_zone: str = "UTC"
+    jitter_us: int = 0
+    start_at_us: int | None = None
+    end_at_us: int | None = None
+    overlap: Overlap = Overlap.ALLOW
+    catch_up: CatchUp = CatchUp.ONE
+    grace_us: int = 60_000_000
+    paused: bool = False
+    key: bytes | None = None
+    headers: Headers = ()
+
+
+class ScheduleState(NamedTuple):
+    """How far a schedule is: the last time that was dealt with, the last task spawned, and how many in all."""
+
+    due_at_us: int
+    task_id: str | None
+    spawned: int
+    skipped: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ class Topics:
 
     Parameters:
         namespace: prefix of all names, and of the consumer group ``{namespace}.executors``.
-        overrides: task type, or one of ``results``, ``events``, ``dlq``, ``control``, ``timers``, to the name of a
-            topic that exists. A task type is written ``tasks.{type}``.
+        overrides: to the name of a topic that exists, from one of ``results``, ``events``, ``dlq``, ``control``,
+            ``timers``, ``schedules``, or a task type, written ``tasks.{type}``.
     """
 
     namespace: str
@@ -63,6 +63,10 @@ class Topics:
     @property
     def timers(self) -> str:
         return self._named("timers")
+
+    @property
+    def schedules(self) -> str:
+        return self._named("schedules")
 
     @property
     def group(self) -> str:

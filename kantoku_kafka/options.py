@@ -61,7 +61,7 @@ def delay(*, seconds: float) -> Option:
 
 def at(when: datetime) -> Option:
     """Start the task then, or when its turn comes; at once, if that is over. The time must have a time zone."""
-    not_before_us = _time_us("at", when)
+    not_before_us = time_us("at", when)
     return lambda ctx: _set(ctx, not_before_us=not_before_us)
 
 
@@ -94,7 +94,8 @@ def _set(ctx: SpawnContext, **fields: Any) -> None:
     ctx.fields.update(fields)
 
 
-def _time_us(what: str, when: datetime) -> int:
+def time_us(what: str, when: datetime) -> int:
+    """A time with a zone in microseconds since the epoch. Raises UsageError."""
     if not isinstance(when, datetime) or when.tzinfo is None:
         raise UsageError(f"{what} takes a datetime with a time zone, e.g. datetime.now(UTC), not {when!r}.")
     return round(when.timestamp() * 1_000_000)

@@ -33,6 +33,7 @@ class SpawnContext:
         kantoku: the app that spawns; ``hooks``: those of its plugins that take part.
         id, type, data: of the task. ``data`` and everything below may be changed until the envelope is frozen.
         key: the ordering key, or None: then the record is keyed by the task id.
+        topic: where the task is put, or None: the input of its type.
         headers: record headers, carried on to the result.
         fields: further fields of the envelope by name, e.g. ``{"expires_at_us": ...}``.
         labels, options: the envelope's maps.
@@ -54,6 +55,7 @@ class SpawnContext:
         "labels",
         "log",
         "options",
+        "topic",
         "type",
     )
 
@@ -64,6 +66,7 @@ class SpawnContext:
         self.type = task_type
         self.data = data
         self.key: bytes | None = None
+        self.topic: str | None = None
         self.headers: Headers = ()
         self.fields: dict[str, Any] = {}
         self.labels: dict[str, str] = {}

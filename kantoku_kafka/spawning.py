@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kantoku_kafka.engine.steps import event_of
 from kantoku_kafka.job import Message
-from kantoku_kafka.model import Event, EventName, Task, TaskEnvelope
+from kantoku_kafka.model import Event, Task
 from kantoku_kafka.plugins import SpawnContext, run_after
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
     for hook in hooks.before_scheduled:
         hook(ctx)
     key = ctx.id.encode() if ctx.key is None else ctx.key
-    return ctx, Message(kantoku.topics.of_type(ctx.type), key, kantoku.codec.encode_task(envelope), ctx.headers)
+    topic = ctx.topic or kantoku.topics.of_type(ctx.type)
+    return ctx, Message(topic, key, kantoku.codec.encode_task(envelope), ctx.headers)
 
 
 def spawned_event(ctx: SpawnContext) -> Event:
@@ -42,14 +44,3 @@ def spawned_event(ctx: SpawnContext) -> Event:
     envelope = ctx.envelope
     assert envelope is not None, "the spawn is not prepared"
     return event_of(envelope)
-
-
-def event_of(envelope: TaskEnvelope) -> Event:
-    """That a task was spawned, from its envelope; labels, parent and what it restarts go into the attributes."""
-    attributes = {f"label.{name}": value for name, value in envelope.labels.items()}
-    if envelope.parent_id is not None:
-        attributes["parent_id"] = envelope.parent_id
-    if envelope.restarted_from is not None:
-        attributes["restarted_from"] = envelope.restarted_from
-    name = EventName.SPAWNED.value
-    return Event(envelope.id, envelope.type, name, envelope.attempt, envelope.created_at_us, attributes=attributes)

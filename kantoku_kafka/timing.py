@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cached_property, partial
 from queue import SimpleQueue
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.engine.cancel import Cancellations
-from kantoku_kafka.engine.timer_loop import TimerLoop
+from kantoku_kafka.engine.schedule_book import ScheduleBook
+from kantoku_kafka.engine.timer_book import TimerBook
+from kantoku_kafka.engine.timer_loop import BookMaker, TimerLoop
 from kantoku_kafka.errors import SlotTaken
+from kantoku_kafka.ids import task_id_time_ms
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.member import Member
-from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.model import Command
+from kantoku_kafka.kafka.reader import ResultReader
+from kantoku_kafka.kafka.topics import partition_count, retention_ms
+from kantoku_kafka.model import Command, now_us
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
 from kantoku_kafka.slots import Slot, executor_id
 
@@ -78,23 +84,66 @@ class TimerService:
     def _run(self) -> None:
         kantoku, settings = self._kantoku, self._settings
         topics, codec = kantoku.topics, kantoku.codec
-        member = Member(
-            kantoku.clients, topics.timers_group, self._slot, settings, own_topics(kantoku, settings), tells_ends=True
-        )
-        with closing(member):
+        own = [*own_topics(kantoku, settings), topics.schedules]
+        with ExitStack() as ending:
+            member = Member(kantoku.clients, topics.timers_group, self._slot, settings, own, tells_ends=True)
+            ending.callback(member.close)
+            ended = _Ended(kantoku)
+            ending.callback(ended.close)
             outputs, events = member.outputs(topics, codec), member.events(topics, codec)
-            checkpoint = member.checkpoint(outputs, events, self._executor_id)
+            books: dict[str, BookMaker] = {
+                topics.timers: partial(TimerBook, topics=topics, codec=codec, cancellations=self._cancellations),
+                topics.schedules: partial(ScheduleBook, topics=topics, codec=codec, has_ended=ended.ask),
+            }
             self._loop = TimerLoop(
                 inputs=member.inputs,
-                checkpoint=checkpoint,
-                topics=topics,
-                codec=codec,
+                checkpoint=member.checkpoint(outputs, events, self._executor_id),
+                books=books,
                 commands=self._commands,
                 cancellations=self._cancellations,
             )
             if self._end.is_set():
                 self._loop.stop()
             self._loop.run()
+
+
+class _Ended:
+    """Finds out whether tasks have ended, in a thread of its own: nobody else waits for that.
+
+    A task whose result the topic need not hold any more counts as ended.
+    """
+
+    def __init__(self, kantoku: Kantoku) -> None:
+        self._kantoku = kantoku
+        self._reader: ResultReader | None = None
+        self._thread = ThreadPoolExecutor(1, "kantoku-ended")
+
+    def ask(self, task_id: str) -> Future[bool]:
+        """Whether it has a result; the answer may be a KantokuError."""
+        return self._thread.submit(self._look, task_id)
+
+    def close(self) -> None:
+        """Answer nothing any more."""
+        self._thread.shutdown(cancel_futures=True)
+        if self._reader is not None:
+            self._reader.close()
+
+    def _look(self, task_id: str) -> bool:
+        if self._reader is None or self._reader.failed:
+            self._reader = ResultReader(self._kantoku.clients, self._kantoku.topics, self._kantoku.codec)
+        result = self._reader.expect(task_id)
+        try:
+            self._reader.catch_up([task_id])
+        finally:
+            self._reader.forget(task_id, result)
+        if result.done():
+            return True
+        kept_ms, made_ms = self._kept_ms, task_id_time_ms(task_id) or 0
+        return kept_ms is not None and now_us() // 1_000 - made_ms > kept_ms
+
+    @cached_property
+    def _kept_ms(self) -> int | None:
+        return retention_ms(self._kantoku.clients, self._kantoku.topics.results)
 
 
 class SchedulerProcess:
@@ -129,7 +178,7 @@ class SchedulerProcess:
         slot = Slot.take(settings.slot, kantoku.namespace)
         try:
             kantoku.clients.check()
-            for topic in own_topics(kantoku, settings):
+            for topic in [*own_topics(kantoku, settings), kantoku.topics.schedules]:
                 partition_count(kantoku.clients, topic)
             name = executor_id()
             self._service = service = TimerService(kantoku, settings, slot, name)

@@ -1,9 +1,8 @@
-"""Heartbeats, commands and timers. They are few: the generic library writes them, the generic reader reads them."""
+"""Heartbeats, commands, timers and schedules. They are few: generic code writes and reads them, by their schemas."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -12,14 +11,18 @@ import fastavro
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.avro.readers import read_by_schema
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import Command, Heartbeat, Timer
+from kantoku_kafka.model import Command, Heartbeat, Schedule, ScheduleState, Timer
 
 __all__ = [
     "decode_command",
     "decode_heartbeat",
+    "decode_schedule",
+    "decode_schedule_state",
     "decode_timer",
     "encode_command",
     "encode_heartbeat",
+    "encode_schedule",
+    "encode_schedule_state",
     "encode_timer",
 ]
 
@@ -51,9 +54,7 @@ def decode_command(value: bytes) -> Command:
 
 def encode_timer(timer: Timer) -> bytes:
     """The bytes of a record: Avro single-object encoding."""
-    fields = timer._asdict()
-    fields["headers"] = [{"name": name, "value": value} for name, value in timer.headers]
-    return _encode("Timer", fields)
+    return _encode("Timer", timer._asdict())
 
 
 def decode_timer(value: bytes) -> Timer:
@@ -62,7 +63,31 @@ def decode_timer(value: bytes) -> Timer:
     return timer
 
 
-def _encode(name: str, fields: Mapping[str, Any]) -> bytes:
+def encode_schedule(schedule: Schedule) -> bytes:
+    """The bytes of a record: Avro single-object encoding."""
+    return _encode("Schedule", schedule._asdict())
+
+
+def decode_schedule(value: bytes) -> Schedule:
+    """The schedule in a record. Raises EnvelopeError, and nothing else, if it is none of a released schema."""
+    schedule: Schedule = _decode("Schedule", value, _MAX_TIMER_BYTES)
+    return schedule
+
+
+def encode_schedule_state(state: ScheduleState) -> bytes:
+    """The bytes of a record: Avro single-object encoding."""
+    return _encode("ScheduleState", state._asdict())
+
+
+def decode_schedule_state(value: bytes) -> ScheduleState:
+    """The state in a record. Raises EnvelopeError, and nothing else, if it is none of a released schema."""
+    state: ScheduleState = _decode("ScheduleState", value, _MAX_CONTROL_BYTES)
+    return state
+
+
+def _encode(name: str, fields: dict[str, Any]) -> bytes:
+    if "headers" in fields:
+        fields["headers"] = [{"name": name, "value": value} for name, value in fields["headers"]]
     header, schema = _current(name)
     body = io.BytesIO(header)
     body.seek(len(header))

@@ -20,7 +20,21 @@ from kantoku_kafka.avro.wire import (
     read_time,
 )
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import Command, ErrorInfo, Event, Heartbeat, Result, Source, Status, TaskEnvelope, Timer
+from kantoku_kafka.model import (
+    CatchUp,
+    Command,
+    ErrorInfo,
+    Event,
+    Heartbeat,
+    Overlap,
+    Result,
+    Schedule,
+    ScheduleState,
+    Source,
+    Status,
+    TaskEnvelope,
+    Timer,
+)
 
 STATUSES = tuple(Status)
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
@@ -260,6 +274,7 @@ def _reader_of(schema: Any) -> Reader[Any]:
 
 
 _TIMES = {"created_at", "not_before", "expires_at", "started_at", "finished_at", "at", "due_at"}
+_TIMES |= {"changed_at", "start_at", "end_at", "every", "jitter", "grace"}
 
 
 def _arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,6 +289,15 @@ def _arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _schedule(fields: Mapping[str, Any]) -> Schedule:
+    arguments = _arguments(fields)
+    try:
+        arguments |= {"overlap": Overlap(arguments["overlap"]), "catch_up": CatchUp(arguments["catch_up"])}
+    except ValueError as error:
+        raise EnvelopeError(f"The schedule cannot be read: {error}; upgrade the reader.") from error
+    return Schedule(**arguments)
+
+
 def _older_result(fields: Mapping[str, Any]) -> Result:
     return Result(**{"started_at_us": None, "error": None, **_arguments(fields)})
 
@@ -285,4 +309,6 @@ _BUILD: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "Heartbeat": lambda fields: Heartbeat(**_arguments(fields)),
     "Command": lambda fields: Command(**_arguments(fields)),
     "Timer": lambda fields: Timer(**_arguments(fields)),
+    "Schedule": _schedule,
+    "ScheduleState": lambda fields: ScheduleState(**_arguments(fields)),
 }

@@ -12,9 +12,8 @@ from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.events import Labels, Type
 from kantoku_kafka.cli.output import Rows, tell
 from kantoku_kafka.cli.views import BACKLOG, states
-from kantoku_kafka.engine.cancel import QUIET, STOP
+from kantoku_kafka.engine.cancel import QUIET, STOP, command_message
 from kantoku_kafka.errors import NotFound, UsageError
-from kantoku_kafka.kafka.commands import command_message
 from kantoku_kafka.kafka.heartbeats import heartbeats
 from kantoku_kafka.model import Command, Status, now_us
 from kantoku_kafka.replay.backlog import backlog

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kantoku_kafka.cli import control, demo, dev, dlq, doctor, events, group, run, tasks, topics, views
+from kantoku_kafka.cli import control, demo, dev, dlq, doctor, events, group, run, schedules, tasks, topics, views
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError
@@ -90,6 +90,7 @@ executors.command("stop")(control.stop)
 app.add_typer(executors, name="executors")
 group.register(app)
 dlq.register(app)
+schedules.register(app)
 dev.register(app)
 doctor.register(app)
 demo.register(app)

@@ -53,7 +53,7 @@ def spawn(
     """
     options: Options = ctx.obj
     chosen = _options(key, idempotency_key, label or [])
-    chunks = _lines(data) if lines else _chunks(repeat(_payload(data), count))
+    chunks = _lines(data) if lines else _chunks(repeat(payload_of(data), count))
     plain = "data" if wait else "ids"
     failed = 0
     with (
@@ -156,7 +156,8 @@ def _options(key: str | None, idempotency_key: str | None, labels: list[str]) ->
     return chosen
 
 
-def _payload(data: str) -> bytes:
+def payload_of(data: str) -> bytes:
+    """What DATA, - or @FILE stands for. Raises UsageError."""
     if data == "-":
         return _stdin().read()
     if data.startswith("@"):
@@ -166,7 +167,7 @@ def _payload(data: str) -> bytes:
 
 def _lines(data: str) -> Iterator[list[bytes]]:
     """The lines of the payload in chunks; those of a pipe as they come."""
-    return _incoming(_stdin()) if data == "-" else _chunks(_payload(data).splitlines())
+    return _incoming(_stdin()) if data == "-" else _chunks(payload_of(data).splitlines())
 
 
 def _chunks(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["parse_duration", "parse_time"]
+__all__ = ["parse_duration", "parse_future", "parse_time"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -26,16 +26,25 @@ def parse_duration(text: str, option: str) -> timedelta:
 
 def parse_time(text: str, option: str, now: datetime | None = None) -> datetime:
     """ISO 8601 (in local time if it names no zone), or how long ago: ``2h``. Raises UsageError."""
-    if _DURATION.fullmatch(text.strip()):
-        try:
-            return (now or datetime.now(UTC)) - parse_duration(text, option)
-        except OverflowError:
-            raise UsageError(f"{option}: {text} ago is before all time.") from None
+    return _parse_time(text, option, -1, now)
+
+
+def parse_future(text: str, option: str, now: datetime | None = None) -> datetime:
+    """ISO 8601 (in local time if it names no zone), or in how long: ``2h``. Raises UsageError."""
+    return _parse_time(text, option, 1, now)
+
+
+def _parse_time(text: str, option: str, direction: int, now: datetime | None) -> datetime:
     try:
+        if _DURATION.fullmatch(text.strip()):
+            return (now or datetime.now(UTC)) + direction * parse_duration(text, option)
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise UsageError(f"{option}: {text} is beyond all time.") from None
+    except ValueError:
+        kind = "how long ago" if direction < 0 else "in how long"
         raise UsageError(
-            f"{option} takes a time such as 2026-01-31T08:00:00+00:00, or how long ago, such as 2h; not {text!r}."
+            f"{option} takes a time such as 2026-01-31T08:00:00+00:00, or {kind}, such as 2h; not {text!r}."
         ) from None
 
 

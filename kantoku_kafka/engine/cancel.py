@@ -1,12 +1,14 @@
-"""Which tasks were cancelled. Pure; each loop keeps its own."""
+"""What a person tells executors by commands, and which tasks were cancelled. Pure; each loop keeps its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from kantoku_kafka.avro.control import encode_command
+from kantoku_kafka.job import Message
 from kantoku_kafka.model import Command, ErrorInfo, TaskEnvelope
 
-__all__ = ["CANCEL", "CANCELLED_REASON", "QUIET", "STOP", "Cancellations", "cancelled_error"]
+__all__ = ["CANCEL", "CANCELLED_REASON", "QUIET", "STOP", "Cancellations", "cancelled_error", "command_message"]
 
 CANCEL, QUIET, STOP = "cancel", "quiet", "stop"
 """Kinds of commands."""
@@ -61,3 +63,11 @@ def covers(command: Command, task_id: str, task_type: str, envelope: Callable[[]
 def cancelled_error(command: Command | None) -> ErrorInfo:
     """What a cancelled task's result says; None: the command is forgotten by now."""
     return ErrorInfo("cancelled", (command and command.reason) or "The task was cancelled.")
+
+
+def command_message(topic: str, command: Command) -> Message:
+    """A command as a record. A later one for the same task, executor or choice has its key, and replaces it."""
+    labels = "&".join(f"{name}={value}" for name, value in sorted(command.labels.items()))
+    chosen = f"{command.kind}/{command.type or ''}/{labels}"
+    key = command.task_id or command.executor_id or chosen
+    return Message(topic, key.encode(), encode_command(command))

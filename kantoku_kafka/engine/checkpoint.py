@@ -311,9 +311,8 @@ def _withdraw(job: Job) -> None:
     """Shorten what a job leaves behind, further each time: the result fails for itself, the task goes nowhere else, the
     dead letter loses its value, then its key and headers."""
     move = job.move
-    if move is not None and any(message.value is not None for message in move.messages):
-        tombstones = tuple(message for message in move.messages if message.value is None)
-        job.move = Move(tombstones) if tombstones else None
+    if move is not None and move.messages:
+        job.move = Move((), marks=move.marks) if move.marks else None
         job.fail(job.outcome or Status.FAILED, _undeliverable(move.messages))
     elif job.status is not None:
         job.fail(Status.FAILED, _undeliverable(job.effects) if job.effects else _TOO_LARGE)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from kantoku_kafka.job import Job
-from kantoku_kafka.model import EventName, Status, Step, Trail
+from kantoku_kafka.model import Event, EventName, Status, Step, TaskEnvelope, Trail
 from kantoku_kafka.settings import EventDetail
 
-__all__ = ["Steps"]
+__all__ = ["Steps", "event_of"]
 
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 
@@ -74,10 +74,22 @@ class Steps:
             steps: list[Step] = [(step, job.received_at_us, None, attributes)]
         else:
             steps = [*self._attempt(job, job.outcome), (step, job.finished_at_us, job.error, attributes)]
-        return _new(Trail, (job.task_id, job.type, job.attempt, self._executor_id, job.source, steps))
+        source = None if step is EventName.SPAWNED else job.source  # a schedule's task has yet to come by an input
+        return _new(Trail, (job.task_id, job.type, job.attempt, self._executor_id, source, steps))
 
     def of_running(self, received: Iterable[Job], notes: Iterable[tuple[Job, int, Mapping[str, str]]]) -> list[Trail]:
         """Of jobs that still run: that they were received, and what they say of themselves, and when."""
         steps: list[tuple[Job, Step]] = [(job, (_RECEIVED, job.received_at_us, None, _PLAIN)) for job in received]
         steps += [(job, (EventName.PROGRESS, at_us, None, progress)) for job, at_us, progress in notes]
         return [Trail(j.task_id, j.type, j.attempt, self._executor_id, j.source, (step,)) for j, step in steps]
+
+
+def event_of(envelope: TaskEnvelope) -> Event:
+    """That a task was spawned, from its envelope; labels, parent and what it restarts go into the attributes."""
+    attributes = {f"label.{name}": value for name, value in envelope.labels.items()}
+    if envelope.parent_id is not None:
+        attributes["parent_id"] = envelope.parent_id
+    if envelope.restarted_from is not None:
+        attributes["restarted_from"] = envelope.restarted_from
+    name = EventName.SPAWNED.value
+    return Event(envelope.id, envelope.type, name, envelope.attempt, envelope.created_at_us, attributes=attributes)

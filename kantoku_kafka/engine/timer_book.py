@@ -1,135 +1,130 @@
-"""The timers of one assigned partition: which are due, and from where a successor has to read.
-
-They stand in a scratch database of SQLite's own on disk: memory stays bounded however many there are. It holds nothing
-that the topic does not, and goes with the assignment.
-"""
+"""The timers of one assigned partition: the task of each is put onto its input when it is due."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import logging
+from collections.abc import Iterable, Sequence
 
-from kantoku_kafka.engine.doneset import Run
+from kantoku_kafka.avro.control import decode_timer
+from kantoku_kafka.engine.book import Book
+from kantoku_kafka.engine.cancel import Cancellations, cancelled_error
+from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.judge import FIRED
+from kantoku_kafka.engine.timer_table import Entry, TimerTable
+from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.job import Job, Message, Move, Partition
+from kantoku_kafka.model import Command, ErrorInfo, Status, Timer
+from kantoku_kafka.names import Topics
+from kantoku_kafka.protocols import Codec
 
-__all__ = ["Entry", "TimerBook"]
+__all__ = ["TimerBook"]
 
-_SCHEMA = """
-CREATE TABLE timers (offset INTEGER PRIMARY KEY, key BLOB UNIQUE, due_at_us INTEGER, value BLOB);
-CREATE INDEX timers_by_due_time ON timers (due_at_us, offset);
-"""
-_CACHE_KIB = 8 << 10
-_LARGEST = (1 << 63) - 1
-
-
-class Entry(NamedTuple):
-    """A record of the partition. ``value`` None: a tombstone."""
-
-    offset: int
-    key: bytes
-    due_at_us: int
-    value: bytes | None
+_log = logging.getLogger(__name__)
+_CHUNK = 500
+_AT_ONCE_US = 0
 
 
-class TimerBook:
-    """One thread uses it.
+class TimerBook(Book):
+    """As :class:`Book`.
 
     Parameters:
-        offset: where the last checkpoint stood: every timer that is pending stands there or behind.
-        end: behind the last record that an earlier owner can have written. Nothing may fire before it was read.
+        topics: the names.
+        codec: of the envelopes.
+        cancellations: whose timers are not to fire.
     """
 
-    def __init__(self, offset: int, end: int) -> None:
-        self.end = end
-        self.next_offset = offset
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._db.executescript(_SCHEMA)
-        self._next_due_us: int | None = _LARGEST
+    def __init__(
+        self,
+        partition: Partition,
+        offset: int,
+        end: int,
+        *,
+        topics: Topics,
+        codec: Codec,
+        cancellations: Cancellations,
+    ) -> None:
+        super().__init__(partition, offset, end)
+        self._topics = topics
+        self._codec = codec
+        self._cancellations = cancellations
+        self._table = TimerTable()
 
-    def take_in(self, entries: Iterable[Entry]) -> None:
-        """Records in the order of the log. Of those with one key the last counts: it replaces, or a tombstone ends."""
-        last = {}
-        for entry in entries:
-            last[entry.key] = entry
-            self.next_offset = entry.offset + 1
-        if not last:
-            return
-        self._db.execute("BEGIN")
-        self._db.executemany("DELETE FROM timers WHERE key = ?", [(key,) for key, e in last.items() if e.value is None])
-        pending = [entry for entry in last.values() if entry.value is not None]
-        self._db.executemany("INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?)", pending)
-        self._db.execute("COMMIT")
-        self._next_due_us = None
+    def take_in(self, records: Iterable[Job]) -> None:
+        entries = [self._entry(job) for job in records]
+        self._table.take_in(entries)
+        if entries:
+            self.was_read_up_to(entries[-1].offset + 1)
 
-    def was_read_up_to(self, offset: int) -> None:
-        """There is nothing more below this offset."""
-        self.next_offset = max(self.next_offset, offset)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether everything was read that an earlier owner can have written."""
-        return self.next_offset >= self.end
+    def _entry(self, job: Job) -> Entry:
+        """A record as the table takes it; one that cannot be read, or is cancelled already, is due at once."""
+        key = job.key or b""
+        if not job.value:
+            return Entry(job.offset, key, 0, None)
+        try:
+            timer = decode_timer(job.value)
+            cancelled = self._cancellations and self._cancelled(timer) is not None
+            due_at_us = _AT_ONCE_US if cancelled else timer.due_at_us
+        except EnvelopeError:
+            due_at_us = _AT_ONCE_US
+        return Entry(job.offset, key, due_at_us, job.value)
 
     @property
     def next_due_us(self) -> int:
-        """When the next one is due; far in the future if there is none."""
-        if self._next_due_us is None:
-            (found,) = self._db.execute("SELECT min(due_at_us) FROM timers").fetchone()
-            self._next_due_us = _LARGEST if found is None else int(found)
-        return self._next_due_us
+        return self._table.next_due_us
 
-    def take_due(self, now_us: int, most: int) -> list[tuple[int, bytes, bytes]]:
-        """Up to so many that are due, the longest overdue first, as (offset, key, value); they are gone here."""
-        if self.next_due_us > now_us:
-            return []
-        found: list[tuple[int, bytes, bytes]] = self._db.execute(
-            "SELECT offset, key, value FROM timers WHERE due_at_us <= ? ORDER BY due_at_us, offset LIMIT ?",
-            (now_us, most),
-        ).fetchall()
-        self._remove([offset for offset, _, _ in found])
-        return found
+    def take_due(self, now_us: int, most: int) -> Sequence[Job]:
+        due = self._table.take_due(now_us, most)
+        return [self._fired(Job(self.partition, offset, key, value)) for offset, key, value in due]
 
-    def hasten(self, is_meant: Callable[[bytes], bool], keys: Sequence[bytes] | None) -> None:
-        """Let timers be due at once, as their values say: of these keys, or of any if ``keys`` is None."""
-        if keys is None:
-            rows = self._db.execute("SELECT offset, value FROM timers")
-        else:
-            marks = ",".join("?" * len(keys))
-            rows = self._db.execute(f"SELECT offset, value FROM timers WHERE key IN ({marks})", keys)
-        meant = [(offset,) for offset, value in rows if is_meant(value)]
-        if meant:
-            self._db.execute("BEGIN")
-            self._db.executemany("UPDATE timers SET due_at_us = 0 WHERE offset = ?", meant)
-            self._db.execute("COMMIT")
-            self._next_due_us = None
+    def _fired(self, job: Job) -> Job:
+        """The task goes onto its input; what no timer can be read from becomes a dead letter."""
+        partition = job.partition
+        tombstone = Message(partition.topic, job.key, None, (), partition.number)
+        try:
+            timer = decode_timer(job.value)
+            command = self._cancelled(timer) if self._cancellations else None
+        except EnvelopeError as error:
+            _log.warning("%s offset %d: %s", partition, job.offset, error, extra={"action": "dead_letter"})
+            job.letter = dead_letter(self._topics.dlq, job, ErrorInfo(type(error).__name__, str(error)))
+            job.move = Move((), marks=(tombstone,))
+            return job
+        job.task_id, job.type, job.attempt = timer.task_id, timer.type, timer.attempt
+        job.received_at_us = timer.due_at_us
+        if command is not None:
+            job.move = Move((), marks=(tombstone,))
+            job.fail(Status.CANCELLED, cancelled_error(command))
+            return job
+        place = f"{partition.topic}/{partition.number}/{job.offset}".encode()
+        task = Message(timer.topic, timer.key, timer.task, (*timer.headers, (FIRED, place)))
+        job.carry_on(Move((task,), marks=(tombstone,)))
+        return job
 
-    def _remove(self, offsets: Sequence[int]) -> None:
-        self._db.execute("BEGIN")
-        self._db.executemany("DELETE FROM timers WHERE offset = ?", [(offset,) for offset in offsets])
-        self._db.execute("COMMIT")
-        self._next_due_us = None
+    def obey(self, cancelled: Sequence[Command]) -> None:
+        """What is cancelled is due at once: to be ended, not to be run."""
 
-    def __len__(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM timers").fetchone()
-        return int(count)
+        def is_meant(value: bytes) -> bool:
+            try:
+                return self._cancelled(decode_timer(value)) is not None
+            except EnvelopeError:
+                return False
+
+        ids = [command.task_id.encode() for command in cancelled if command.task_id is not None]
+        if len(ids) < len(cancelled):
+            self._table.hasten(is_meant, None)
+        for at in range(0, len(ids), _CHUNK):
+            self._table.hasten(is_meant, ids[at : at + _CHUNK])
+
+    def _cancelled(self, timer: Timer) -> Command | None:
+        """The command that cancels the task of a timer. Raises EnvelopeError."""
+        return self._cancellations.match(timer.task_id, timer.type, lambda: self._codec.decode_task(timer.task))
 
     @property
     def base(self) -> int:
-        """The offset to commit: no timer is pending below it."""
-        (found,) = self._db.execute("SELECT min(offset) FROM timers").fetchone()
-        return self.next_offset if found is None else int(found)
+        first = self._table.first_offset
+        return self.next_offset if first is None else first
 
-    def remembered_from(self, now_us: int) -> int | None:  # noqa: ARG002 - as a window has it
-        """Nothing: of one id the last record counts."""
-        return None
-
-    def done_runs(self) -> list[Run]:
-        """None: what is done beyond :attr:`base` is known by its tombstone."""
-        return []
+    def __len__(self) -> int:
+        return len(self._table)
 
     def close(self) -> None:
-        """Let go of the scratch. Idempotent."""
-        self._db.close()
+        self._table.close()

@@ -1,4 +1,4 @@
-"""Commands on the control topic: written by whoever controls, read by every executor."""
+"""Commands on the control topic, as every executor reads them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from kantoku_kafka.avro.control import decode_command, encode_command
+from kantoku_kafka.avro.control import decode_command
 from kantoku_kafka.errors import AccessDenied, EnvelopeError, KantokuError, TopicMismatch
-from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.heartbeats import PREFIX
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends
 from kantoku_kafka.model import Command
 
-__all__ = ["Commands", "command_message"]
+__all__ = ["Commands"]
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.1
@@ -81,14 +80,6 @@ class Commands:
                 self._caught_up.set()
             if self._end.is_set():
                 return
-
-
-def command_message(topic: str, command: Command) -> Message:
-    """A command as a record. A later one for the same task, executor or choice has its key, and replaces it."""
-    labels = "&".join(f"{name}={value}" for name, value in sorted(command.labels.items()))
-    chosen = f"{command.kind}/{command.type or ''}/{labels}"
-    key = command.task_id or command.executor_id or chosen
-    return Message(topic, key.encode(), encode_command(command))
 
 
 def _command(record: Record) -> Command | None:

@@ -86,6 +86,7 @@ def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> l
             },
             fixed=True,
         ),
+        TopicPlan(topics.schedules, 1, {"cleanup.policy": "compact", "max.message.bytes": str(2 << 20)}, fixed=True),
         TopicPlan(
             topics.control,
             1,
@@ -194,6 +195,13 @@ def topic_identity(clients: Clients, topic: str) -> str:
         lambda: admin.describe_topics(TopicCollection([topic]))[topic].result(seconds), f"looking up topic {topic}"
     )
     return f"{topic}/{found.topic_id}"
+
+
+def retention_ms(clients: Clients, topic: str) -> int | None:
+    """For how long a topic keeps its records; None: for ever, or it may not be asked."""
+    config = topic_configs(clients, clients.admin(), [topic]).get(topic, {})
+    kept_ms = int(config.get("retention.ms", "-1"))
+    return kept_ms if kept_ms >= 0 and "delete" in config.get("cleanup.policy", "") else None
 
 
 def retention_warnings(clients: Clients, topic: str) -> list[str]:

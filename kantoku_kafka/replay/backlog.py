@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kantoku_kafka.engine.steps import event_of
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.kafka.group import InputLag, input_topics, lag_of
 from kantoku_kafka.kafka.scan import Scan
 from kantoku_kafka.model import Event, Source
 from kantoku_kafka.replay.fold import LoggedEvent
 from kantoku_kafka.replay.store import TaskStore
-from kantoku_kafka.spawning import event_of
 
 if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku

@@ -7,11 +7,15 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
+from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop, Rate
+from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.outputs import EventWriter
@@ -150,11 +154,14 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
 
 def _timers(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, waits: bool) -> TimerLoop:
     inputs = InMemoryInputs(log)
+    cancellations = Cancellations()
+    book = partial(TimerBook, topics=kantoku.topics, codec=kantoku.codec, cancellations=cancellations)
     return TimerLoop(
         inputs=inputs,
         checkpoint=_checkpoint(kantoku, log, inputs, settings),
-        topics=kantoku.topics,
-        codec=kantoku.codec,
+        books={kantoku.topics.timers: book},
+        commands=SimpleQueue(),
+        cancellations=cancellations,
         clock=now_us if waits else lambda: _END_OF_TIME_US,
         progress_seconds=0.0,
     )

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from kantoku_kafka.errors import Crashed, KantokuError, NonRetryable, Reject, Retryable
     from kantoku_kafka.executor import ExecutorProcess
     from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, Task
-    from kantoku_kafka.options import at, delay, expires, headers, idempotency_key, key, labels, retry, timeout
+    from kantoku_kafka.options import (
+        at,
+        delay,
+        expires,
+        headers,
+        idempotency_key,
+        key,
+        labels,
+        priority,
+        retry,
+        timeout,
+    )
     from kantoku_kafka.plugins import Plugin, SpawnContext
     from kantoku_kafka.settings import Connection, ExecutorSettings
 
@@ -47,6 +58,7 @@ __all__ = [
     "key",
     "labels",
     "logger",
+    "priority",
     "retry",
     "timeout",
 ]
@@ -59,7 +71,18 @@ _HOME = {
     "executor": ["ExecutorProcess"],
     "model": ["ErrorInfo", "Event", "Result", "Source", "Status", "Task"],
     "engine.retry": ["Retry"],
-    "options": ["at", "delay", "expires", "headers", "idempotency_key", "key", "labels", "retry", "timeout"],
+    "options": [
+        "at",
+        "delay",
+        "expires",
+        "headers",
+        "idempotency_key",
+        "key",
+        "labels",
+        "priority",
+        "retry",
+        "timeout",
+    ],
     "plugins": ["Plugin", "SpawnContext"],
     "settings": ["Connection", "ExecutorSettings"],
 }

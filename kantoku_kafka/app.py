@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.ids import TaskIds
-from kantoku_kafka.names import Topics, check_task_type
+from kantoku_kafka.names import NORMAL, Topics, check_task_type, is_priority
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.replay.log import EventLog
@@ -28,6 +28,7 @@ from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
 __all__ = ["Kantoku", "TaskType"]
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
+_MOST_WEIGHT = 1_000
 _SERVERS_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS"
 F = TypeVar("F", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], object])
@@ -43,6 +44,11 @@ class TaskType:
     limits: TypeLimits
     takes_context: bool
     rules: Rules
+    priorities: Mapping[str, int] = field(default_factory=lambda: {NORMAL: 1})
+
+    def inputs(self, topics: Topics) -> dict[str, int]:
+        """The topics that its tasks come from, and the weight of each."""
+        return {topics.of_type(self.name, priority): weight for priority, weight in self.priorities.items()}
 
 
 class Kantoku(Client):
@@ -117,6 +123,11 @@ class Kantoku(Client):
         return Schedules(self)
 
     @property
+    def inputs(self) -> list[str]:
+        """The topics that the registered task types take tasks from."""
+        return sorted({topic for task in self._task_types.values() for topic in task.inputs(self.topics)})
+
+    @property
     def task_types(self) -> Mapping[str, TaskType]:
         """The registered task types by name."""
         return self._task_types
@@ -146,6 +157,7 @@ class Kantoku(Client):
         ordering: Ordering | str = Ordering.UNORDERED,
         key_concurrency: int = 1,
         rate_per_second: float | None = None,
+        priorities: Mapping[str, int] | None = None,
         retry: Retry | None = None,
         timeout_seconds: float | None = None,
         heartbeat_seconds: float | None = None,
@@ -162,6 +174,10 @@ class Kantoku(Client):
             key_concurrency: with ordering ``key``: how many of one key at once; default 1.
             rate_per_second: how many start in all executors together; default no limit. Each has its share by the
                 partitions that it holds, and spends it within a tenth of a second or loses it.
+            priorities: names and weights, e.g. ``{"high": 8, "normal": 2, "low": 1}``: tasks spawned with
+                ``priority("high")`` stand in a topic of their own, ``{namespace}.priority.high.{name}``. Where more
+                wait than can run, starts are shared by weight: none starves. ``normal`` is that of all others, and
+                weighs 1 if it is not named. What is ordered is so within one priority.
             retry: when a task that failed is tried again; default never. A task may bring its own.
             timeout_seconds: how long an attempt may run, from its start to its end; default without limit. In pool
                 ``process`` it is killed then; in the others it is asked to end, see :attr:`Context.cancelled`.
@@ -178,7 +194,9 @@ class Kantoku(Client):
         if callable(name):
             raise UsageError(f"{_where(name)}: write @kan.task('NAME'); the name of the task type is not optional.")
         check_task_type(name)
-        self.topics.of_type(name)
+        weights = {NORMAL: 1, **_checked_priorities(name, priorities or {})}
+        for priority in weights:
+            self.topics.of_type(name, priority)
         rules = Rules(
             retry=retry,
             timeout_seconds=timeout_seconds,
@@ -215,10 +233,25 @@ class Kantoku(Client):
                 ),
                 takes_context=_takes_context(name, function),
                 rules=rules,
+                priorities=weights,
             )
             return function
 
         return register
+
+
+def _checked_priorities(name: str, priorities: Mapping[str, int]) -> Mapping[str, int]:
+    for priority, weight in priorities.items():
+        if not isinstance(priority, str) or not is_priority(priority):
+            raise UsageError(
+                f"Task {name!r}: {priority!r} is no priority: use lower-case letters, digits, '_' and '-', at most 32."
+            )
+        if not isinstance(weight, int) or isinstance(weight, bool) or not 1 <= weight <= _MOST_WEIGHT:
+            raise UsageError(
+                f"Task {name!r}: the weight of priority {priority!r} is a whole number from 1 to {_MOST_WEIGHT}, "
+                f"not {weight!r}."
+            )
+    return priorities
 
 
 def check_pool(name: str, pool: PoolKind, *, is_async: bool) -> None:

@@ -54,13 +54,10 @@ def chosen_types(
 
 def _check_shared_topics(kantoku: Kantoku, types: Mapping[str, TaskType]) -> None:
     """Who takes a topic takes all that stands in it: a type in it that is not served would be rejected."""
-    served = {kantoku.topics.of_type(name): name for name in types}
+    served = {topic: name for name, task in types.items() for topic in task.inputs(kantoku.topics)}
     for name in kantoku.task_types.keys() - types.keys():
-        sharer = served.get(kantoku.topics.of_type(name))
-        if sharer is not None:
-            raise UsageError(
-                f"Task types {sharer!r} and {name!r} share topic {kantoku.topics.of_type(name)}: serve both or none."
-            )
+        for topic in kantoku.task_types[name].inputs(kantoku.topics).keys() & served.keys():
+            raise UsageError(f"Task types {served[topic]!r} and {name!r} share topic {topic}: serve both or none.")
 
 
 def bind_pools(
@@ -89,6 +86,7 @@ def bind_pools(
                     max_memory_bytes=settings.max_memory_per_child_bytes,
                 )
                 executor = ProcessExecutor(hello, concurrency)
-        scheduler = Scheduler({name: task.limits for name, task in members.items()})
+        weights = {topic: weight for task in members.values() for topic, weight in task.inputs(kantoku.topics).items()}
+        scheduler = Scheduler({name: task.limits for name, task in members.items()}, weights)
         bindings |= dict.fromkeys(members, PoolBinding(executor, scheduler, concurrency + executor.backlog))
     return bindings

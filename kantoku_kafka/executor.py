@@ -57,6 +57,7 @@ class ExecutorProcess:
         self._kantoku = kantoku
         self._settings = settings or ExecutorSettings()
         self._types = chosen_types(kantoku, task_types, self._settings.pool, reference)
+        self._inputs_of = {name: task.inputs(kantoku.topics) for name, task in self._types.items()}
         self._reference = reference
         self._own_outputs = outputs
         self._own_events = events
@@ -100,6 +101,7 @@ class ExecutorProcess:
                 codec=kantoku.codec,
                 pools=bind_pools(kantoku, self._types, settings, self._reference),
                 rules={name: task.rules for name, task in self._types.items()},
+                inputs_of=self._inputs_of,
                 topics=kantoku.topics,
                 rates=self._rates(clients),
                 settings=settings,
@@ -122,12 +124,14 @@ class ExecutorProcess:
     def _check_topics(self, clients: Clients, own: Iterable[str]) -> None:
         """Fail now if there is no broker or no topic."""
         clients.check()
-        for topic in [*map(self._kantoku.topics.of_type, self._types), *own]:
+        for topic in [*frozenset().union(*self._inputs_of.values()), *own]:
             partition_count(clients, topic)
 
     def _rates(self, clients: Clients) -> dict[str, Rate]:
         return {
-            name: Rate(task.limits.rate_per_second, partition_count(clients, self._kantoku.topics.of_type(name)))
+            name: Rate(
+                task.limits.rate_per_second, sum(partition_count(clients, topic) for topic in self._inputs_of[name])
+            )
             for name, task in self._types.items()
             if task.limits.rate_per_second is not None
         }

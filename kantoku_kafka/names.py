@@ -9,10 +9,14 @@ from functools import lru_cache
 
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["Topics", "check_task_type", "is_task_type", "is_topic"]
+__all__ = ["NORMAL", "Topics", "check_task_type", "is_priority", "is_task_type", "is_topic"]
+
+NORMAL = "normal"
+"""The priority of a task that names none: it stands in the topic of its type."""
 
 _TASK_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAX_TASK_TYPE = 200
+_PRIORITY = re.compile(r"[a-z0-9_-]{1,32}")
 _MAX_TOPIC = 249
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -24,7 +28,8 @@ class Topics:
     Parameters:
         namespace: prefix of all names, and of the consumer group ``{namespace}.executors``.
         overrides: to the name of a topic that exists, from one of ``results``, ``events``, ``dlq``, ``control``,
-            ``timers``, ``schedules``, or a task type, written ``tasks.{type}``.
+            ``timers``, ``schedules``, or a task type, written ``tasks.{type}``; with a priority
+            ``priority.{priority}.{type}``.
     """
 
     namespace: str
@@ -37,12 +42,23 @@ class Topics:
             if not is_topic(name):
                 raise UsageError(f"{name!r} cannot be a topic: use letters, digits, '.', '_' and '-', at most 249.")
 
-    def of_type(self, task_type: str) -> str:
-        """The input topic of a task type. Raises UsageError if namespace and type together are too long for one."""
-        name = self._named(f"tasks.{task_type}")
+    def of_type(self, task_type: str, priority: str = NORMAL) -> str:
+        """The input topic of a task type's priority. Raises UsageError if all together is too long for a topic."""
+        name = self._named(f"tasks.{task_type}" if priority == NORMAL else f"priority.{priority}.{task_type}")
         if len(name) > _MAX_TOPIC:
             raise UsageError(f"Topic {name[:40]}... has {len(name)} characters, Kafka takes {_MAX_TOPIC}: shorten one.")
         return name
+
+    def told_by(self, topic: str) -> tuple[str, str] | None:
+        """The task type and the priority that a topic is the input of, by a name that is not overridden; else None."""
+        role = topic.removeprefix(f"{self.namespace}.")
+        kind, _, rest = role.partition(".")
+        if role == topic or kind not in ("tasks", "priority") or not rest:
+            return None
+        if kind == "tasks":
+            return rest, NORMAL
+        priority, _, task_type = rest.partition(".")
+        return (task_type, priority) if task_type else None
 
     @property
     def results(self) -> str:
@@ -95,6 +111,11 @@ def check_task_type(name: str) -> str:
 def is_task_type(name: str) -> bool:
     """Whether ``name`` may be a task type."""
     return len(name) <= _MAX_TASK_TYPE and _matches_task_type(name)
+
+
+def is_priority(name: str) -> bool:
+    """Whether ``name`` may be a priority."""
+    return _PRIORITY.fullmatch(name) is not None
 
 
 @lru_cache(maxsize=1024)

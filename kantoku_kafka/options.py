@@ -10,9 +10,10 @@ from kantoku_kafka.engine.rules import check_seconds
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.model import Option, now_us
+from kantoku_kafka.names import is_priority
 from kantoku_kafka.plugins import SpawnContext
 
-__all__ = ["at", "delay", "expires", "headers", "idempotency_key", "key", "labels", "retry", "timeout"]
+__all__ = ["at", "delay", "expires", "headers", "idempotency_key", "key", "labels", "priority", "retry", "timeout"]
 
 
 def key(value: str | bytes) -> Option:
@@ -49,6 +50,20 @@ def labels(**values: str) -> Option:
 
     def apply(ctx: SpawnContext) -> None:
         ctx.labels.update(values)
+
+    return apply
+
+
+def priority(name: str) -> Option:
+    """Let it compete by the weight that its type gives this priority: see ``priorities`` of ``@kan.task``."""
+    if not isinstance(name, str) or not is_priority(name):
+        raise UsageError(f"{name!r} is no priority: use lower-case letters, digits, '_' and '-', at most 32.")
+
+    def apply(ctx: SpawnContext) -> None:
+        known = ctx.kantoku.task_types.get(ctx.type)
+        if known is not None and name not in known.priorities:
+            raise UsageError(f"Task type {ctx.type!r} has no priority {name!r}, but: {', '.join(known.priorities)}.")
+        ctx.topic = ctx.kantoku.topics.of_type(ctx.type, name)
 
     return apply
 

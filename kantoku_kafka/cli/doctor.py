@@ -29,8 +29,7 @@ def doctor(
     """
     options: Options = ctx.obj
     kantoku = options.app(app) if app is not None else options.client()
-    types = sorted(kantoku.task_types) if app is not None else None
-    findings = list(diagnose(kantoku.clients, kantoku.topics, types))
+    findings = list(diagnose(kantoku.clients, kantoku.topics, kantoku.inputs))
     rows = ({"check": f.check, "state": "failed" if f.error else "ok", "detail": f.detail} for f in findings)
     table(rows, output, wrapped=True)
     failed = findings[-1].error

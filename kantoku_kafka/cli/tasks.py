@@ -14,6 +14,7 @@ from kantoku_kafka import options as task_options
 from kantoku_kafka.cli.common import Options, connected, parse_labels
 from kantoku_kafka.cli.output import Rows, tell
 from kantoku_kafka.cli.progress import progress
+from kantoku_kafka.cli.times import parse_duration, parse_future
 from kantoku_kafka.errors import NotFound, UsageError
 from kantoku_kafka.model import Option, Result, Task
 
@@ -37,6 +38,9 @@ def spawn(
     key: Annotated[str | None, typer.Option("-k", "--key", help="Ordering key.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Derives the task id.")] = None,
     label: Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE; repeatable.")] = None,
+    priority: Annotated[str | None, typer.Option(help="One of those that the type has.")] = None,
+    at: Annotated[str | None, typer.Option(help="Not to start before: a time, or a duration from now.")] = None,
+    expires: Annotated[str | None, typer.Option(help="EXPIRED if it could not start within: 90s, 2h.")] = None,
     count: Annotated[int, typer.Option(help="Spawn the same task so many times.", min=1)] = 1,
     lines: Annotated[bool, typer.Option("--lines", help="One task for each line of the payload.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
@@ -52,7 +56,7 @@ def spawn(
     Example: kantoku-kafka -n shop spawn resize @photo.jpg --wait > small.jpg
     """
     options: Options = ctx.obj
-    chosen = _options(key, idempotency_key, label or [])
+    chosen = _options(key, idempotency_key, label or [], priority, at, expires)
     chunks = _lines(data) if lines else _chunks(repeat(payload_of(data), count))
     plain = "data" if wait else "ids"
     failed = 0
@@ -145,7 +149,14 @@ def _in_order(ids: Sequence[str], completed: Iterable[Result]) -> Iterator[Resul
             at += 1
 
 
-def _options(key: str | None, idempotency_key: str | None, labels: list[str]) -> list[Option]:
+def _options(
+    key: str | None,
+    idempotency_key: str | None,
+    labels: list[str],
+    priority: str | None,
+    at: str | None,
+    expires: str | None,
+) -> list[Option]:
     chosen: list[Option] = []
     if key is not None:
         chosen.append(task_options.key(key))
@@ -153,6 +164,12 @@ def _options(key: str | None, idempotency_key: str | None, labels: list[str]) ->
         chosen.append(task_options.idempotency_key(idempotency_key))
     if labels:
         chosen.append(task_options.labels(**parse_labels(labels)))
+    if priority is not None:
+        chosen.append(task_options.priority(priority))
+    if at is not None:
+        chosen.append(task_options.at(parse_future(at, "--at")))
+    if expires is not None:
+        chosen.append(task_options.expires(seconds=parse_duration(expires, "--expires").total_seconds()))
     return chosen
 
 

@@ -73,7 +73,10 @@ def check(ctx: typer.Context, app: App, partitions: Partitions = 4, output: Outp
 def _differences(options: Options, app: str, partitions: int) -> list[topics.Difference]:
     kantoku = options.app(app)
     kantoku.clients.check()
-    return topics.compare(kantoku.clients, topics.plan(kantoku.topics, kantoku.task_types, partitions=partitions))
+    return topics.compare(
+        kantoku.clients,
+        topics.plan(kantoku.topics, kantoku.task_types, inputs=kantoku.inputs, partitions=partitions),
+    )
 
 
 def _show(differences: list[topics.Difference], output: str) -> None:

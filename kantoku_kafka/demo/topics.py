@@ -29,7 +29,7 @@ def own_topics(kantoku: Kantoku) -> Iterator[None]:
     """
     clients = kantoku.clients
     clients.check()
-    plan = topics.plan(kantoku.topics, kantoku.task_types, partitions=_PARTITIONS)
+    plan = topics.plan(kantoku.topics, kantoku.task_types, inputs=kantoku.inputs, partitions=_PARTITIONS)
     try:
         topics.create(clients, plan)
         yield

@@ -67,7 +67,8 @@ class Loop:
         pools: by task type; types that share a pool share the binding.
         rules: by task type.
         rates: of the task types that have one.
-        topics: where tasks come from, and where they go besides the results.
+        inputs_of: by task type, the topics that its tasks come from.
+        topics: where tasks go besides the results.
         settings: bounds and timeouts.
     """
 
@@ -79,6 +80,7 @@ class Loop:
         codec: Codec,
         pools: Mapping[str, PoolBinding],
         rules: Mapping[str, Rules],
+        inputs_of: Mapping[str, Iterable[str]],
         topics: Topics,
         rates: Mapping[str, Rate] | None = None,
         settings: ExecutorSettings,
@@ -88,6 +90,7 @@ class Loop:
         self._codec = codec
         self._pools = dict(pools)
         self._bindings = list({id(binding): binding for binding in pools.values()}.values())
+        self._inputs_of = {name: frozenset(found) for name, found in inputs_of.items()}
         self._topics = topics
         self._judge = Judge(topics, codec, rules)
         self._settings = settings
@@ -139,7 +142,7 @@ class Loop:
         try:
             for binding in self._bindings:
                 binding.executor.start(self._ended.put)
-            self._inputs.subscribe(sorted({self._topics.of_type(name) for name in self._pools}), self)
+            self._inputs.subscribe(sorted(frozenset().union(*self._inputs_of.values())), self)
             while not self._stopping:
                 if self._quiet:
                     self._rest()
@@ -443,8 +446,7 @@ class Loop:
     def _share_rates(self) -> None:
         """Our share of each rate is that of the partitions we hold."""
         for name, rate in self._rates.items():
-            topic = self._topics.of_type(name)
-            held = sum(partition.topic == topic for partition in self._windows)
+            held = sum(partition.topic in self._inputs_of[name] for partition in self._windows)
             self._pools[name].scheduler.limit_rate(name, rate.per_second * held / rate.partitions)
 
     def _end_overdue(self) -> None:

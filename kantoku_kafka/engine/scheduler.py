@@ -1,15 +1,16 @@
 """Which waiting job starts next: orderings, concurrency, fairness. Pure: no clock, no I/O, one thread.
 
 A *lane* is a queue whose jobs may be ordered: one per partition, or one per key where the type is ordered by key.
-Types take turns, and so do the lanes of a type.
+Types take turns, and so do the lanes of one topic; the topics of a type share its starts by their weights.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 
 from kantoku_kafka.job import Job, Partition
 
@@ -42,17 +43,31 @@ class TypeLimits:
 
 
 _BURST_SECONDS = 0.1
+_passed = attrgetter("passed")
 
 
 class _Lane:
-    __slots__ = ("in_rotation", "jobs", "key", "kind", "running")
+    __slots__ = ("in_rotation", "jobs", "key", "kind", "running", "share")
 
-    def __init__(self, kind: _Kind, key: object) -> None:
+    def __init__(self, kind: _Kind, key: object, share: _Share) -> None:
         self.kind = kind
         self.key = key
+        self.share = share
         self.jobs: deque[Job] = deque()
         self.running = 0
         self.in_rotation = False
+
+
+class _Share:
+    """The lanes of one topic that may start a job. ``passed``: its starts so far, divided by its weight; the least one
+    is next (stride scheduling: C. Waldspurger and W. Weihl, 1995)."""
+
+    __slots__ = ("passed", "ready", "weight")
+
+    def __init__(self, weight: int) -> None:
+        self.weight = weight
+        self.ready: deque[_Lane] = deque()
+        self.passed = 0.0
 
 
 class _Bucket:
@@ -79,9 +94,20 @@ class _Bucket:
 
 
 class _Kind:
-    """One task type: its lanes, and those of them that may start a job."""
+    """One task type: its lanes, and those of its shares that have a lane which may start a job."""
 
-    __slots__ = ("bucket", "by_key", "concurrency", "in_rotation", "lane_limit", "lanes", "ready", "running")
+    __slots__ = (
+        "bucket",
+        "by_key",
+        "clock",
+        "concurrency",
+        "in_rotation",
+        "lane_limit",
+        "lanes",
+        "ready",
+        "running",
+        "shares",
+    )
 
     def __init__(self, limits: TypeLimits) -> None:
         self.by_key = limits.ordering is Ordering.KEY
@@ -90,9 +116,33 @@ class _Kind:
         self.bucket = None if limits.rate_per_second is None else _Bucket(limits.rate_per_second)
         self.concurrency = limits.concurrency
         self.lanes: dict[object, _Lane] = {}
-        self.ready: deque[_Lane] = deque()
+        self.shares: dict[str, _Share] = {}
+        self.ready: list[_Share] = []
+        self.clock = 0.0
         self.running = 0
         self.in_rotation = False
+
+    def offer(self, lane: _Lane) -> None:
+        """A lane may start a job."""
+        lane.in_rotation = True
+        if not lane.share.ready:
+            self.ready.append(lane.share)
+        lane.share.ready.append(lane)
+
+    def withdraw(self, lane: _Lane) -> None:
+        """It may not any more."""
+        if lane.in_rotation:
+            lane.in_rotation = False
+            lane.share.ready.remove(lane)
+            if not lane.share.ready:
+                self.ready.remove(lane.share)
+
+    def next_share(self) -> _Share:
+        """The topic whose turn it is. For the time it was idle one makes up by a single turn at most."""
+        share = self.ready[0] if len(self.ready) == 1 else min(self.ready, key=_passed)
+        share.passed = max(share.passed, self.clock - 1.0)
+        self.clock = max(self.clock, share.passed)
+        return share
 
     def startable(self, wanted: int, now: float) -> int:
         if self.concurrency is not None:
@@ -105,11 +155,13 @@ class Scheduler:
 
     Parameters:
         types: every task type that will be added, with its limits.
+        weights: of topics that weigh more than 1.
 
     Not thread-safe: the loop thread owns it.
     """
 
-    def __init__(self, types: dict[str, TypeLimits]) -> None:
+    def __init__(self, types: Mapping[str, TypeLimits], weights: Mapping[str, int] | None = None) -> None:
+        self._weights = weights or {}
         self._kinds = {name: _Kind(limits) for name, limits in types.items()}
         self._rotation: deque[_Kind] = deque()
         self.waiting = 0
@@ -136,7 +188,7 @@ class Scheduler:
                 key = (job.partition, job.key) if kind.by_key else job.partition
                 lane = kind.lanes.get(key)
                 if lane is None:
-                    lane = kind.lanes[key] = _Lane(kind, key)
+                    lane = kind.lanes[key] = _Lane(kind, key, self._share(kind, job.partition.topic))
                 lane.jobs.append(job)
                 self._offer(lane)
             else:
@@ -207,42 +259,55 @@ class Scheduler:
                 if owner is partition:
                     dropped += lane.jobs
                     lane.jobs.clear()
-                    if lane.in_rotation:
-                        kind.ready.remove(lane)
-                        lane.in_rotation = False
+                    kind.withdraw(lane)
                     del kind.lanes[lane.key]
         self.waiting -= len(dropped)
         return dropped
 
     def _forget_empty(self, kind: _Kind) -> None:
         for lane in [lane for lane in kind.lanes.values() if not lane.jobs]:
-            if lane.in_rotation:
-                kind.ready.remove(lane)
-                lane.in_rotation = False
+            kind.withdraw(lane)
             if not lane.running:
                 del kind.lanes[lane.key]
 
     def _take_of(self, kind: _Kind, wanted: int, taken: list[Job]) -> None:
-        """Move up to ``wanted`` jobs of one type, its ready lanes in turn."""
-        while kind.ready and wanted > 0:
-            lane = kind.ready.popleft()
+        """Move up to ``wanted`` jobs of one type: its topics by weight, the ready lanes of each in turn."""
+        ready = kind.ready
+        while ready and wanted > 0:
+            share = kind.next_share()
+            lane = share.ready.popleft()
             lane.in_rotation = False
-            share = 1 if kind.lane_limit is not None else min(-(-wanted // (len(kind.ready) + 1)), len(lane.jobs))
+            if kind.lane_limit is not None:
+                count = 1
+            elif len(ready) == 1:
+                count = min(-(-wanted // (len(share.ready) + 1)), len(lane.jobs))
+            else:
+                count = min(wanted, share.weight, len(lane.jobs))
             popleft = lane.jobs.popleft
-            taken += [popleft() for _ in range(share)]
-            lane.running += share
-            kind.running += share
-            wanted -= share
+            taken += [popleft() for _ in range(count)]
+            lane.running += count
+            kind.running += count
+            wanted -= count
+            share.passed += count / share.weight
+            if len(ready) == 1:
+                kind.clock = share.passed
             if lane.jobs and (kind.lane_limit is None or lane.running < kind.lane_limit):
                 lane.in_rotation = True
-                kind.ready.append(lane)
+                share.ready.append(lane)
+            elif not share.ready:
+                ready.remove(share)
+
+    def _share(self, kind: _Kind, topic: str) -> _Share:
+        share = kind.shares.get(topic)
+        if share is None:
+            share = kind.shares[topic] = _Share(self._weights.get(topic, 1))
+        return share
 
     def _offer(self, lane: _Lane) -> None:
         """Let a lane with jobs take part, unless it must wait for its own running job."""
         kind = lane.kind
         if not lane.in_rotation and (kind.lane_limit is None or lane.running < kind.lane_limit):
-            lane.in_rotation = True
-            kind.ready.append(lane)
+            kind.offer(lane)
             if not kind.in_rotation:
                 self._rotate(kind)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -30,16 +30,16 @@ class Finding:
     error: KantokuError | None = None
 
 
-def diagnose(clients: Clients, names: Topics, task_types: list[str] | None) -> Iterator[Finding]:
+def diagnose(clients: Clients, names: Topics, inputs: Sequence[str]) -> Iterator[Finding]:
     """Check one thing after the other; stops after the first failure, which the later ones would only repeat.
 
     Parameters:
-        task_types: of the app; None: only what every namespace has is looked at.
+        inputs: the input topics of an app; what every namespace has is looked at anyway.
     """
     checks: list[tuple[str, Callable[[], str]]] = [
         ("versions", _versions),
         ("broker", lambda: _broker(clients)),
-        ("topics", lambda: _topics(clients, names, task_types or [])),
+        ("topics", lambda: _topics(clients, names, inputs)),
         ("transactions", lambda: _transactions(clients, names)),
         ("group", lambda: _group(clients, names)),
     ]
@@ -65,8 +65,8 @@ def _broker(clients: Clients) -> str:
     return f"{len(found.brokers)} brokers, cluster {found.cluster_id}, at {clients.connection.bootstrap_servers}"
 
 
-def _topics(clients: Clients, names: Topics, task_types: list[str]) -> str:
-    plans = topics.plan(names, task_types)
+def _topics(clients: Clients, names: Topics, inputs: Sequence[str]) -> str:
+    plans = topics.plan(names, [], inputs=inputs)
     for difference in topics.compare(clients, plans):
         if difference.missing:
             raise TopicMismatch(f"Topic {difference.plan.name} is missing: kantoku-kafka topics create APP --yes")

@@ -60,9 +60,8 @@ class InputLag:
 
 def input_topics(clients: Clients, topics: Topics) -> dict[str, str]:
     """The input topics that the namespace has, and their task types, by the names that are not overridden."""
-    prefix = topics.of_type("x")[:-1]
-    found = existing_topics(clients)
-    return {name: name.removeprefix(prefix) for name in sorted(found) if name.startswith(prefix)}
+    told = {name: topics.told_by(name) for name in sorted(existing_topics(clients))}
+    return {name: of[0] for name, of in told.items() if of is not None}
 
 
 def members_of(clients: Clients, topics: Topics) -> list[Member]:

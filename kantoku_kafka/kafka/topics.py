@@ -45,21 +45,23 @@ class Difference:
     problems: tuple[str, ...] = ()
 
 
-def plan(topics: Topics, task_types: Iterable[str], *, partitions: int = 4) -> list[TopicPlan]:
+def plan(
+    topics: Topics, task_types: Iterable[str], *, inputs: Iterable[str] = (), partitions: int = 4
+) -> list[TopicPlan]:
     """What an app needs.
 
     Parameters:
         topics: the names.
-        task_types: for the input topics.
+        task_types: for their input topics.
+        inputs: further input topics, those of priorities.
         partitions: of each topic; default 4. For results, events and timers the number is for ever.
     """
     week, month = str(7 * _DAY_MS), str(30 * _DAY_MS)
-    inputs = [
-        TopicPlan(name, partitions, {"cleanup.policy": "delete", "retention.ms": week})
-        for name in sorted({topics.of_type(task_type) for task_type in task_types})  # types may share a topic
-    ]
     return [
-        *inputs,
+        *(
+            TopicPlan(name, partitions, {"cleanup.policy": "delete", "retention.ms": week})
+            for name in sorted({*map(topics.of_type, task_types), *inputs})  # types may share a topic
+        ),
         TopicPlan(topics.results, partitions, {"cleanup.policy": "compact,delete", "retention.ms": week}, fixed=True),
         # Stamped by the broker: the offsets of a time are then those of all that stood there by that time.
         TopicPlan(

@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.ids import restarted_id
+from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.kafka.scan import pick
+from kantoku_kafka.kafka.scan import Record, pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
-from kantoku_kafka.model import EventName, Headers, Option, Task, TaskEnvelope, carried_headers
+from kantoku_kafka.model import EventName, Option, Task, TaskEnvelope, carried_headers
 from kantoku_kafka.replay.fold import TaskState
 from kantoku_kafka.replay.log import Replay
 
@@ -117,25 +119,37 @@ def originals(
             wanted[partition].append(offset)
         for record in pick(kantoku.clients, topic, wanted):
             of = places.get((record.partition() or 0, record.offset() or 0))
-            if of is None:
+            task = None if of is None else _as_put(kantoku, record)
+            if of is None or task is None:
                 continue
-            try:
-                envelope = kantoku.codec.decode_task(record.value() or b"")
-            except EnvelopeError:
-                continue
+            envelope = kantoku.codec.decode_task(task.value or b"")
             if envelope.id != of.task_id:  # the topic was created anew
                 continue
             found.add(of.task_id)
-            headers, times = carried_headers(headers_of(record)), restarts(envelope.id)
-            option = again(kantoku.namespace, envelope, record.key(), headers, times)
+            option = again(kantoku.namespace, envelope, task, restarts(envelope.id))
             yield Original(of, Task(envelope.type, envelope.data).with_(option))
     for state in states:
         if state.task_id not in found:
             yield Original(state, None)
 
 
-def again(namespace: str, envelope: TaskEnvelope, key: bytes | None, headers: Headers, times: int = 0) -> Option:
-    """What makes a task the restart of another one, after so many restarts before.
+def _as_put(kantoku: Kantoku, record: Record) -> Message | None:
+    """A task as it was put on its input, from there or from its timer; None: there is none in this record."""
+    value = record.value() or b""
+    try:
+        if record.topic() == kantoku.topics.timers:
+            timer = decode_timer(value)
+            found = Message(timer.topic, timer.key, timer.task, timer.headers)
+        else:
+            found = Message(record.topic() or "", record.key(), value, carried_headers(headers_of(record)))
+        kantoku.codec.decode_task(found.value or b"")
+    except EnvelopeError:
+        return None
+    return found
+
+
+def again(namespace: str, envelope: TaskEnvelope, task: Message, times: int = 0) -> Option:
+    """What makes a task the restart of another one, which was put on its input so, after so many restarts before.
 
     Its id follows from the old one: who restarts it at the same time spawns a duplicate.
     """
@@ -150,8 +164,8 @@ def again(namespace: str, envelope: TaskEnvelope, key: bytes | None, headers: He
         }
         ctx.labels |= envelope.labels
         ctx.options |= envelope.options
-        ctx.headers = headers
-        if key != envelope.id.encode():
-            ctx.key = key
+        ctx.headers, ctx.topic = task.headers, task.topic
+        if task.key != envelope.id.encode():
+            ctx.key = task.key
 
     return option

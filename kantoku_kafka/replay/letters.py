@@ -197,7 +197,8 @@ def _put_back(kantoku: Kantoku, events: EventWriter, fate: Redriven) -> None:
     letter, task = fate.letter, fate.letter.task
     assert task is not None and fate.task_id is not None, "only such a letter is put back"
     if fate.task_id != task.id:
-        kantoku.spawn(Task(task.type, task.data).with_(again(kantoku.namespace, task, letter.key, letter.headers)))
+        was = Message(_input_of(kantoku, letter), letter.key, letter.value, letter.headers)
+        kantoku.spawn(Task(task.type, task.data).with_(again(kantoku.namespace, task, was)))
         return
     event = Event(task.id, task.type, REDRIVEN, task.attempt, now_us())
     kantoku.write(

@@ -102,7 +102,7 @@ def run_tasks(
     ids = [_spawn(kantoku, log, task) for task in tasks]
     settings = settings or ExecutorSettings()
     loop, timers = _loop(kantoku, log, settings, reference), _timers(kantoku, log, settings, waits_for_timers)
-    topics = [*(kantoku.topics.of_type(name) for name in types), kantoku.topics.timers]
+    topics = [*(topic for task in types.values() for topic in task.inputs(kantoku.topics)), kantoku.topics.timers]
     ended: Future[None] = Future()
     # A daemon: a function that never returns must not keep the test run from ending.
     for part in (loop, timers):
@@ -142,9 +142,10 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         codec=kantoku.codec,
         pools=bind_pools(kantoku, types, settings, reference),
         rules={name: task.rules for name, task in types.items()},
+        inputs_of={name: task.inputs(kantoku.topics) for name, task in types.items()},
         topics=kantoku.topics,
         rates={
-            name: Rate(task.limits.rate_per_second, log.partitions)
+            name: Rate(task.limits.rate_per_second, log.partitions * len(task.priorities))
             for name, task in types.items()
             if task.limits.rate_per_second is not None
         },

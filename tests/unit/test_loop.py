@@ -113,6 +113,7 @@ class Rig:
                 "quick": PoolBinding(AtOnce(), Scheduler({"quick": TypeLimits()}), 10),
             },
             rules={"t": Rules(), "quick": Rules()},
+            inputs_of={name: [TOPICS.of_type(name)] for name in ("t", "quick")},
             topics=TOPICS,
             settings=ExecutorSettings(**{"drain_seconds": 0.0, **settings}),
         )

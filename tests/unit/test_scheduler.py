@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +80,43 @@ def test_drop_forgets_what_waits_and_nothing_else() -> None:
     rest = scheduler.take(100)
     assert {job.partition for job in rest} == {stays}
     assert len(taken) + len(dropped) + len(rest) == 10
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(1, 20), min_size=2),
+    st.sampled_from(Ordering),
+    st.integers(1, 64),
+)
+def test_topics_of_a_type_share_its_starts_by_weight(weights: dict[str, int], ordering: Ordering, chunk: int) -> None:
+    """As long as all of them have jobs; and each is served once in a round of all weights."""
+    chunk = 1 if ordering is Ordering.PARTITION else chunk  # each topic may run one at a time then
+    scheduler = Scheduler({"t": TypeLimits(ordering=ordering)}, weights)
+    for topic in weights:
+        partition = Partition(topic, 0, 1)
+        scheduler.add([waiting(partition, "t", n, b"%d" % n) for n in range(1_000)])
+    taken: list[Job] = []
+    while len(taken) < 400:
+        batch = scheduler.take(chunk)
+        for job in batch:
+            scheduler.done(job)
+        taken += batch
+    total = sum(weights.values())
+    for topic, weight in weights.items():
+        starts = [at for at, job in enumerate(taken) if job.partition.topic == topic]
+        if starts[-1] - starts[0] < len(taken) - 3 * total - chunk:  # it ran dry
+            continue
+        assert abs(len(starts) - len(taken) * weight / total) <= weight + total
+        assert max(after - before for before, after in pairwise(starts)) <= 2 * total
+
+
+def test_a_topic_that_was_idle_does_not_make_up_for_it() -> None:
+    scheduler = Scheduler({"t": TypeLimits()}, {"high": 4})
+    low, high = Partition("low", 0, 1), Partition("high", 0, 1)
+    scheduler.add([waiting(low, "t", n) for n in range(1_000)])
+    for job in scheduler.take(500):
+        scheduler.done(job)
+    scheduler.add([waiting(high, "t", n) for n in range(1_000)])
+    assert sum(job.partition is low for job in scheduler.take(50)) >= 8
 
 
 @given(st.floats(0.5, 5_000), st.lists(st.floats(0, 2), min_size=1, max_size=50))

@@ -19,6 +19,7 @@ from kantoku_kafka.errors import AccessDenied, NotFound, TopicMismatch
 from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
 from kantoku_kafka.kafka.heartbeats import heartbeats
 from kantoku_kafka.model import Heartbeat, now_us
+from kantoku_kafka.names import NORMAL
 from kantoku_kafka.slots import host
 
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
@@ -40,11 +41,13 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The group at one moment. ``rates`` by input partition, in tasks a second; ``beats`` by slot."""
+    """The group at one moment. ``types`` and ``priorities`` by input topic, ``rates`` by input partition, in tasks a
+    second; ``beats`` by slot."""
 
     members: list[Member]
     lags: list[InputLag]
     types: Mapping[str, str]
+    priorities: Mapping[str, str]
     rates: Mapping[Place, float]
     beats: Mapping[str, Heartbeat]
 
@@ -52,15 +55,17 @@ class Standing:
     def take(cls, kantoku: Kantoku, sample_seconds: float) -> Standing:
         """Look twice, ``sample_seconds`` apart; once if that is 0."""
         clients, topics = kantoku.clients, kantoku.topics
-        types = input_topics(clients, topics)
+        inputs = input_topics(clients, topics)
         before, began = {}, time.monotonic()
         if sample_seconds:
-            before = {_place(i): _done(i) for i in lag_of(clients, topics, list(types), oldest=False)}
+            before = {_place(i): _done(i) for i in lag_of(clients, topics, list(inputs), oldest=False)}
             time.sleep(sample_seconds)
-        lags = lag_of(clients, topics, list(types))
+        lags = lag_of(clients, topics, list(inputs))
         seconds = time.monotonic() - began
         rates = {_place(i): max(0, _done(i) - before[_place(i)]) / seconds for i in lags if _place(i) in before}
-        return cls(members_of(clients, topics), lags, types, rates, _beats(kantoku))
+        types = {topic: task_type for topic, (task_type, _) in inputs.items()}
+        priorities = {topic: priority for topic, (_, priority) in inputs.items()}
+        return cls(members_of(clients, topics), lags, types, priorities, rates, _beats(kantoku))
 
     def served_by(self, member: Member) -> Mapping[str, int]:
         """The types that a member serves, with what it has in flight of each."""
@@ -95,7 +100,7 @@ def executors(
             members = [member for member in members_of(kantoku.clients, kantoku.topics) if member.slot.startswith(mine)]
             if not members:
                 raise NotFound(f"No executor of group {kantoku.topics.group} runs on host {host()}.")
-            _print_members(Standing(members, [], {}, {}, _beats(kantoku)), output)
+            _print_members(Standing(members, [], {}, {}, {}, _beats(kantoku)), output)
             return
         standing = Standing.take(kantoku, sample)
         _print_members(standing, output)
@@ -193,6 +198,7 @@ def _inputs(standing: Standing) -> Iterable[dict[str, Any]]:
     for one in standing.lags:
         yield {
             "type": standing.types[one.topic],
+            "priority": standing.priorities[one.topic],
             "partition": one.partition,
             "committed": one.committed,
             "end": one.end,
@@ -208,7 +214,7 @@ def _inputs(standing: Standing) -> Iterable[dict[str, Any]]:
 def _short(row: Mapping[str, Any]) -> dict[str, Any]:
     """What fits a line."""
     return {
-        "type": row["type"],
+        "type": row["type"] if row["priority"] == NORMAL else f"{row['type']}/{row['priority']}",
         "part": row["partition"],
         "not_done": row["not_done"],
         "beyond": row["done_beyond"],

@@ -58,10 +58,10 @@ class InputLag:
         return max(0, self.end - self.committed - self.markers - self.done_beyond)
 
 
-def input_topics(clients: Clients, topics: Topics) -> dict[str, str]:
-    """The input topics that the namespace has, and their task types, by the names that are not overridden."""
-    told = {name: topics.told_by(name) for name in sorted(existing_topics(clients))}
-    return {name: of[0] for name, of in told.items() if of is not None}
+def input_topics(clients: Clients, topics: Topics) -> dict[str, tuple[str, str]]:
+    """The input topics that the namespace has, with task type and priority, by the names that are not overridden."""
+    told = {name: topics.told_by(name) for name in existing_topics(clients)}
+    return {name: of for name, of in sorted(told.items(), key=lambda item: item[1] or ()) if of is not None}
 
 
 def members_of(clients: Clients, topics: Topics) -> list[Member]:

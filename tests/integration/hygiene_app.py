@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from kantoku_kafka import Kantoku
 
@@ -39,4 +40,10 @@ def warm_process(data: bytes) -> bytes:
 
 @kan.task("limited", rate_per_second=100)
 def limited(data: bytes) -> bytes:
+    return data
+
+
+@kan.task("lanes", concurrency=4, priorities={"high": 8, "normal": 2, "low": 1})
+def lanes(data: bytes) -> bytes:
+    time.sleep(float(data))
     return data

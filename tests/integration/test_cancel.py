@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from accounting import Account
+from accounting import Account, read_all
 from executors import ExecutorUnderTest, until
 from test_cli import cli
 
-from kantoku_kafka import Kantoku, Spawned, Status, Task, delay, labels
+from kantoku_kafka import Kantoku, Spawned, Status, Task, delay, headers, key, labels
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.heartbeats import heartbeats
@@ -69,6 +69,20 @@ def test_a_task_that_was_cancelled_before_any_executor_came_never_runs(
     with ExecutorUnderTest(bootstrap, kan.namespace, "--types", "waits", log=tmp_path / "log", app="rogue_app:kan"):
         one, other = kan.gather([first, second], timeout_seconds=60)
     assert (one.status, one.started_at_us, other.status) == (Status.CANCELLED, None, Status.OK)
+
+
+def test_a_delayed_task_that_was_cancelled_can_be_restarted(
+    kan: Kantoku, executor: ExecutorUnderTest, bootstrap: str
+) -> None:
+    task = kan.spawn(Task("waits", b"0").with_(delay(seconds=60), key("k"), headers(trace="7")))
+    time.sleep(1)
+    assert cancelled_within(kan, task) < BOUND_SECONDS
+    done = cli("-b", bootstrap, "-n", kan.namespace, "tasks", "restart", task.id, "-o", "jsonl")
+    (row,) = map(json.loads, done.stdout.splitlines())
+    result = kan.wait(row["id"], timeout_seconds=20)
+    assert (result.ok, result.headers) == (True, (("trace", b"7"),)), done.stderr
+    put = [kan.codec.decode_task(m.value() or b"") for m in read_all(bootstrap, task.topic) if m.key() == b"k"]
+    assert [(one.id, one.restarted_from) for one in put][-1] == (row["id"], task.id)
 
 
 def test_the_command_line_cancels_by_id_by_type_and_by_label(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 from accounting import Account, read_all
 from executors import ExecutorUnderTest, until
 
-from kantoku_kafka import Kantoku, Task
+from kantoku_kafka import Kantoku, Status, Task
+from kantoku_kafka.ids import task_id_time_ms
 from kantoku_kafka.settings import GroupProtocol
 
 HERE = Path(__file__).parent
@@ -85,6 +87,9 @@ def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path
         (["run-executor", "task_app:kan", "--drain-seconds", "nan"], 2, "drain"),
         (["spawn", "-n", "x", "t", "-k", b"\xff"], 2, "UTF-8"),
         (["spawn", "-n", "x", "t", "-X", "stats_cb=1"], 2, "refuses"),
+        (["spawn", "-n", "x", "t", "--priority", "URGENT"], 2, "no priority"),
+        (["spawn", "-n", "x", "t", "--at", "tomorrow"], 2, "--at"),
+        (["spawn", "-n", "x", "t", "--expires", "-5s"], 2, "--expires"),
         (["dev", "broker", "--port", "70000"], 2, "port"),
         (["dev", "broker", "--data", "/proc/x"], 3, "/proc/x"),
         (["spawn", "-n", "x", "t", "@/no/such/file"], 2, "cannot be read"),
@@ -114,6 +119,17 @@ def test_what_is_not_there_and_what_failed(kan: Kantoku, bootstrap: str, running
         failed = cli(*common, "spawn", "outcome", "raise:no luck", "--wait")
     assert failed.returncode == 1
     assert b"no luck" in failed.stderr
+
+
+def test_when_a_task_may_start(kan: Kantoku, bootstrap: str, running: Any) -> None:
+    common = ["-b", bootstrap, "-n", kan.namespace]
+    stale = cli(*common, "spawn", "echo", "--expires", "0.2s").stdout.decode().strip()
+    later = cli(*common, "spawn", "echo", "--at", "3s").stdout.decode().strip()
+    time.sleep(0.2)
+    with running():
+        expired, delayed = kan.gather([stale, later], timeout_seconds=30)
+    assert expired.status is Status.EXPIRED
+    assert (delayed.started_at_us or 0) >= (task_id_time_ms(later) or 0) * 1_000 + 2_500_000
 
 
 def test_several_processes_in_one_command(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from kantoku_kafka.cli.common import Options, relax_garbage_collection
-from kantoku_kafka.cli.supervisor import Lifeline, Supervisor
+from kantoku_kafka.cli.lifeline import Lifeline
+from kantoku_kafka.cli.reload import Renewal, on_hangup, watch_files
+from kantoku_kafka.cli.supervisor import MAX_PROCESSES, Supervisor
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.executor import ExecutorProcess
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, GroupProtocol, Guarantee, PoolKind
@@ -26,7 +29,7 @@ def run_executor(
     ctx: typer.Context,
     app: Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku, e.g. shop.tasks:kan")],
     concurrency: Annotated[int, typer.Option("-c", "--concurrency", help="Tasks at once in each pool.")] = 16,
-    processes: Annotated[int, typer.Option(help="Executor processes, supervised and restarted.", min=1)] = 1,
+    processes: Annotated[int, typer.Option(help="Executor processes, supervised.", min=1, max=MAX_PROCESSES)] = 1,
     types: Annotated[str | None, typer.Option(help="Only these task types, comma-separated.")] = None,
     pool: Annotated[PoolKind | None, typer.Option(help="Overrides the pool of every task type.")] = None,
     guarantee: Annotated[Guarantee, typer.Option(help="What is promised of results.")] = Guarantee.EXACTLY_ONCE,
@@ -50,8 +53,14 @@ def run_executor(
     max_tasks: Annotated[int, typer.Option(help="Drain and end after so many tasks; 0: never.")] = 0,
     burst: Annotated[bool, typer.Option("--burst", help="End when all that stood on the inputs is done.")] = False,
     timers: Annotated[bool, typer.Option(help="Also put tasks onto their inputs when they are due.")] = True,
+    reload: Annotated[
+        bool, typer.Option("-r", "--reload", help="For development: reload when Python files here change.")
+    ] = False,
 ) -> None:
-    """Take tasks from the inputs, run them, publish results. SIGTERM or Ctrl-C: drain and end.
+    """Take tasks from the inputs, run them, publish results.
+
+    SIGTERM or Ctrl-C: drain and end. SIGHUP, except in a terminal: drain and begin anew with the code as it is then;
+    several processes do so one after the other.
 
     Example: kantoku-kafka run-executor shop.tasks:kan -c 64 -b localhost:9092
     """
@@ -72,17 +81,29 @@ def run_executor(
         timers=timers,
     )
     kantoku = options.app(app)
-    if processes > 1:
-        raise typer.Exit(Supervisor(processes, slot, drain_seconds).run())
+    lifeline = Lifeline()
+    if lifeline.number is None and (processes > 1 or reload):
+        raise typer.Exit(_supervise(processes, drain_seconds, reload))
+    if slot is not None and processes > 1:
+        settings = replace(settings, slot=f"{slot}.{lifeline.number}")
     chosen = None if types is None else [name.strip() for name in types.split(",") if name.strip()]
     if chosen == []:
         raise UsageError("--types names no task type.")
-    lifeline = Lifeline()
     process = ExecutorProcess(kantoku, settings, task_types=chosen, reference=app)
-    _stop_on_signals(process)
+    renewal = _heed_signals(process)
     lifeline.watch(process.stop, drain_seconds)
     relax_garbage_collection()
     process.run(on_ready=lifeline.ready)
+    if lifeline.number is None:  # its supervisor would start it again
+        renewal.begin_anew_if_asked()
+
+
+def _supervise(processes: int, drain_seconds: float, reload: bool) -> int:
+    supervisor = Supervisor(processes, drain_seconds)
+    on_hangup(supervisor.reload)
+    if reload:
+        watch_files(supervisor.reload)
+    return supervisor.run()
 
 
 def run_scheduler(
@@ -96,18 +117,24 @@ def run_scheduler(
 ) -> None:
     """Put tasks onto their inputs when they are due, and execute none: for executors that run with --no-timers.
 
+    SIGTERM or Ctrl-C: end. SIGHUP, except in a terminal: begin anew.
+
     Example: kantoku-kafka run-scheduler shop.tasks:kan -b localhost:9092
     """
     options: Options = ctx.obj
     settings = ExecutorSettings(guarantee=guarantee, group_protocol=group_protocol, slot=slot)
     process = SchedulerProcess(options.app(app), settings)
-    _stop_on_signals(process)
+    renewal = _heed_signals(process)
     relax_garbage_collection()
     process.run()
+    renewal.begin_anew_if_asked()
 
 
-def _stop_on_signals(process: ExecutorProcess | SchedulerProcess) -> None:
-    """The first SIGTERM or SIGINT drains, the second one ends at once; so does the first, if nothing runs yet."""
+def _heed_signals(process: ExecutorProcess | SchedulerProcess) -> Renewal:
+    """The first SIGTERM or SIGINT drains, the second one ends at once; so does the first, if nothing runs yet.
+
+    SIGHUP drains and asks for the renewal that is returned.
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -117,3 +144,6 @@ def _stop_on_signals(process: ExecutorProcess | SchedulerProcess) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    renewal = Renewal(process.stop)
+    on_hangup(renewal.ask)
+    return renewal

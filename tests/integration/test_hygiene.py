@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from executors import ExecutorUnderTest
+from executors import ExecutorUnderTest, until
 from test_cli import cli
 
 from kantoku_kafka import Kantoku, Task
@@ -25,7 +26,17 @@ def kan(kan: Kantoku, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kantok
 
 def test_a_burst_ends_when_the_inputs_are_done_and_hooks_run(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
     spawned = kan.spawn_many([Task("warm", b"x")] * 200 + [Task("warm-process", b"x")] * 5)
-    common = ("-b", bootstrap, "-n", kan.namespace, "run-executor", "hygiene_app:kan", "--burst")
+    common = (
+        "-b",
+        bootstrap,
+        "-n",
+        kan.namespace,
+        "run-executor",
+        "hygiene_app:kan",
+        "--burst",
+        "--types",
+        "warm,warm-process",
+    )
     done = cli(*common, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(kan.find_results([task.id for task in spawned])) == 205
@@ -55,3 +66,64 @@ def test_a_group_keeps_to_a_rate(kan: Kantoku, bootstrap: str, tmp_path: Path) -
     seconds = (starts[-1] - starts[0]) / 1e6
     assert 400 / seconds < 110, "100 a second, and a burst of a tenth of a second for each"
     assert len({result.executor_id for result in results}) >= 1
+
+
+APP = """
+from kantoku_kafka import Kantoku
+
+kan = Kantoku("reloaded")
+
+
+@kan.task("version")
+def version(data: bytes) -> bytes:
+    return b"{version}"
+"""
+
+
+@pytest.fixture
+def code(kan: Kantoku, tmp_path: Path) -> Path:
+    topics.create(kan.clients, topics.plan(kan.topics, ["version"]))
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "reloaded_app.py").write_text(APP.format(version=1))
+    return folder
+
+
+def versions(kan: Kantoku) -> set[bytes]:
+    return {result.data for result in kan.gather(kan.spawn_many([Task("version")] * 20), timeout_seconds=30)}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_hangup_brings_the_new_code(kan: Kantoku, bootstrap: str, tmp_path: Path, code: Path, processes: str) -> None:
+    options = (bootstrap, kan.namespace, "--processes", processes)
+    with ExecutorUnderTest(*options, log=tmp_path / "log", app="reloaded_app:kan", cwd=code) as running:
+        assert versions(kan) == {b"1"}
+        pid = running.pid
+        (code / "reloaded_app.py").write_text(APP.format(version=22))
+        running.kill(signal.SIGHUP)
+        until(lambda: versions(kan) == {b"22"}, 60, "all run the new code")
+        assert (running.pid, running.returncode) == (pid, None)
+        running.kill(signal.SIGTERM)
+        assert running.wait(40) == 0, running.log()
+
+
+def test_code_that_does_not_import_stops_a_reload(kan: Kantoku, bootstrap: str, tmp_path: Path, code: Path) -> None:
+    options = (bootstrap, kan.namespace, "--processes", "2")
+    with ExecutorUnderTest(*options, log=tmp_path / "log", app="reloaded_app:kan", cwd=code) as running:
+        assert versions(kan) == {b"1"}
+        (code / "reloaded_app.py").write_text("nonsense")
+        running.kill(signal.SIGHUP)
+        until(lambda: "reload given up" in running.log(), 40, "the first one does not start")
+        assert versions(kan) == {b"1"}, "the other one goes on"
+
+
+def test_changed_files_are_taken_up_and_broken_ones_waited_for(
+    kan: Kantoku, bootstrap: str, tmp_path: Path, code: Path
+) -> None:
+    options = (bootstrap, kan.namespace, "--reload")
+    with ExecutorUnderTest(*options, log=tmp_path / "log", app="reloaded_app:kan", cwd=code) as running:
+        assert versions(kan) == {b"1"}
+        (code / "reloaded_app.py").write_text("nonsense")
+        until(lambda: "does not import" in running.log(), 40, "it says what is wrong")
+        (code / "reloaded_app.py").write_text(APP.format(version=333))
+        assert versions(kan) == {b"333"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 
 import pytest
 import typer
@@ -13,6 +14,7 @@ from kantoku_kafka import errors
 from kantoku_kafka.cli import main as cli
 from kantoku_kafka.cli.common import parse_settings
 from kantoku_kafka.cli.output import printable
+from kantoku_kafka.cli.reload import watch_files
 from kantoku_kafka.errors import KantokuError, UsageError
 from kantoku_kafka.loading import load_app
 
@@ -141,3 +143,9 @@ def test_nothing_from_a_topic_steers_the_terminal() -> None:
 def test_what_names_no_app_is_said(reference: str) -> None:
     with pytest.raises(UsageError):
         load_app(reference)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    with pytest.raises(UsageError, match=r"pip install 'kantoku-kafka\[reload\]'"):
+        watch_files(lambda: None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kantoku_kafka.app import Kantoku, TaskType, check_pool
-from kantoku_kafka.engine.loop import PoolBinding
+from kantoku_kafka.engine.pools import PoolBinding
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.invoke import Invoker

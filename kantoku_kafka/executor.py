@@ -13,7 +13,8 @@ from importlib.metadata import version
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.cancel import QUIET, STOP
-from kantoku_kafka.engine.loop import Loop, Rate
+from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.pools import Pools, Rate
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.heartbeats import Pulse
@@ -57,7 +58,7 @@ class ExecutorProcess:
         self._kantoku = kantoku
         self._settings = settings or ExecutorSettings()
         self._types = chosen_types(kantoku, task_types, self._settings.pool, reference)
-        self._inputs_of = {name: task.inputs(kantoku.topics) for name, task in self._types.items()}
+        self._inputs = frozenset(topic for task in self._types.values() for topic in task.inputs(kantoku.topics))
         self._reference = reference
         self._own_outputs = outputs
         self._own_events = events
@@ -99,11 +100,10 @@ class ExecutorProcess:
                 inputs=member.inputs,
                 checkpoint=checkpoint,
                 codec=kantoku.codec,
-                pools=bind_pools(kantoku, self._types, settings, self._reference),
+                pools=Pools(bind_pools(kantoku, self._types, settings, self._reference), self._rates(clients)),
                 rules={name: task.rules for name, task in self._types.items()},
-                inputs_of=self._inputs_of,
+                input_topics=self._inputs,
                 topics=kantoku.topics,
-                rates=self._rates(clients),
                 settings=settings,
             )
             if self._stop_asked:
@@ -124,17 +124,17 @@ class ExecutorProcess:
     def _check_topics(self, clients: Clients, own: Iterable[str]) -> None:
         """Fail now if there is no broker or no topic."""
         clients.check()
-        for topic in [*frozenset().union(*self._inputs_of.values()), *own]:
+        for topic in [*sorted(self._inputs), *own]:
             partition_count(clients, topic)
 
     def _rates(self, clients: Clients) -> dict[str, Rate]:
-        return {
-            name: Rate(
-                task.limits.rate_per_second, sum(partition_count(clients, topic) for topic in self._inputs_of[name])
-            )
-            for name, task in self._types.items()
-            if task.limits.rate_per_second is not None
-        }
+        rates = {}
+        for name, task in self._types.items():
+            if task.limits.rate_per_second is not None:
+                inputs = task.inputs(self._kantoku.topics)
+                partitions = sum(partition_count(clients, topic) for topic in inputs)
+                rates[name] = Rate(task.limits.rate_per_second, inputs.keys(), partitions)
+        return rates
 
     @contextmanager
     def _timers(self, slot: Slot, loop: Loop) -> Iterator[TimerService]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from kantoku_kafka.avro.control import encode_timer
+from kantoku_kafka.engine.cancel import CANCELLED_REASON, Cancellations, cancelled_error
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.dedup import Memory
 from kantoku_kafka.engine.retry import CRASHED, OPTION, TIMED_OUT, Retry
@@ -15,7 +17,7 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.ids import is_idempotent
 from kantoku_kafka.job import Job, Limits, Message, Move, Raised
-from kantoku_kafka.model import ErrorInfo, EventName, Status, TaskEnvelope, Timer, carried_headers
+from kantoku_kafka.model import Command, ErrorInfo, EventName, Status, TaskEnvelope, Timer, carried_headers
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 
@@ -69,7 +71,12 @@ class Judge:
         topics: where timers and dead letters go.
         codec: of the envelopes.
         rules: by task type.
+        max_data_bytes: of a result.
         luck: a number from 0 to 1 for each delay.
+
+    Attributes:
+        watched: types whose every job has to :meth:`enter`.
+        cancellations: what was cancelled.
     """
 
     def __init__(
@@ -77,12 +84,15 @@ class Judge:
         topics: Topics,
         codec: Codec,
         rules: Mapping[str, Rules],
+        max_data_bytes: int,
         luck: Callable[[], float] = random.random,
     ) -> None:
         self._topics = topics
         self._codec = codec
         self._rules = rules
+        self._max_data_bytes = max_data_bytes
         self._luck = luck
+        self.cancellations = Cancellations()
         self.watched = frozenset(name for name, rule in rules.items() if rule.limits_time or rule.deduplicate_all)
 
     def enter(self, job: Job, memory: Memory, now_us: int) -> bool:
@@ -123,10 +133,13 @@ class Judge:
         return until_us > now_us and memory.is_duplicate(job.task_id, job.offset, until_us, now_us)
 
     def start(self, job: Job, now_us: int) -> bool:
-        """Whether a job with an envelope may start now; else it has ended."""
-        envelope = job.envelope
-        assert envelope is not None
-        limits = job.limits
+        """Whether a job may start now; else it has ended. Call it for jobs with an envelope, and if anything was ever
+        cancelled."""
+        if self.is_cancelled(job):
+            return False
+        envelope, limits = job.envelope, job.limits
+        if envelope is None:
+            return True
         if envelope.expires_at_us is not None and envelope.expires_at_us <= now_us:
             job.fail(Status.EXPIRED, ErrorInfo("expired", "The task had not started when its time was over."))
             return False
@@ -135,6 +148,22 @@ class Judge:
             job.letter = dead_letter(self._topics.dlq, job, _OUT_OF_TIME)
             return False
         return True
+
+    def cancelling(self, job: Job) -> Command | None:
+        """The command that cancels the task of a job."""
+
+        def envelope() -> TaskEnvelope:
+            return job.envelope or self._codec.decode_task(job.value)
+
+        return self.cancellations.match(job.task_id, job.type, envelope) if self.cancellations else None
+
+    def is_cancelled(self, job: Job) -> bool:
+        """Whether a job that has not started was cancelled: it has ended then."""
+        command = self.cancelling(job)
+        if command is not None:
+            job.received_at_us = time.time_ns() // 1000
+            job.fail(Status.CANCELLED, cancelled_error(command))
+        return command is not None
 
     def is_over(self, job: Job, now_us: int) -> bool:
         """Whether a job that runs has had its time."""
@@ -145,6 +174,18 @@ class Judge:
             return True
         heartbeat_us = job.limits.heartbeat_us
         return heartbeat_us is not None and (job.beat_at_us or job.started_at_us) + heartbeat_us <= now_us
+
+    def conclude(self, job: Job) -> None:
+        """A job came back from its pool: see how its attempt ended. It has not, if it was told to end because its
+        partition goes away."""
+        if job.cancelled == TIMED_OUT_REASON:
+            job.fail(Status.TIMED_OUT, _TIMED_OUT)
+        elif job.cancelled == CANCELLED_REASON:
+            job.fail(Status.CANCELLED, cancelled_error(self.cancelling(job)))
+        elif job.status is None and job.cancelled is None:
+            job.fail(Status.CRASHED, _NO_OUTCOME)
+        elif len(job.output) > self._max_data_bytes:
+            job.fail(Status.FAILED, _too_large(len(job.output), self._max_data_bytes))
 
     def settle(self, job: Job) -> None:
         """A job has ended other than well: it is tried again later, or has a dead letter, or neither."""
@@ -191,7 +232,17 @@ class Judge:
         job.carry_on(Move((message,), step, {"due_at": _text(due_us)}))
 
 
+_NO_OUTCOME = ErrorInfo("no_outcome", "The pool gave the task back without saying what became of it.")
+_TIMED_OUT = ErrorInfo("timed_out", "The attempt had not ended when its time was over.")
 _OUT_OF_TIME = ErrorInfo("out_of_time", "The total time of the task was over before this attempt could start.")
+
+
+def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:
+    return ErrorInfo(
+        "result_too_large",
+        f"The result has {size_bytes} bytes; the results topic takes {limit_bytes}. "
+        "Return a reference to the data, or raise max.message.bytes of the topic.",
+    )
 
 
 def _is_fired(job: Job) -> bool:

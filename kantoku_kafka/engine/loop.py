@@ -9,28 +9,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
 
-from kantoku_kafka.engine.cancel import CANCELLED_REASON, Cancellations, cancelled_error
+from kantoku_kafka.engine.burst import Burst
+from kantoku_kafka.engine.cancel import CANCELLED_REASON
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.failures import FailureLog
 from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.judge import TIMED_OUT_REASON, Judge
+from kantoku_kafka.engine.pools import Pools
 from kantoku_kafka.engine.publisher import Publisher
+from kantoku_kafka.engine.reception import Reception
 from kantoku_kafka.engine.rules import Rules
-from kantoku_kafka.engine.scheduler import Scheduler
-from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.job import Job, Offset, Partition
-from kantoku_kafka.model import Command, ErrorInfo, Status, TaskEnvelope
-from kantoku_kafka.names import Topics, is_task_type
-from kantoku_kafka.protocols import Codec, Executor, Inputs, TableInputs
+from kantoku_kafka.model import Command
+from kantoku_kafka.names import Topics
+from kantoku_kafka.protocols import Codec, Inputs
 from kantoku_kafka.settings import ExecutorSettings
 
-__all__ = ["Loop", "PoolBinding", "Rate"]
+__all__ = ["Loop"]
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64
@@ -41,22 +38,6 @@ _POLL_EVERY_SECONDS = _LOOK_SECONDS = 0.1
 _NOTE_SECONDS = 1.0
 
 
-@dataclass(slots=True)
-class PoolBinding:
-    """A pool, and the scheduler of the task types that run in it."""
-
-    executor: Executor
-    scheduler: Scheduler
-    capacity: int
-
-
-class Rate(NamedTuple):
-    """How many of a task type may start in the whole group, and among how many partitions that is divided."""
-
-    per_second: float
-    partitions: int
-
-
 class Loop:
     """Runs tasks until it is told to stop. :meth:`stop` may be called from any thread or signal handler.
 
@@ -64,10 +45,9 @@ class Loop:
         inputs: where tasks come from.
         checkpoint: where everything goes that has ended.
         codec: reads the envelopes.
-        pools: by task type; types that share a pool share the binding.
+        pools: where they run, once the loop has begun.
         rules: by task type.
-        rates: of the task types that have one.
-        inputs_of: by task type, the topics that its tasks come from.
+        input_topics: where tasks come from.
         topics: where tasks go besides the results.
         settings: bounds and timeouts.
     """
@@ -78,36 +58,28 @@ class Loop:
         inputs: Inputs,
         checkpoint: Checkpoint,
         codec: Codec,
-        pools: Mapping[str, PoolBinding],
+        pools: Pools,
         rules: Mapping[str, Rules],
-        inputs_of: Mapping[str, Iterable[str]],
+        input_topics: Iterable[str],
         topics: Topics,
-        rates: Mapping[str, Rate] | None = None,
         settings: ExecutorSettings,
     ) -> None:
         self._inputs = inputs
         self._checkpoint = checkpoint
-        self._codec = codec
-        self._pools = dict(pools)
-        self._bindings = list({id(binding): binding for binding in pools.values()}.values())
-        self._inputs_of = {name: frozenset(found) for name, found in inputs_of.items()}
-        self._topics = topics
-        self._judge = Judge(topics, codec, rules)
+        self._input_topics = sorted(input_topics)
+        self._pools = pools
+        self._judge = Judge(topics, codec, rules, checkpoint.max_data_bytes)
         self._settings = settings
-        self._rates = dict(rates or {})
-        self._burst_ends: dict[Partition, int] = {}
+        self._burst = Burst(inputs) if settings.burst else None
         self._startable_left = settings.max_tasks or None
-        if settings.burst and not isinstance(inputs, TableInputs):
-            raise UsageError("--burst needs inputs that tell where they end, as Kafka's do.")
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes)
         self._windows = self._intake.windows
+        self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end)
         self._paused: set[Partition] = set()
-        self._running: set[Job] = set()
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
         self._publisher = Publisher(checkpoint, lambda: self._ended.put(None))
         self._failures = FailureLog()
         self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
-        self._cancellations = Cancellations()
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
         self._poll_by = self._look_at = self._note_at = 0.0
@@ -135,14 +107,13 @@ class Loop:
 
     def running_by_type(self) -> dict[str, int]:
         """How many tasks of each type run. May be called from any thread."""
-        return {name: count for b in self._bindings for name, count in b.scheduler.running_by_type().items()}
+        return self._pools.running_by_type()
 
     def run(self) -> None:
         """Work until :meth:`stop`, then drain, checkpoint and close. Raises what the parts cannot recover from."""
         try:
-            for binding in self._bindings:
-                binding.executor.start(self._ended.put)
-            self._inputs.subscribe(sorted(frozenset().union(*self._inputs_of.values())), self)
+            self._pools.open(self._ended.put)
+            self._inputs.subscribe(self._input_topics, self)
             while not self._stopping:
                 if self._quiet:
                     self._rest()
@@ -153,9 +124,8 @@ class Loop:
         finally:
             self._publisher.close()
             self._let_go()
-            self._cancel(self._running, "stopping")
-            for binding in self._bindings:
-                binding.executor.close(1.0)
+            self._pools.cancel(self._pools.running, "stopping")
+            self._pools.close()
 
     def _wind_down(self) -> None:
         """Let running jobs end for a bounded time and publish them; what arrives meanwhile is for others.
@@ -163,16 +133,16 @@ class Loop:
         It polls all the while: the group must not take us for dead, and what is refused after a rebalance of others
         is accepted under the membership that a poll brings.
         """
-        if self._running:
-            seconds = self._settings.drain_seconds
-            _log.info("draining: %d tasks have %g s to end", len(self._running), seconds, extra={"action": "drain"})
-        deadline = time.monotonic() + self._settings.drain_seconds
-        while self._running and time.monotonic() < deadline:
+        running, seconds = self._pools.running, self._settings.drain_seconds
+        if running:
+            _log.info("draining: %d tasks have %g s to end", len(running), seconds, extra={"action": "drain"})
+        deadline = time.monotonic() + seconds
+        while running and time.monotonic() < deadline:
             self._attend()
         self._draining = False
-        if self._running:
-            _log.warning("%d tasks did not end and will run again", len(self._running), extra={"action": "abandoned"})
-        self._cancel(self._running, "stopping")
+        if running:
+            _log.warning("%d tasks did not end and will run again", len(running), extra={"action": "abandoned"})
+        self._pools.cancel(running, "stopping")
         deadline = time.monotonic() + self._settings.timeout_seconds
         while (self._publisher.busy or self._checkpoint.due) and time.monotonic() < deadline:
             self._attend()
@@ -181,7 +151,7 @@ class Loop:
         """One round of a quiet executor."""
         if self._has_left:
             self._await_ended(_IDLE_WAIT_SECONDS)
-        elif self._running or self._publisher.busy or self._checkpoint.due:
+        elif self._pools.running or self._publisher.busy or self._checkpoint.due:
             self._attend()
         else:
             _log.info("quiet: nothing runs any more, the inputs are for others", extra={"action": "quiet"})
@@ -212,14 +182,14 @@ class Loop:
         self._fetching = bool(jobs)
         if jobs:
             self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
-            self._queue(self._intake.admit(jobs))
+            self._reception.receive(self._intake.admit(jobs))
         self._publisher.publish(self._windows)
         self._start()
         self._collect()
         self._publisher.publish(self._windows)
         self._press_back()
         self._end_overdue()
-        if self._startable_left == 0 or (self._settings.burst and self._is_drained()):
+        if self._startable_left == 0 or self._has_burst():
             self.stop()
         while self._publisher.waiting_for_broker and self._checkpoint.prepare(_CHUNK):
             pass
@@ -234,90 +204,19 @@ class Loop:
         self._poll_by = now + _POLL_EVERY_SECONDS
         return True
 
-    # --- intake
-
-    def _queue(self, jobs: Iterable[Job]) -> None:
-        """Decode what was admitted, and let it wait for its start."""
-        peek, pools, watched = self._codec.peek_task, self._pools, self._judge.watched
-        done_before = self._intake.done_before
-        queued: dict[int, list[Job]] = {}
-        for job in jobs:
-            if done_before and job in done_before:
-                self._remember(job)
-                continue
-            try:
-                job.task_id, job.type, job.data, job.attempt, job.envelope = peek(job.value)
-            except EnvelopeError as error:
-                self._bury(job, ErrorInfo(type(error).__name__, str(error)))
-                continue
-            binding = pools.get(job.type)
-            if binding is None:
-                self._reject(job)
-                continue
-            if (job.envelope is not None or job.type in watched) and not self._may_wait(job):
-                continue
-            partition = job.partition
-            partition.waiting += 1
-            partition.waiting_bytes += len(job.value)
-            queued.setdefault(id(binding), []).append(job)
-        for binding in self._bindings:
-            if id(binding) in queued:
-                binding.scheduler.add(queued[id(binding)])
-
-    def _remember(self, job: Job) -> None:
-        """What was done before comes again where ids of it have to be known."""
-        self._intake.done_before.discard(job)
-        with suppress(EnvelopeError):  # its dead letter was written then
-            job.read(self._codec.peek_task)
-            self._judge.is_duplicate(job, self._windows[job.partition].memory, time.time_ns() // 1000)
-
-    def _may_wait(self, job: Job) -> bool:
-        """Whether a task with options of its own waits for its start; else it has ended here."""
-        try:
-            if self._judge.enter(job, self._windows[job.partition].memory, time.time_ns() // 1000):
-                return True
-        except EnvelopeError as error:
-            self._refuse(job, ErrorInfo(type(error).__name__, str(error)))
-            return False
-        self._end(job)
-        return False
-
-    def _bury(self, job: Job, error: ErrorInfo) -> None:
-        """No task can be read from the record: a dead letter, and its offset is done."""
-        where = f"{job.partition} offset {job.offset}"
-        _log.warning("dead letter of %s: %s", where, error.message, extra={"action": "dead_letter", "source": where})
-        job.letter = dead_letter(self._topics.dlq, job, error)
-        self._end(job)
-
-    def _reject(self, job: Job) -> None:
-        """A task of a type that this app does not have: REJECTED, and a dead letter to look at."""
-        if not is_task_type(job.type):
-            shown = f"{job.type[:40]!r}, {len(job.type)} characters"
-            self._bury(job, ErrorInfo("EnvelopeError", f"The task has a type that none can have: {shown}."))
-            return
-        error = ErrorInfo(
-            "unknown_task_type",
-            f"No function is registered for task type {job.type!r}; it came by {job.partition}.",
-        )
-        self._refuse(job, error)
-
-    def _refuse(self, job: Job, error: ErrorInfo) -> None:
-        job.received_at_us = time.time_ns() // 1000
-        job.fail(Status.REJECTED, error)
-        self._bury(job, error)
+    def _has_burst(self) -> bool:
+        """Whether this was to be a burst, and all of it is published."""
+        busy = self._pools.running or self._checkpoint.due or self._publisher.busy
+        return self._burst is not None and not busy and self._burst.is_done(self._windows)
 
     # --- execution
 
     def _start(self) -> None:
         """Hand over what may start, in chunks, for a slice of time: a pool may run them in this thread."""
         deadline = time.monotonic() + _SLICE_SECONDS
-        for binding in self._bindings:
-            scheduler = binding.scheduler
-            while scheduler.waiting and not self._batch_full():
-                wanted = min(_CHUNK, binding.capacity - scheduler.running)
-                if self._startable_left is not None:
-                    wanted = min(wanted, self._startable_left)
-                jobs = scheduler.take(wanted, time.monotonic()) if wanted > 0 else []
+        for pool in self._pools:
+            while not self._batch_full():
+                jobs = pool.take(self._startable_left, time.monotonic())
                 if not jobs:
                     break
                 if self._startable_left is not None:
@@ -325,14 +224,10 @@ class Loop:
                 now_us = time.time_ns() // 1000
                 for job in jobs:
                     job.received_at_us = now_us
-                    partition = job.partition
-                    partition.waiting -= 1
-                    partition.waiting_bytes -= len(job.value)
-                if self._cancellations or any(job.envelope is not None for job in jobs):
+                if self._judge.cancellations or any(job.envelope is not None for job in jobs):
                     jobs = self._startable(jobs, now_us)
-                self._running.update(jobs)
                 self._checkpoint.start(jobs)
-                binding.executor.submit(jobs)
+                self._pools.run(pool, jobs)
                 if not self._ended.empty():
                     self._collect()
                     if time.monotonic() > deadline:
@@ -342,44 +237,24 @@ class Loop:
         """Those that may start now; the others have ended."""
         started = []
         for job in jobs:
-            if not self._is_cancelled(job) and (job.envelope is None or self._judge.start(job, now_us)):
+            if self._judge.start(job, now_us):
                 started.append(job)
             else:
-                self._pools[job.type].scheduler.done(job)
+                self._pools.ended(job)
                 self._failures.note(job)
                 self._end(job)
         return started
-
-    # --- cancellation
 
     def _obey(self) -> None:
         """What waits and is cancelled ends now; what runs is told to end."""
         if self._commands.empty():
             return
         while not self._commands.empty():
-            self._cancellations.add(self._commands.get_nowait())
-        for binding in self._bindings:
-            for job in binding.scheduler.pull(self._is_cancelled):
-                job.partition.waiting -= 1
-                job.partition.waiting_bytes -= len(job.value)
-                self._end(job)
-        running = {job for job in self._running if job.cancelled is None and self._match(job) is not None}
-        if running:
-            self._cancel(running, CANCELLED_REASON)
-
-    def _is_cancelled(self, job: Job) -> bool:
-        """Whether a job that has not started was cancelled: it has ended then."""
-        command = self._match(job) if self._cancellations else None
-        if command is not None:
-            job.received_at_us = time.time_ns() // 1000
-            job.fail(Status.CANCELLED, cancelled_error(command))
-        return command is not None
-
-    def _match(self, job: Job) -> Command | None:
-        def envelope() -> TaskEnvelope:
-            return job.envelope or self._codec.decode_task(job.value)
-
-        return self._cancellations.match(job.task_id, job.type, envelope)
+            self._judge.cancellations.add(self._commands.get_nowait())
+        for job in self._pools.pull(self._judge.is_cancelled):
+            self._end(job)
+        running = [job for job in self._pools.running if job.cancelled is None and self._judge.cancelling(job)]
+        self._pools.cancel(running, CANCELLED_REASON)
 
     def _batch_full(self, times: int = 1) -> bool:
         """What has ended makes a checkpoint by itself: nothing more is started until it is on its way.
@@ -401,18 +276,11 @@ class Loop:
 
     def _settle(self, job: Job) -> None:
         """A job came back: its result is due, or another attempt, unless its partition went away meanwhile."""
-        self._pools[job.type].scheduler.done(job)
-        self._running.discard(job)
-        if job.cancelled == TIMED_OUT_REASON:
-            job.fail(Status.TIMED_OUT, _TIMED_OUT)
-        elif job.cancelled == CANCELLED_REASON:
-            job.fail(Status.CANCELLED, cancelled_error(self._match(job)))
-        elif job.status is None and job.cancelled is None:
-            job.fail(Status.CRASHED, _NO_OUTCOME)
-        if job.partition in self._windows and job.status is not None:
-            limit = self._checkpoint.max_data_bytes
-            if len(job.output) > limit:
-                job.fail(Status.FAILED, _too_large(len(job.output), limit))
+        self._pools.ended(job)
+        if job.partition not in self._windows:
+            return
+        self._judge.conclude(job)
+        if job.status is not None:
             if job.error is not None:
                 self._failures.note(job)
                 self._judge.settle(job)
@@ -429,25 +297,9 @@ class Loop:
         while waiting_for and (left := deadline - time.monotonic()) > 0:
             self._await_ended(min(left, _IDLE_WAIT_SECONDS))
             self._collect()
-            waiting_for &= self._running
+            waiting_for &= self._pools.running
             self._publisher.publish(self._windows)
         self._publisher.publish_rest(self._windows, self._settings.timeout_seconds)
-
-    def _is_drained(self) -> bool:
-        """Whether all is done that stood on the inputs when they were assigned."""
-        inputs, checkpoint = self._inputs, self._checkpoint
-        assert isinstance(inputs, TableInputs), "the constructor has checked it"
-        if not self._windows or self._running or checkpoint.due or self._publisher.busy:
-            return False
-        if any(window.unfinished for window in self._windows.values()):
-            return False
-        return all(inputs.read_up_to(partition) >= end for partition, end in self._burst_ends.items())
-
-    def _share_rates(self) -> None:
-        """Our share of each rate is that of the partitions we hold."""
-        for name, rate in self._rates.items():
-            held = sum(partition.topic in self._inputs_of[name] for partition in self._windows)
-            self._pools[name].scheduler.limit_rate(name, rate.per_second * held / rate.partitions)
 
     def _end_overdue(self) -> None:
         """Now and then: tell those that have had their time to end, note what others say of themselves."""
@@ -458,10 +310,9 @@ class Loop:
         now_us = time.time_ns() // 1000
         if now >= self._note_at:
             self._note_at = now + _NOTE_SECONDS
-            self._checkpoint.note([job for job in self._running if job.progress is not None])
-        overdue = {job for job in self._running if self._judge.is_over(job, now_us)}
-        if overdue:
-            self._cancel(overdue, TIMED_OUT_REASON)
+            self._checkpoint.note([job for job in self._pools.running if job.progress is not None])
+        overdue = {job for job in self._pools.running if self._judge.is_over(job, now_us)}
+        self._pools.cancel(overdue, TIMED_OUT_REASON)
 
     # --- waiting and back-pressure
 
@@ -470,7 +321,7 @@ class Loop:
         if not self._publisher.busy:
             if self._checkpoint.due:
                 return min(self._publisher.pause_seconds, _BUSY_WAIT_SECONDS[0])
-            if not self._running:
+            if not self._pools.running:
                 return _IDLE_WAIT_SECONDS
         if self._fetching:
             return 0.0
@@ -490,7 +341,7 @@ class Loop:
 
     def _press_back(self) -> None:
         """Admit parked records whose turn has come; pause and resume partitions."""
-        self._queue(self._intake.unpark())
+        self._reception.receive(self._intake.unpark())
         wanted = set(self._windows) if self._batch_full(2) else self._intake.crowded(self._paused)
         if wanted != self._paused:
             self._inputs.pause(wanted - self._paused)
@@ -504,17 +355,17 @@ class Loop:
         partitions = self._intake.open(offsets)
         for partition in partitions:
             self._checkpoint.claim(partition)
-            if self._settings.burst and isinstance(self._inputs, TableInputs):
-                self._burst_ends[partition] = self._inputs.end_of(partition)
-        self._share_rates()
+        if self._burst is not None:
+            self._burst.assigned(partitions)
+        self._pools.share_rates(self._windows)
         return partitions
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Drain what runs of these, publish it, let go; what still runs then runs again elsewhere."""
         going = set(partitions)
         for partition in going:
-            self._drop_waiting(partition)
-        running = {job for job in self._running if job.partition in going}
+            self._pools.drop(partition)
+        running = {job for job in self._pools.running if job.partition in going}
         self._drain(running, self._settings.revoke_drain_seconds if self._draining else 0.0)
         self.lost(partitions)
 
@@ -523,30 +374,9 @@ class Loop:
         self._publisher.conclude()
         going = set(partitions)
         for partition in going:
-            self._drop_waiting(partition)
+            self._pools.drop(partition)
             self._intake.close(partition)
-            self._burst_ends.pop(partition, None)
-        self._share_rates()
+        self._pools.share_rates(self._windows)
         self._checkpoint.forget(going)
         self._paused -= going
-        self._cancel({job for job in self._running if job.partition in going}, "revoked")
-
-    def _cancel(self, jobs: set[Job], reason: str) -> None:
-        for binding in self._bindings:
-            binding.executor.cancel([job for job in jobs if self._pools[job.type] is binding], reason)
-
-    def _drop_waiting(self, partition: Partition) -> None:
-        for binding in self._bindings:
-            binding.scheduler.drop(partition)
-
-
-_NO_OUTCOME = ErrorInfo("no_outcome", "The pool gave the task back without saying what became of it.")
-_TIMED_OUT = ErrorInfo("timed_out", "The attempt had not ended when its time was over.")
-
-
-def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:
-    return ErrorInfo(
-        "result_too_large",
-        f"The result has {size_bytes} bytes; the results topic takes {limit_bytes}. "
-        "Return a reference to the data, or raise max.message.bytes of the topic.",
-    )
+        self._pools.cancel({job for job in self._pools.running if job.partition in going}, "revoked")

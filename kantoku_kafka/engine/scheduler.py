@@ -7,7 +7,7 @@ Types take turns, and so do the lanes of one topic; the topics of a type share i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
@@ -194,6 +194,9 @@ class Scheduler:
             else:
                 lane.jobs.append(job)
             job.lane = lane
+            partition = job.partition
+            partition.waiting += 1
+            partition.waiting_bytes += len(job.value)
             count += 1
         self.waiting += count
 
@@ -218,7 +221,7 @@ class Scheduler:
                 throttled.append(kind)
         for kind in throttled:  # its turn comes with the time, not with the end of a job
             self._rotate(kind)
-        self.waiting -= len(taken)
+        self._no_longer_wait(taken)
         self.running += len(taken)
         return taken
 
@@ -247,7 +250,7 @@ class Scheduler:
                     pulled += chosen
                     lane.jobs = deque(job for job in lane.jobs if job not in set(chosen))
             self._forget_empty(kind)
-        self.waiting -= len(pulled)
+        self._no_longer_wait(pulled)
         return pulled
 
     def drop(self, partition: Partition) -> list[Job]:
@@ -261,8 +264,15 @@ class Scheduler:
                     lane.jobs.clear()
                     kind.withdraw(lane)
                     del kind.lanes[lane.key]
-        self.waiting -= len(dropped)
+        self._no_longer_wait(dropped)
         return dropped
+
+    def _no_longer_wait(self, jobs: Sequence[Job]) -> None:
+        self.waiting -= len(jobs)
+        for job in jobs:
+            partition = job.partition
+            partition.waiting -= 1
+            partition.waiting_bytes -= len(job.value)
 
     def _forget_empty(self, kind: _Kind) -> None:
         for lane in [lane for lane in kind.lanes.values() if not lane.jobs]:

@@ -14,7 +14,8 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.engine.loop import Loop, Rate
+from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.pools import Pools, Rate
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.errors import WaitTimeout
@@ -136,19 +137,20 @@ def _spawn(kantoku: Kantoku, log: InMemoryLog, task: Task) -> str:
 def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, reference: str | None) -> Loop:
     inputs = InMemoryInputs(log)
     types = chosen_types(kantoku, None, settings.pool, reference)
+    topics_of = {name: task.inputs(kantoku.topics).keys() for name, task in types.items()}
+    rates = {
+        name: Rate(task.limits.rate_per_second, topics_of[name], log.partitions * len(topics_of[name]))
+        for name, task in types.items()
+        if task.limits.rate_per_second is not None
+    }
     return Loop(
         inputs=inputs,
         checkpoint=_checkpoint(kantoku, log, inputs, settings),
         codec=kantoku.codec,
-        pools=bind_pools(kantoku, types, settings, reference),
+        pools=Pools(bind_pools(kantoku, types, settings, reference), rates),
         rules={name: task.rules for name, task in types.items()},
-        inputs_of={name: task.inputs(kantoku.topics) for name, task in types.items()},
+        input_topics=frozenset().union(*topics_of.values()),
         topics=kantoku.topics,
-        rates={
-            name: Rate(task.limits.rate_per_second, log.partitions * len(task.priorities))
-            for name, task in types.items()
-            if task.limits.rate_per_second is not None
-        },
         settings=settings,
     )
 

@@ -13,7 +13,8 @@ import pytest
 
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.engine.loop import Loop, PoolBinding
+from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.pools import PoolBinding, Pools
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Scheduler, TypeLimits
 from kantoku_kafka.errors import AccessDenied
@@ -108,12 +109,15 @@ class Rig:
             inputs=self.inputs,
             checkpoint=checkpoint,
             codec=CODEC,
-            pools={
-                "t": PoolBinding(self.by_hand, Scheduler({"t": TypeLimits()}), 10),
-                "quick": PoolBinding(AtOnce(), Scheduler({"quick": TypeLimits()}), 10),
-            },
+            pools=Pools(
+                {
+                    "t": PoolBinding(self.by_hand, Scheduler({"t": TypeLimits()}), 10),
+                    "quick": PoolBinding(AtOnce(), Scheduler({"quick": TypeLimits()}), 10),
+                },
+                rates={},
+            ),
             rules={"t": Rules(), "quick": Rules()},
-            inputs_of={name: [TOPICS.of_type(name)] for name in ("t", "quick")},
+            input_topics=[TOPICS.of_type(name) for name in ("t", "quick")],
             topics=TOPICS,
             settings=ExecutorSettings(**{"drain_seconds": 0.0, **settings}),
         )

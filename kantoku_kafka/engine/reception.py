@@ -1,0 +1,111 @@
+"""From records to jobs that wait for their start; of what cannot wait, what becomes of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from kantoku_kafka.engine.deadletter import dead_letter
+from kantoku_kafka.engine.intake import Intake
+from kantoku_kafka.engine.judge import Judge
+from kantoku_kafka.engine.pools import Pools
+from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.job import Job
+from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.names import is_task_type
+from kantoku_kafka.protocols import Codec
+
+__all__ = ["Reception"]
+
+_log = logging.getLogger(__name__)
+
+
+class Reception:
+    """The loop thread owns it.
+
+    Parameters:
+        intake: has admitted the records.
+        codec: reads them.
+        judge: says which tasks may wait.
+        pools: where they wait.
+        dead_letters: topic of what nobody can run.
+        end: called with a job that has ended here.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        codec: Codec,
+        judge: Judge,
+        pools: Pools,
+        dead_letters: str,
+        end: Callable[[Job], None],
+    ) -> None:
+        self._intake = intake
+        self._codec = codec
+        self._judge = judge
+        self._pools = pools
+        self._dead_letters = dead_letters
+        self._end = end
+
+    def receive(self, jobs: Iterable[Job]) -> None:
+        """Decode what was admitted, and let it wait for its start."""
+        peek, pools, watched = self._codec.peek_task, self._pools, self._judge.watched
+        done_before = self._intake.done_before
+        waiting: list[Job] = []
+        for job in jobs:
+            if done_before and job in done_before:
+                self._remember(job)
+                continue
+            try:
+                job.task_id, job.type, job.data, job.attempt, job.envelope = peek(job.value)
+            except EnvelopeError as error:
+                self._bury(job, ErrorInfo(type(error).__name__, str(error)))
+                continue
+            if job.type not in pools:
+                self._reject(job)
+            elif (job.envelope is None and job.type not in watched) or self._may_wait(job):
+                waiting.append(job)
+        if waiting:
+            pools.add(waiting)
+
+    def _remember(self, job: Job) -> None:
+        """What was done before comes again where ids of it have to be known."""
+        self._intake.done_before.discard(job)
+        with suppress(EnvelopeError):  # its dead letter was written then
+            job.read(self._codec.peek_task)
+            self._judge.is_duplicate(job, self._intake.windows[job.partition].memory, time.time_ns() // 1000)
+
+    def _may_wait(self, job: Job) -> bool:
+        """Whether a task with options of its own waits for its start; else it has ended here."""
+        try:
+            if self._judge.enter(job, self._intake.windows[job.partition].memory, time.time_ns() // 1000):
+                return True
+        except EnvelopeError as error:
+            self._refuse(job, ErrorInfo(type(error).__name__, str(error)))
+            return False
+        self._end(job)
+        return False
+
+    def _reject(self, job: Job) -> None:
+        """A task of a type that this app does not have: REJECTED, and a dead letter to look at."""
+        if not is_task_type(job.type):
+            shown = f"{job.type[:40]!r}, {len(job.type)} characters"
+            self._bury(job, ErrorInfo("EnvelopeError", f"The task has a type that none can have: {shown}."))
+            return
+        text = f"No function is registered for task type {job.type!r}; it came by {job.partition}."
+        self._refuse(job, ErrorInfo("unknown_task_type", text))
+
+    def _refuse(self, job: Job, error: ErrorInfo) -> None:
+        job.received_at_us = time.time_ns() // 1000
+        job.fail(Status.REJECTED, error)
+        self._bury(job, error)
+
+    def _bury(self, job: Job, error: ErrorInfo) -> None:
+        """Nobody can run what the record holds: a dead letter, and its offset is done."""
+        where = f"{job.partition} offset {job.offset}"
+        _log.warning("dead letter of %s: %s", where, error.message, extra={"action": "dead_letter", "source": where})
+        job.letter = dead_letter(self._dead_letters, job, error)
+        self._end(job)

@@ -30,7 +30,7 @@ def idempotency_key(value: str) -> Option:
     """Derive the task id from namespace, type and this key, so that a second spawn has the same id.
 
     That has no result of its own then: for as long as the type remembers ids (``deduplicate_seconds``, an hour), all
-    spawns of one key are one task. Give them the same ordering key, if any.
+    spawns of one key are one task. Give them the same ordering key and the same priority, if any.
     """
     if not isinstance(value, str) or not value:
         raise UsageError("An idempotency key is a non-empty string.")

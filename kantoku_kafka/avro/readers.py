@@ -237,7 +237,13 @@ def _read_source(buf: bytes, pos: int) -> tuple[Source, int]:
     return _new(Source, (topic, partition, offset, epoch)), pos
 
 
-# --- by schema: records of primitives, optionals, maps, arrays and records
+def _read_header(buf: bytes, pos: int) -> tuple[tuple[str, bytes | None], int]:
+    name, pos = read_string(buf, pos)
+    value, pos = read_optional(read_bytes, buf, pos)
+    return (name, value), pos
+
+
+# --- by schema: records of primitives, optionals, maps, records and arrays of headers
 
 _PRIMITIVES: Mapping[str, Reader[Any]] = {
     "string": read_string,
@@ -257,7 +263,7 @@ def _reader_of(schema: Any) -> Reader[Any]:
     if kind == "map":
         return partial(read_map, _reader_of(schema["values"]))
     if kind == "array":
-        return partial(read_array, _reader_of(schema["items"]))
+        return partial(read_array, _read_header)
     if kind == "enum":
         return _read_status
     if kind != "record":
@@ -281,7 +287,7 @@ def _arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Field names as the model has them: a time carries its unit, nested records are tuples of ours."""
     found = {f"{name}_us" if name in _TIMES else name: value for name, value in fields.items()}
     if "headers" in found:
-        found["headers"] = tuple((header["name"], header["value"]) for header in found["headers"])
+        found["headers"] = tuple(found["headers"])
     if found.get("error"):
         found["error"] = ErrorInfo(**found["error"])
     if found.get("source"):

@@ -1,9 +1,10 @@
-"""What pending timers and remembered ids cost.
+"""What pending timers, remembered ids and the reader of commands cost.
 
     python -m benchmarks.timers [-b HOST:PORT] [--timers N] [--data-bytes N]
 
 Preloads so many timers that are due tomorrow, starts a scheduler, and measures how long it takes to have read them all
-and what memory it has then. Then what a million remembered ids take, in this process.
+and what memory it has then. Then, in this process, what a million remembered ids take, and how much of a core the
+reader of the control topic takes while nobody gives commands.
 """
 
 from __future__ import annotations
@@ -26,11 +27,25 @@ from kantoku_kafka.dev import EmbeddedBroker
 from kantoku_kafka.engine.dedup import Memory
 from kantoku_kafka.ids import TaskIds, idempotent_id
 from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.model import TaskEnvelope, Timer, now_us
 
 PARTITIONS = 4
 DAY_US = 86_400_000_000
 IDS = 1_000_000
+LISTEN_SECONDS = 20
+PULSES = """
+import sys, time
+from confluent_kafka import Producer
+servers, topic, executors = sys.argv[1], sys.argv[2], int(sys.argv[3])
+producer = Producer({"bootstrap.servers": servers})
+while True:  # each of them every 5 s
+    for number in range(executors):
+        producer.produce(topic, bytes(300), f"heartbeat/{number}")
+        producer.poll(0)
+        time.sleep(5 / executors)
+    time.sleep(0 if executors else 5)
+"""
 
 
 def main() -> None:
@@ -45,6 +60,7 @@ def main() -> None:
             servers = ending.enter_context(EmbeddedBroker()).bootstrap_servers
         scratch = Path(ending.enter_context(tempfile.TemporaryDirectory()))
         rebuild(servers, options.timers, options.data_bytes, scratch)
+        listen(servers)
     remember()
 
 
@@ -61,7 +77,7 @@ def rebuild(servers: str, timers: int, data_bytes: int, scratch: Path) -> None:
         time.sleep(0.02)
     began = time.monotonic()
     largest = 0
-    while (scratch / "log").read_bytes().count(b"timers are pending") < PARTITIONS:
+    while (scratch / "log").read_bytes().count(b"are pending") < PARTITIONS:
         largest = max(largest, resident_bytes(process.pid))
         time.sleep(0.05)
     seconds = time.monotonic() - began
@@ -104,6 +120,22 @@ def remember() -> None:
     seconds = time.monotonic() - began
     grown = resident_bytes(os.getpid()) - before
     sys.stdout.write(f"{IDS:,} remembered ids: {grown / 2**20:.0f} MiB, {seconds / IDS * 1e6:.1f} µs each\n")
+
+
+def listen(servers: str) -> None:
+    """The reader of commands, beside executors that send heartbeats."""
+    kan = Kantoku(f"bench-{uuid.uuid4().hex[:8]}", bootstrap_servers=servers)
+    topics.create(kan.clients, topics.plan(kan.topics, []))
+    for executors in (0, 100):
+        pulses = subprocess.Popen([sys.executable, "-c", PULSES, servers, kan.topics.control, str(executors)])
+        with Commands(kan.clients, kan.topics.control, lambda _: None):
+            time.sleep(3)
+            wall, cpu = time.monotonic(), time.process_time()
+            time.sleep(LISTEN_SECONDS)
+            share = (time.process_time() - cpu) / (time.monotonic() - wall)
+        pulses.terminate()
+        pulses.wait()
+        sys.stdout.write(f"reader of commands, {executors} executors beside it: {100 * share:.2f} % of a core\n")
 
 
 def resident_bytes(pid: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,49 +28,86 @@ SOURCE = {"topic": "shop.tasks.resize", "partition": 3, "offset": 1234567, "epoc
 FAR_SOURCE = {"topic": UNICODE, "partition": 2**31 - 1, "offset": LONG_MAX, "epoch": -(2**31)}
 ERROR = {"type": "ValueError", "message": "no picture", "detail": "Traceback: line 1", "retryable": True}
 BARE_ERROR = {"type": "ValueError", "message": "", "detail": None, "retryable": False}
+HEADERS = [
+    {"name": "traceparent", "value": b"00-1"},
+    {"name": "nothing", "value": None},
+    {"name": "traceparent", "value": bytes((0, 255))},
+]
+BEAT_NUMBERS = ("started_at", "at", "interval_ms")
+SCHEDULE_NUMBERS = ("changed_at", "every", "jitter", "start_at", "end_at", "grace")
 
-TASK: dict[str, Any] = {
-    "id": ID,
-    "type": "resize",
-    "data": b"photo",
-    "created_at": NOW_US,
-    "attempt": 1,
-    "max_attempts": None,
-    "timeout_ms": None,
-    "not_before": None,
-    "expires_at": None,
-    "parent_id": None,
-    "context_id": None,
-    "restarted_from": None,
-    "idempotency_key": None,
-    "labels": {},
-    "options": {},
-}
+
+def plain(schema: Any) -> Any:
+    """The schema with times as plain numbers."""
+    if isinstance(schema, dict):
+        return {name: plain(part) for name, part in schema.items() if name != "logicalType"}
+    return [plain(part) for part in schema] if isinstance(schema, list) else schema
+
+
+def parsed(name: str) -> Any:
+    return fastavro.parse_schema(plain(json.loads((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8"))))
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Every field in its order; None where there is no default."""
+    return {field["name"]: field.get("default") for field in parsed(name)["fields"]}
+
+
+def header(name: str) -> bytes:
+    """C3 01 and the fingerprint; logical types are not part of it."""
+    return b"\xc3\x01" + bytes.fromhex(fingerprint(to_parsing_canonical_form(parsed(name)), "CRC-64-AVRO"))
+
+
+def encoded(name: str, record: dict[str, Any]) -> bytes:
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, parsed(name), record)
+    return header(name) + body.getvalue()
+
+
+# What every record has; the other fields have the defaults of their schema.
+TASK: dict[str, Any] = {"id": ID, "type": "resize", "data": b"photo", "created_at": NOW_US}
 RESULT: dict[str, Any] = {
     "task_id": ID,
     "type": "resize",
     "status": "OK",
     "data": b"small photo",
-    "error": None,
-    "attempt": 1,
     "executor_id": EXECUTOR,
     "started_at": NOW_US + 1000,
     "finished_at": NOW_US + 2500,
     "source": SOURCE,
 }
-EVENT: dict[str, Any] = {
+EVENT: dict[str, Any] = {"task_id": ID, "type": "resize", "name": "spawned", "at": NOW_US}
+TIMER: dict[str, Any] = {
     "task_id": ID,
     "type": "resize",
-    "name": "spawned",
     "attempt": 1,
-    "at": NOW_US,
-    "executor_id": None,
-    "source": None,
-    "error": None,
-    "attributes": {},
+    "due_at": NOW_US + 10**6,
+    "topic": "shop.tasks.resize",
+    "key": ID.encode(),
+    "task": encoded("Task", TASK),
 }
+COMMAND: dict[str, Any] = {"kind": "cancel", "at": NOW_US}
+HEARTBEAT: dict[str, Any] = {
+    "executor_id": EXECUTOR,
+    "slot": "0",
+    "host": "host",
+    "pid": 4711,
+    "version": "0.1.0",
+    "started_at": NOW_US,
+    "at": NOW_US + 10**7,
+    "interval_ms": 10_000,
+    "in_flight": {},
+}
+SCHEDULE: dict[str, Any] = {
+    "name": "nightly",
+    "changed_at": NOW_US,
+    "topic": "shop.tasks.resize",
+    "task": encoded("Task", TASK | {"id": "schedule/nightly", "created_at": 0}),
+    "cron": "30 2 * * *",
+}
+SCHEDULE_STATE: dict[str, Any] = {"due_at": NOW_US, "task_id": V5, "spawned": 1, "skipped": 0}
 
-# Name, changes of the record above, and for a task its ordering key.
+# Title, changes of the record above, and the record key where it does not follow from the record.
 TASKS: list[tuple[str, dict[str, Any], bytes | None]] = [
     ("minimal", {}, None),
     (
@@ -148,34 +185,125 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
     ("least numbers", {"attempt": -(2**31), "at": LONG_MIN}),
     ("of an idempotent task", {"task_id": V5, "name": "received_task", "source": SOURCE}),
 ]
+TIMERS: list[tuple[str, dict[str, Any]]] = [
+    ("minimal", {}),
+    (
+        "a retry under an ordering key, with headers",
+        {"attempt": 2, "key": b"customer-7", "task": encoded("Task", TASK | {"attempt": 2}), "headers": HEADERS},
+    ),
+    ("no key", {"key": None}),
+    ("empty", {"type": "", "topic": "", "key": b"", "task": b"", "headers": [{"name": "", "value": b""}]}),
+    ("binary data", {"key": b"\x00\xff\x80", "task": bytes(range(256))}),
+    ("a task of 8192 bytes: the length takes three", {"task": b"x" * 8192}),
+    ("64 headers: the count takes two", {"headers": [{"name": f"h{n}", "value": None} for n in range(64)]}),
+    (
+        "unicode",
+        {"type": "t", "topic": UNICODE, "key": UNICODE.encode(), "headers": [{"name": UNICODE, "value": None}]},
+    ),
+    ("largest numbers", {"attempt": 2**31 - 1, "due_at": LONG_MAX}),
+    ("least numbers", {"attempt": -(2**31), "due_at": LONG_MIN}),
+    ("before the epoch", {"attempt": 0, "due_at": -1}),
+    ("of an idempotent task", {"task_id": V5}),
+]
+COMMANDS: list[tuple[str, dict[str, Any]]] = [
+    ("cancel a task", {"task_id": ID}),
+    ("cancel a type", {"type": "resize"}),
+    ("cancel by labels", {"labels": {"b": "2", "a": "1"}}),
+    ("cancel a type by labels, with a reason", {"type": "resize", "labels": {"a": "1"}, "reason": "too many"}),
+    ("quiet an executor", {"kind": "quiet", "executor_id": EXECUTOR}),
+    ("stop all executors", {"kind": "stop"}),
+    ("unknown kind", {"kind": "dance", "executor_id": EXECUTOR}),
+    ("empty strings", {"kind": "", "task_id": ID, "type": "", "labels": {"": ""}, "executor_id": "", "reason": ""}),
+    ("unicode", {"labels": {UNICODE: UNICODE}, "reason": UNICODE}),
+    ("a reason of 8192 bytes: the length takes three", {"task_id": V5, "reason": "x" * 8192}),
+    ("largest numbers", {"task_id": ID, "at": LONG_MAX}),
+    ("least numbers", {"task_id": ID, "at": LONG_MIN}),
+    ("the epoch", {"task_id": ID, "at": 0}),
+]
+HEARTBEATS: list[tuple[str, dict[str, Any]]] = [
+    ("idle", {}),
+    ("at work", {"slot": "7", "in_flight": {"resize": 3, "report": 0}, "attributes": {"pool": "process"}}),
+    ("draining", {"version": "0.2.0", "draining": True, "in_flight": {"resize": 1}}),
+    ("empty strings", {"executor_id": "", "slot": "", "host": "", "version": "", "attributes": {"": ""}}),
+    ("unicode", {"executor_id": UNICODE, "host": UNICODE, "attributes": {UNICODE: UNICODE}}),
+    ("64 types: the count takes two", {"in_flight": {f"t{n}": n for n in range(64)}}),
+    ("largest numbers", {**dict.fromkeys(BEAT_NUMBERS, LONG_MAX), "pid": 2**31 - 1, "in_flight": {"t": 2**31 - 1}}),
+    ("least numbers", {**dict.fromkeys(BEAT_NUMBERS, LONG_MIN), "pid": -(2**31), "in_flight": {"t": -(2**31)}}),
+    ("zeros", {**dict.fromkeys(BEAT_NUMBERS, 0), "pid": 0}),
+]
+SCHEDULES: list[tuple[str, dict[str, Any]]] = [
+    ("cron", {}),
+    ("every minute", {"name": "minutely", "cron": None, "every": 60_000_000}),
+    (
+        "all fields",
+        {
+            "time_zone": "Europe/Berlin",
+            "jitter": 5_000_000,
+            "start_at": NOW_US + 10**6,
+            "end_at": NOW_US + 10**12,
+            "overlap": "skip",
+            "catch_up": "all",
+            "grace": 1,
+            "paused": True,
+            "key": b"customer-7",
+            "headers": HEADERS,
+        },
+    ),
+    ("overlap cancel, catch_up skip", {"overlap": "cancel", "catch_up": "skip", "grace": 0}),
+    ("a priority", {"topic": "shop.priority.high.resize"}),
+    ("empty", {"topic": "", "task": b"", "cron": "", "time_zone": "", "key": b""}),
+    ("binary data", {"task": bytes(range(256)), "key": b"\x00\xff\x80"}),
+    ("unicode", {"topic": UNICODE, "key": UNICODE.encode(), "headers": [{"name": UNICODE, "value": b"1"}]}),
+    ("a name of 200 characters", {"name": "n" * 200}),
+    ("a task of 8192 bytes: the length takes three", {"task": b"x" * 8192}),
+    ("largest numbers", {**dict.fromkeys(SCHEDULE_NUMBERS, LONG_MAX), "cron": None}),
+    ("least numbers", {**dict.fromkeys(SCHEDULE_NUMBERS, LONG_MIN), "cron": None}),
+]
+SCHEDULE_STATES: list[tuple[str, dict[str, Any], bytes]] = [
+    ("the first task", {}, b"state/nightly"),
+    ("no task yet", {"task_id": None, "spawned": 0, "skipped": 1}, b"state/nightly"),
+    ("many", {"task_id": ID, "spawned": 8192, "skipped": 64}, b"state/Nightly-2.a_b"),
+    ("empty id", {"task_id": ""}, b"state/n"),
+    ("unicode", {"task_id": UNICODE}, b"state/n"),
+    ("largest numbers", {"due_at": LONG_MAX, "spawned": LONG_MAX, "skipped": LONG_MAX}, b"state/" + b"n" * 200),
+    ("least numbers", {"due_at": LONG_MIN, "spawned": LONG_MIN, "skipped": LONG_MIN}, b"state/n"),
+    ("before the epoch", {"due_at": -1, "spawned": -1, "skipped": -1}, b"state/n"),
+]
+TABLES: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "Task": (TASK, TASKS),
+    "Result": (RESULT, RESULTS),
+    "Event": (EVENT, EVENTS),
+    "Timer": (TIMER, TIMERS),
+    "Command": (COMMAND, COMMANDS),
+    "Heartbeat": (HEARTBEAT, HEARTBEATS),
+    "Schedule": (SCHEDULE, SCHEDULES),
+    "ScheduleState": (SCHEDULE_STATE, SCHEDULE_STATES),
+}
 
 
-def plain(schema: Any) -> Any:
-    """The schema with times as plain numbers."""
-    if isinstance(schema, dict):
-        return {name: plain(part) for name, part in schema.items() if name != "logicalType"}
-    return [plain(part) for part in schema] if isinstance(schema, list) else schema
+def command_key(command: dict[str, Any]) -> str:
+    labels = "&".join(f"{name}={value}" for name, value in sorted(command["labels"].items()))
+    chosen = f"{command['kind']}/{command['type'] or ''}/{labels}"
+    return command["task_id"] or command["executor_id"] or chosen
 
 
-def parsed(name: str) -> Any:
-    return fastavro.parse_schema(plain(json.loads((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8"))))
-
-
-def header(name: str) -> bytes:
-    """C3 01 and the fingerprint; logical types are not part of it."""
-    return b"\xc3\x01" + bytes.fromhex(fingerprint(to_parsing_canonical_form(parsed(name)), "CRC-64-AVRO"))
-
-
-def encoded(name: str, record: dict[str, Any]) -> bytes:
-    body = io.BytesIO()
-    fastavro.schemaless_writer(body, parsed(name), record)
-    return header(name) + body.getvalue()
+KEYS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "Task": lambda task: task["id"],
+    "Result": lambda result: result["task_id"],
+    "Event": lambda event: f"{event['task_id']}/{event['attempt']}/{event['name']}",
+    "Timer": lambda timer: timer["task_id"],
+    "Command": command_key,
+    "Heartbeat": lambda heartbeat: f"heartbeat/{heartbeat['executor_id']}",
+    "Schedule": lambda schedule: schedule["name"],
+}
 
 
 def jsonable(value: Any) -> Any:
     """Bytes as hex; everything else as it is."""
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, list):
+        return [jsonable(part) for part in value]
     return {name: jsonable(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
@@ -193,29 +321,19 @@ def librdkafka_partition(key: bytes, partitions: int) -> int:
 
 
 def vectors(name: str) -> Iterator[dict[str, Any]]:
-    """The vectors of ``Task``, ``Result`` or ``Event``."""
-    cases: list[tuple[str, dict[str, Any], bytes, bytes]] = []
-    if name == "Task":
-        for title, changes, key in TASKS:
-            record = TASK | changes
-            key = record["id"].encode() if key is None else key
-            cases.append((title, record, key, key))
-    elif name == "Result":
-        for title, changes in RESULTS:
-            record = RESULT | changes
-            cases.append((title, record, record["task_id"].encode(), record["task_id"].encode()))
-    else:
-        for title, changes in EVENTS:
-            record = EVENT | changes
-            key = f"{record['task_id']}/{record['attempt']}/{record['name']}".encode()
-            cases.append((title, record, key, record["task_id"].encode()))
-    for title, record, key, partitioned_by in cases:
+    """The vectors of a schema. Events go by their task; the topic of schedules has one partition."""
+    base, cases = TABLES[name]
+    for title, changes, *given in cases:
+        record = defaults(name) | base | changes
+        key = KEYS[name](record).encode() if given in ([], [None]) else given[0]
+        partitioned_by = record["task_id"].encode() if name == "Event" else key
+        counts = PARTITIONS[:1] if name.startswith("Schedule") else PARTITIONS
         yield {
             "name": title,
             "value": jsonable(record),
             "bytes": encoded(name, record).hex(),
             "key": key.hex(),
-            "partition": {str(n): librdkafka_partition(partitioned_by, n) for n in PARTITIONS},
+            "partition": {str(n): librdkafka_partition(partitioned_by, n) for n in counts},
         }
 
 
@@ -244,11 +362,12 @@ def refused() -> Iterator[dict[str, str]]:
 def text_of(file_name: str) -> str:
     """What a file has to contain."""
     name = file_name.removesuffix(".json")
-    found = list(refused()) if name == "refused" else list(vectors(name.capitalize()))
+    found = list(refused()) if name == "refused" else list(vectors(name.title().replace("_", "")))
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
-FILES = ("task.json", "result.json", "event.json", "refused.json")
+KINDS = ("task", "result", "event", "timer", "command", "heartbeat", "schedule", "schedule_state")
+FILES = tuple(f"{kind}.json" for kind in (*KINDS, "refused"))
 
 if __name__ == "__main__":
     for file in FILES:

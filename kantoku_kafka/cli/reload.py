@@ -39,6 +39,7 @@ class Renewal:
     def begin_anew_if_asked(self) -> None:
         """Does not return if it was asked for. All that must not be left open is closed by now."""
         if self._asked:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # outlives exec: another one must not kill what just begins
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -245,10 +245,10 @@ class Scheduler:
         pulled: list[Job] = []
         for kind in self._kinds.values():
             for lane in kind.lanes.values():
-                chosen = [job for job in lane.jobs if wanted(job)]
+                chosen = {job for job in lane.jobs if wanted(job)}
                 if chosen:
-                    pulled += chosen
-                    lane.jobs = deque(job for job in lane.jobs if job not in set(chosen))
+                    pulled += [job for job in lane.jobs if job in chosen]
+                    lane.jobs = deque(job for job in lane.jobs if job not in chosen)
             self._forget_empty(kind)
         self._no_longer_wait(pulled)
         return pulled

@@ -10,7 +10,21 @@ from typing import Annotated, Any
 
 import typer
 
-from kantoku_kafka.cli import control, demo, dev, dlq, doctor, events, group, run, schedules, tasks, topics, views
+from kantoku_kafka.cli import (
+    control,
+    demo,
+    dev,
+    dlq,
+    doctor,
+    events,
+    group,
+    run,
+    schedules,
+    tasks,
+    topics,
+    verify,
+    views,
+)
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError
@@ -79,6 +93,7 @@ def options(
 run.register(app)
 tasks.register(app)
 topics.register(app)
+verify.register(app)
 events.register(app)
 task_views = views.tasks_group()
 task_views.command("cancel")(control.cancel)

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -49,7 +49,8 @@ class EmbeddedBroker:
             that is given it. Default: a temporary directory, removed by ``stop``.
         port: port of node 1, the next nodes take the next ports. Default: free ports, others at every start.
         heap_mb: Java heap of each node in MiB, default 512.
-        settings: server properties added to, or put in place of, those this class chooses.
+        settings: server properties added to, or put in place of, those this class chooses; or a function that
+            answers them for a node, given its number and what was chosen for it.
         cache_dir: where the jars are kept, default ``~/.cache/kantoku-kafka`` (honours ``XDG_CACHE_HOME``).
         on_progress: told in one line what takes long; default: nobody.
 
@@ -66,7 +67,7 @@ class EmbeddedBroker:
         data_dir: Path | None = None,
         port: int | None = None,
         heap_mb: int = 512,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | Callable[[int, Mapping[str, str]], Mapping[str, str]] | None = None,
         cache_dir: Path | None = None,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
@@ -76,7 +77,7 @@ class EmbeddedBroker:
         self._data_dir = None if data_dir is None else data_dir.absolute()
         self._port = port
         self._heap_mb = heap_mb
-        self._settings = dict(settings or {})
+        self._settings = settings if callable(settings) else partial(_same, dict(settings or {}))
         self._cache_dir = default_cache_dir() if cache_dir is None else cache_dir
         self._on_progress = on_progress
         self._cleanup = ExitStack()
@@ -264,8 +265,8 @@ class EmbeddedBroker:
         controller_ports = free_ports(self._size)
         scratch = directory if self._data_dir is None else None
         for number in range(1, self._size + 1):
-            settings = node_settings(number, self._ports, controller_ports)
-            settings |= common_settings(self._size) | self._settings
+            settings = node_settings(number, self._ports, controller_ports) | common_settings(self._size)
+            settings |= self._settings(number, settings)
             self._nodes[number] = Node(number, directory / f"node{number}", settings, scratch)
         fresh = [node for node in self._nodes.values() if not node.formatted]
         identity = cluster_id(directory, self._size)
@@ -327,3 +328,8 @@ class EmbeddedBroker:
         if node is None or node.process is None:
             raise EmbeddedBrokerError(f"there is no node {number}: they are numbered from 1 to {self._size}")
         return node.process
+
+
+def _same(settings: Mapping[str, str], _: int, __: Mapping[str, str]) -> Mapping[str, str]:
+    """Of every node."""
+    return settings

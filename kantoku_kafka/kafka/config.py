@@ -163,8 +163,11 @@ class Clients:
             return self.unreachable(doing, error)
         return kantoku_error(error, doing)
 
-    def insist(self, request: Callable[[], T], doing: str) -> T:
+    def insist(self, request: Callable[[], T], doing: str, passing: frozenset[int] = frozenset()) -> T:
         """What a request comes to; one that fails in passing (a coordinator that loads) is made again meanwhile.
+
+        Parameters:
+            passing: codes of errors that pass as well.
 
         Raises:
             KantokuError: it failed, or was not answered within the connection's timeout.
@@ -174,7 +177,7 @@ class Clients:
             try:
                 return request()
             except KafkaException as error:
-                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+                if error.args[0].code() not in PASSING | passing or time.monotonic() > deadline:
                     raise self.error(error.args[0], doing) from error
             except TimeoutError as error:
                 raise self.unreachable(doing) from error

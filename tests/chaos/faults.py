@@ -1,0 +1,160 @@
+"""What is broken when: a schedule drawn from a seed before the run, and the hands that carry it out."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.chaos.failpoints import STEPS
+from tests.chaos.proxy import ADD_PARTITIONS, END_TXN, FETCH, HEARTBEAT, PRODUCE, TXN_OFFSET_COMMIT
+from tests.chaos.stage import Stage
+
+__all__ = ["Fault", "PLANS", "Saboteur"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``at_seconds`` after the run has begun, something is done to somebody."""
+
+    at_seconds: float
+    kind: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Plan = Callable[[random.Random, float, int], Iterator[Fault]]
+"""Draws the faults of a run that lasts so many seconds, with so many executors."""
+
+
+def broker_kills(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
+    """kill -9 of one broker of three after the other; it is started again before the next one dies."""
+    at = chance.uniform(3, 8)
+    while at < seconds:
+        node, away = chance.randint(1, 3), chance.uniform(2, 8)
+        yield Fault(at, "kill-broker", {"node": node})
+        yield Fault(at + away, "restart-broker", {"node": node})
+        at += away + chance.uniform(10, 20)
+
+
+def executor_kills(chance: random.Random, seconds: float, executors: int) -> Iterator[Fault]:
+    """kill -9 from outside; and every process is one that dies by itself at some step of a checkpoint."""
+    at = chance.uniform(2, 4)
+    while at < seconds:
+        yield Fault(at, "kill-executor", {"number": chance.randrange(executors)})
+        at += chance.uniform(1, 4)
+
+
+def stopped_executors(chance: random.Random, seconds: float, executors: int) -> Iterator[Fault]:
+    """SIGSTOP for longer than the session, then SIGCONT: the zombie must publish nothing."""
+    at = chance.uniform(2, 4)
+    while at < seconds:
+        number, away = chance.randrange(executors), chance.uniform(12, 18)
+        yield Fault(at, "signal-executor", {"number": number, "name": signal.SIGSTOP.name})
+        yield Fault(at + away, "signal-executor", {"number": number, "name": signal.SIGCONT.name})
+        at += away + chance.uniform(1, 4)
+
+
+def delayed_end(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
+    """An EndTxn that arrives when its transaction is long over; now and then other requests are lost."""
+    at = chance.uniform(1, 3)
+    while at < seconds:
+        cut = chance.choice((0.02, 0.1, 0.5, 1.5))
+        rule: dict[str, Any] = {"do": "hold", "api": END_TXN, "cut_seconds": cut}
+        rule["release_seconds"] = cut + chance.choice((0.2, 0.5, 1.0, 3.0))
+        if chance.random() < 0.3:
+            rule = {"do": chance.choice(("drop", "mute"))}
+            rule["api"] = chance.choice((END_TXN, TXN_OFFSET_COMMIT, ADD_PARTITIONS, PRODUCE, FETCH, HEARTBEAT))
+        yield Fault(at, "proxy", rule)
+        at += chance.uniform(0.5, 2.5)
+
+
+def bad_network(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
+    """Connections are slow, dead, deaf in one direction, or cut; of one broker or of all."""
+    at = chance.uniform(2, 4)
+    while at < seconds:
+        rule: dict[str, Any] = {"do": chance.choice(("delay", "freeze", "deafen", "cut"))}
+        rule |= {"seconds": chance.uniform(1, 8), "node": chance.choice((None, 1, 2, 3))}
+        if rule["do"] == "delay":
+            rule["delay_seconds"] = chance.uniform(0.05, 0.5)
+        yield Fault(at, "proxy", rule)
+        at += rule["seconds"] + chance.uniform(2, 6)
+
+
+def comings_and_goings(chance: random.Random, seconds: float, executors: int) -> Iterator[Fault]:
+    """Every 2 s or so one joins or leaves, in order or not."""
+    at = chance.uniform(2, 4)
+    while at < seconds:
+        kind = chance.choice(("toggle-executor", "toggle-executor", "kill-executor"))
+        yield Fault(at, kind, {"number": chance.randrange(executors)})
+        at += chance.uniform(1, 3)
+
+
+def resets_and_growth(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
+    """All executors stop, the group is set back to the beginning, they start again; meanwhile the inputs grow."""
+    at = chance.uniform(4, 8)
+    while at < seconds:
+        yield Fault(at, chance.choice(("reset-group", "grow-inputs")))
+        at += chance.uniform(8, 14)
+
+
+def replays(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
+    """Somebody replays the events while they are written and compacted."""
+    at = 3.0
+    while at < seconds:
+        yield Fault(at, "replay")
+        at += chance.uniform(3, 6)
+
+
+def nothing(_: random.Random, __: float, ___: int) -> Iterator[Fault]:
+    """What the tasks themselves do is bad enough."""
+    return iter(())
+
+
+PLANS: Mapping[str, Plan] = {
+    plan.__name__: plan
+    for plan in (
+        broker_kills,
+        executor_kills,
+        stopped_executors,
+        delayed_end,
+        bad_network,
+        comings_and_goings,
+        resets_and_growth,
+        replays,
+        nothing,
+    )
+}
+
+
+def failpoint(chance: random.Random) -> str:
+    """Where the next process is to die."""
+    return f"{chance.choice(STEPS)}:{chance.randint(2, 60)}"
+
+
+class Saboteur(threading.Thread):
+    """Carries a schedule out. ``ended_at``: when the last fault was over, monotonic; ``error``: what went wrong."""
+
+    def __init__(self, stage: Stage, faults: Sequence[Fault]) -> None:
+        super().__init__(name="saboteur", daemon=True)
+        self._stage = stage
+        self._faults = sorted(faults, key=lambda fault: fault.at_seconds)
+        self.ended_at: float | None = None
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        began = time.monotonic()
+        try:
+            for fault in self._faults:
+                time.sleep(max(0.0, began + fault.at_seconds - time.monotonic()))
+                self._stage.apply(fault.kind, **fault.details)
+            self._stage.heal()
+        except Exception as error:  # noqa: BLE001 - part of the report
+            self.error = error
+        self.ended_at = time.monotonic()

@@ -1,0 +1,230 @@
+"""The cluster, the executors and everything that a fault can be done to."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.cimpl import NewPartitions
+
+from kantoku_kafka import Kantoku
+from kantoku_kafka.kafka.scan import beginnings
+from kantoku_kafka.replay.query import TaskQuery
+from tests.chaos.cluster import Cluster
+from tests.integration.executors import ExecutorUnderTest
+
+__all__ = ["MARK", "Executor", "Stage"]
+
+MARK = "KANTOKU_CHAOS_RUN"
+_ROOT = Path(__file__).parents[2]
+_WATCH_SECONDS = 0.1
+_TERM_SECONDS = 45.0
+
+
+@dataclass(slots=True)
+class Executor:
+    """One executor process. ``wanted``: it is started again when it dies."""
+
+    number: int
+    process: ExecutorUnderTest | None = None
+    wanted: bool = True
+    start_at: float = 0.0
+
+
+class Stage:
+    """Faults are applied by one thread, dead executors started again by another.
+
+    Parameters:
+        cluster: runs.
+        kan: a client of the namespace that goes to the brokers directly.
+        count: how many executors.
+        options: of their command line.
+        failpoint: where the next process is to die by itself; None: nowhere.
+        folder: for their logs.
+
+    Attributes:
+        unexpected: exit codes of executors that ended though nobody had told them to.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        kan: Kantoku,
+        *,
+        count: int,
+        options: Sequence[str],
+        failpoint: Callable[[random.Random], str] | None,
+        chance: random.Random,
+        folder: Path,
+        slots: bool,
+    ) -> None:
+        self.cluster = cluster
+        self.kan = kan
+        self.unexpected: list[int] = []
+        self.notes: list[str] = []
+        self._options = list(options)
+        self._failpoint = failpoint
+        self._chance = chance
+        self._folder = folder
+        self._slots = slots
+        self._lock = threading.RLock()
+        self._executors = [Executor(number) for number in range(count)]
+        self._dead_brokers: set[int] = set()
+        self._stopped: set[int] = set()
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._keep_alive, name="watch", daemon=True)
+
+    def open(self) -> None:
+        """Start the executors, and go on starting them."""
+        for executor in self._executors:
+            self._start(executor)
+        self._watch.start()
+
+    def close(self) -> list[int | None]:
+        """SIGTERM; their exit codes, None of one that did not end in time."""
+        self._over.set()
+        self._watch.join()
+        processes = [executor.process for executor in self._executors if executor.process is not None]
+        alive = [process for process in processes if process.returncode is None]
+        for process in alive:
+            process.kill(signal.SIGTERM)
+        deadline = time.monotonic() + _TERM_SECONDS
+        while any(process.returncode is None for process in alive) and time.monotonic() < deadline:
+            time.sleep(_WATCH_SECONDS)
+        codes = [process.returncode for process in alive]
+        for process in alive:
+            process.kill()
+        return codes
+
+    def kill(self) -> None:
+        """All at once, whatever happened."""
+        self._over.set()
+        for executor in self._executors:
+            if executor.process is not None:
+                executor.process.kill()
+
+    def apply(self, kind: str, **details: Any) -> None:
+        """Do a fault."""
+        action: Callable[..., None] = getattr(self, f"_{kind.replace('-', '_')}")
+        action(**details)
+
+    def heal(self) -> None:
+        """What is still broken is repaired: from here on time counts."""
+        for node in sorted(self._dead_brokers):
+            self._restart_broker(node)
+        with self._lock:
+            self._failpoint = None
+            for number in list(self._stopped):
+                self._signal_executor(number, "SIGCONT")
+            for executor in self._executors:
+                executor.wanted = True
+
+    # --- faults
+
+    def _kill_broker(self, node: int) -> None:
+        self._dead_brokers.add(node)
+        self.cluster.broker.kill(node)
+
+    def _restart_broker(self, node: int) -> None:
+        self.cluster.broker.restart(node)
+        self._dead_brokers.discard(node)
+
+    def _kill_executor(self, number: int) -> None:
+        with self._lock:
+            executor = self._executors[number]
+            if executor.process is not None:
+                executor.process.kill()
+                self._stopped.discard(number)
+
+    def _toggle_executor(self, number: int) -> None:
+        """It leaves in order, or comes back."""
+        with self._lock:
+            executor = self._executors[number]
+            executor.wanted = not executor.wanted
+            if not executor.wanted and executor.process is not None and executor.process.returncode is None:
+                executor.process.kill(signal.SIGTERM)
+
+    def _signal_executor(self, number: int, name: str) -> None:
+        with self._lock:
+            process = self._executors[number].process
+            if process is not None and process.returncode is None:
+                process.kill(signal.Signals[name])
+                (self._stopped.add if name == "SIGSTOP" else self._stopped.discard)(number)
+
+    def _proxy(self, **rule: Any) -> None:
+        self.cluster.command(**rule)
+
+    def _reset_group(self) -> None:
+        """Only an empty group can be set back."""
+        with self._lock:
+            for executor in self._executors:
+                if executor.process is not None:
+                    executor.process.kill(signal.SIGTERM)
+            for executor in self._executors:
+                if executor.process is not None:
+                    executor.process.wait(_TERM_SECONDS)
+            clients, topics = self.kan.clients, self.kan.topics
+            inputs = [topics.of_type(name) for name in self._types()]
+            starts = [TopicPartition(t, p, offset) for t in inputs for p, offset in beginnings(clients, t).items()]
+            observer = clients.consumer(**{"group.id": topics.group})
+            observer.commit(offsets=starts, asynchronous=False)
+            observer.close()
+
+    def _grow_inputs(self) -> None:
+        admin = self.kan.clients.admin()
+        for name in self._types():
+            topic = self.kan.topics.of_type(name)
+            present = len(beginnings(self.kan.clients, topic))
+            admin.create_partitions([NewPartitions(topic, present + 2)])[topic].result(20)
+
+    def _replay(self) -> None:
+        """A snapshot amid writes and compaction has no impossible history in it."""
+        with self.kan.events.snapshot() as store:
+            states = list(store.find(TaskQuery()))
+        broken = [state for state in states if state.problems]
+        self.notes.append(f"replay of {len(states)} tasks, {len(broken)} of them impossible")
+
+    def _types(self) -> list[str]:
+        return self._options[self._options.index("--types") + 1].split(",")
+
+    # --- processes
+
+    def _keep_alive(self) -> None:
+        while not self._over.wait(_WATCH_SECONDS):
+            with self._lock:
+                for executor in self._executors:
+                    self._look_after(executor)
+
+    def _look_after(self, executor: Executor) -> None:
+        process = executor.process
+        if process is None or process.returncode is None:
+            return
+        if process.returncode not in (-signal.SIGKILL, 0):
+            self.unexpected.append(process.returncode)
+        if executor.start_at == 0.0:
+            executor.start_at = time.monotonic() + self._chance.uniform(0.0, 1.0)
+        elif executor.wanted and executor.start_at <= time.monotonic():
+            executor.start_at = 0.0
+            self._start(executor)
+
+    def _start(self, executor: Executor) -> None:
+        slot = ["--slot", f"s{executor.number}"] if self._slots else []
+        dies = self._failpoint(self._chance) if self._failpoint is not None else ""
+        os.environ["KANTOKU_FAILPOINT"] = dies
+        with suppress(KeyError):
+            os.environ.pop("KANTOKU_BOOTSTRAP_SERVERS")
+        executor.process = ExecutorUnderTest(
+            *(self.cluster.bootstrap, self.kan.namespace, *self._options, *slot),
+            log=self._folder / f"executor-{executor.number}.log",
+            app="tests.chaos.app:kan",
+            cwd=_ROOT,
+        )

@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _CHUNK = 64
 _SLICE_SECONDS = 0.1
 _IDLE_WAIT_SECONDS = 0.1
+_LIMITED_WAIT_SECONDS = 0.02  # for those that wait for a rate
 _BUSY_WAIT_SECONDS = (0.001, 0.005)
 _POLL_EVERY_SECONDS = _LOOK_SECONDS = 0.1
 _NOTE_SECONDS = 1.0
@@ -178,7 +179,11 @@ class Loop:
         """One round: take in what there is, start what may start, publish what has ended."""
         wait_seconds = self._wait_seconds()
         self._obey()
-        jobs = self._inputs.poll(self._settings.max_batch, wait_seconds) if self._hungry() else []
+        jobs = []
+        if self._hungry():
+            jobs = self._inputs.poll(self._settings.max_batch, wait_seconds)
+        elif wait_seconds > 0:
+            self._await_ended(wait_seconds)
         self._fetching = bool(jobs)
         if jobs:
             self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
@@ -319,10 +324,11 @@ class Loop:
     def _wait_seconds(self) -> float:
         """How long poll may block. While something is under way, its end ends the wait here, and poll only looks."""
         if not self._publisher.busy:
-            if self._checkpoint.due:
-                return min(self._publisher.pause_seconds, _BUSY_WAIT_SECONDS[0])
+            pause_seconds = self._publisher.pause_seconds
+            if self._checkpoint.due and (not self._pools.running or not pause_seconds):
+                return min(pause_seconds, _IDLE_WAIT_SECONDS)
             if not self._pools.running:
-                return _IDLE_WAIT_SECONDS
+                return _LIMITED_WAIT_SECONDS if any(p.waiting for p in self._windows) else _IDLE_WAIT_SECONDS
         if self._fetching:
             return 0.0
         wait_seconds = self._busy_wait_seconds

@@ -27,7 +27,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import Running
 from executors import until
 
-from kantoku_kafka import Kantoku, Task, idempotency_key, key, labels
+from kantoku_kafka import Kantoku, Task, delay, idempotency_key, key, labels
 from kantoku_kafka.errors import TaskTooLarge, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.replay.query import TaskQuery
@@ -290,7 +290,7 @@ def test_restarts_that_are_interrupted_and_repeated(
 
 
 def test_prune(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
-    unfinished = kan.spawn(Task("nap", b"5"))
+    unfinished = kan.spawn(Task("nap", b"0").with_(delay(seconds=3600)))
     assert "tasks that would be pruned: 0" in cli("events", "prune", "--older-than", "1h", "--dry-run").stderr
     assert "tasks pruned: 4" in cli("events", "prune", "--older-than", "0s", "--limit", "4").stderr
     assert len(rows(cli("events", "snapshot"))) == 8

@@ -100,7 +100,8 @@ def test_a_signal_at_any_moment_leaves_nothing(
         assert len(marked(mark)) >= 1
         time.sleep(0.3)
         process.send_signal(number)
-        assert process.wait(30) == code
+        _, rest = process.communicate(timeout=30)
+        assert process.returncode == code, rest
 
 
 def test_what_is_wrong_is_said_in_one_sentence() -> None:

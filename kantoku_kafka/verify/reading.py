@@ -1,0 +1,138 @@
+"""What the topics and the group's offsets say, so that it can be judged: read, changed into facts, nothing concluded.
+
+The order of reading makes a log that is still written to judgeable. A task, its result, its events and the mark that
+its record is done come by one transaction, so:
+
+- where the group stood *before* the ends were taken: all that was done then has left its traces below the ends;
+- where it stood *after* all was read: it counts as done everything that left a trace below the ends;
+- the inputs are read last: every source of a trace is among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from kantoku_kafka.errors import EnvelopeError, WaitTimeout
+from kantoku_kafka.kafka.config import Clients, headers_of
+from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
+from kantoku_kafka.names import Topics
+from kantoku_kafka.protocols import Codec
+from kantoku_kafka.verify.evidence import Evidence, Gathering, Input, Place, Position, position
+
+__all__ = ["collect"]
+
+_MARGIN_MS = 60_000
+_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
+
+
+def collect(
+    clients: Clients,
+    topics: Topics,
+    codec: Codec,
+    inputs: Sequence[str],
+    *,
+    since_ms: int | None = None,
+    patience_seconds: float = 60.0,
+) -> Evidence:
+    """Read everything. Writes nothing, joins no group, and may run beside executors.
+
+    Parameters:
+        inputs: the input topics.
+        since_ms: tasks that were spawned before are not judged; default: all that the topics still hold.
+        patience_seconds: how long the reading may stand still; longer than transactions may stay open.
+
+    Raises:
+        TopicMismatch, AccessDenied, BrokerUnavailable.
+    """
+    reading = _Reading(clients, topics, codec, since_ms, patience_seconds)
+    gathering, evidence = reading.gathering, reading.evidence
+    before = _positions(clients, topics.group, inputs)
+    traces: Mapping[str, Callable[[Record], None]] = {
+        topics.timers: lambda record: gathering.timer(_place(record), record.key() or b"", record.value() or b""),
+        topics.dlq: lambda record: gathering.letter(_place(record), tuple(headers_of(record) or ())),
+        topics.results: lambda record: gathering.result(_place(record), record.value() or b""),
+        topics.events: lambda record: gathering.event(_place(record), record.value() or b""),
+    }
+    until = {topic: ends(clients, topic) for topic in traces}
+    for topic, take in traces.items():
+        for record in reading.traces(topic, until[topic]):
+            try:
+                take(record)
+            except EnvelopeError:
+                if record.value() is not None:
+                    evidence.unreadable.append(_place(record))
+    after = _positions(clients, topics.group, inputs)
+    for topic in inputs:
+        for partition, first in reading.starts(topic).items():
+            place = topic, partition
+            evidence.inputs[place] = Input(first, before.get(place, Position(first)), after.get(place, Position(first)))
+        for record in reading.records(topic, ends(clients, topic)):
+            gathering.spawn(_place(record), record.value() or b"", record.timestamp()[1])
+    return evidence
+
+
+class _Reading:
+    """One pass over the topics of a namespace."""
+
+    def __init__(
+        self, clients: Clients, topics: Topics, codec: Codec, since_ms: int | None, patience_seconds: float
+    ) -> None:
+        self._clients = clients
+        self._since_ms = since_ms
+        self._patience_seconds = patience_seconds
+        self._timers = topics.timers
+        self.gathering = Gathering(codec)
+        self.evidence = self.gathering.evidence
+        self.evidence.settled_from_ms = since_ms or 0
+
+    def starts(self, topic: str) -> Offsets:
+        """From where to read a topic: what is judged, and of its traces a little more, for clocks differ."""
+        if self._since_ms is None or topic == self._timers:
+            return beginnings(self._clients, topic)
+        return first_at(self._clients, topic, max(0, self._since_ms - _MARGIN_MS))
+
+    def traces(self, topic: str, until: Mapping[int, int]) -> Iterator[Record]:
+        """The records of a topic; where the first ones are deleted, what is older than the rest is not judged."""
+        cut = {p for p, first in beginnings(self._clients, topic).items() if first > 0 and topic != self._timers}
+        for record in self.records(topic, until):
+            if record.partition() in cut and self._since_ms is None:
+                cut.discard(record.partition() or 0)
+                oldest_ms = record.timestamp()[1] + _MARGIN_MS
+                self.evidence.settled_from_ms = max(self.evidence.settled_from_ms, oldest_ms)
+            yield record
+
+    def records(self, topic: str, until: Mapping[int, int]) -> Iterator[Record]:
+        """The records of a topic up to these ends."""
+        scan = Scan(self._clients, topic, self.starts(topic), until, self._patience_seconds)
+        try:
+            for batch in scan.batches():
+                yield from batch
+        except WaitTimeout as error:
+            self.evidence.stuck.append(str(error))
+
+
+def _place(record: Record) -> Place:
+    return Place(record.topic() or "", record.partition() or 0, record.offset() or 0)
+
+
+def _positions(clients: Clients, group: str, inputs: Iterable[str]) -> dict[tuple[str, int], Position]:
+    """Where the group stands; waits for transactions that are about to change it."""
+    places = [TopicPartition(topic, p) for topic in inputs for p in beginnings(clients, topic)]
+    observer = clients.consumer(**{"group.id": group})
+
+    def asked() -> list[TopicPartition]:
+        found = list(observer.committed(places, clients.connection.timeout_seconds))
+        for place in found:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return found
+
+    try:
+        answered = clients.insist(asked, f"reading the committed offsets of {group}", _UNSTABLE)
+    finally:
+        observer.close()
+    return {
+        (p.topic, p.partition): position(p.topic, p.partition, p.offset, p.metadata) for p in answered if p.offset >= 0
+    }

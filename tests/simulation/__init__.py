@@ -1,0 +1,1 @@
+"""The engine in a world where time, threads, transactions and misfortune all come from one seed."""

@@ -122,7 +122,7 @@ class Kernel:
         """
         end_us = self.now_us + round(seconds * 1e6)
         while not until():
-            if not all([actor.process.alive for actor in self._actors]):
+            if any(not actor.process.alive for actor in self._actors):
                 self._bury()
             if self.now_us > end_us:
                 return False

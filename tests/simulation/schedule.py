@@ -116,9 +116,7 @@ class _Schedule:
             if self._choices.happens(10):
                 delay_us = self._choices.below(30) * 10_000
                 envelope = envelope._replace(not_before_us=self._kernel.now_us + delay_us)
-            (record,) = self._log.append(
-                Message(self._input, task_id.encode(), self._kan.codec.encode_task(envelope))
-            )
+            (record,) = self._log.append(Message(self._input, task_id.encode(), self._kan.codec.encode_task(envelope)))
             self._say(f"spawn {task_id[:8]} with {data.decode()}, at {record.partition}/{record.offset}")
             self._spawned.append(task_id)
         self._busy -= 1

@@ -18,6 +18,7 @@ from kantoku_kafka.engine.pools import Pools, Rate
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.heartbeats import Pulse
+from kantoku_kafka.kafka.history import KafkaHistory
 from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.model import Command, Heartbeat, now_us
@@ -105,6 +106,7 @@ class ExecutorProcess:
                 input_topics=self._inputs,
                 topics=kantoku.topics,
                 settings=settings,
+                history=KafkaHistory(clients, kantoku.topics, kantoku.codec, self._window_seconds()),
             )
             if self._stop_asked:
                 self._loop.stop()
@@ -126,6 +128,10 @@ class ExecutorProcess:
         clients.check()
         for topic in [*sorted(self._inputs), *own]:
             partition_count(clients, topic)
+
+    def _window_seconds(self) -> float:
+        """The longest time for which any type remembers ids."""
+        return max((task.rules.deduplicate_seconds for task in self._types.values()), default=0.0)
 
     def _rates(self, clients: Clients) -> dict[str, Rate]:
         rates = {}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from kantoku_kafka.model import TaskEnvelope
 
-__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Raised"]
+__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Raised", "place_of"]
 
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 
@@ -79,6 +79,11 @@ class Offset(NamedTuple):
     metadata: str
 
 
+def place_of(topic: str, number: int) -> str:
+    """A partition, as commit metadata name it."""
+    return f"{topic}/{number}"
+
+
 class Partition:
     """One assignment of an input partition to this executor.
 
@@ -98,7 +103,7 @@ class Partition:
     @property
     def place(self) -> str:
         """For the commit metadata."""
-        return f"{self.topic}/{self.number}"
+        return place_of(self.topic, self.number)
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}] in epoch {self.epoch}"

@@ -69,6 +69,11 @@ class Book(ABC):
         """Nothing: of one id the last record counts."""
         return None
 
+    @property
+    def past_end(self) -> int | None:
+        """None, for the same reason."""
+        return None
+
     def done_runs(self) -> list[Run]:
         """None: what is done beyond :attr:`base` is known by what stands in the topic."""
         return []

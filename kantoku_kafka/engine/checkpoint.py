@@ -47,6 +47,11 @@ class Progress(Protocol):
         """From where on a successor has to know the ids, to recognise them."""
         ...
 
+    @property
+    def past_end(self) -> int | None:
+        """Up to where it has to know what was before the group was set back."""
+        ...
+
 
 Note = tuple[Job, int, Mapping[str, str]]
 """What a running job said by a heartbeat, and when."""
@@ -280,8 +285,8 @@ class Checkpoint:
     def _offset(self, partition: Partition, window: Progress) -> Offset:
         base = window.base
         remembered = window.remembered_from(now_us())
-        runs = window.done_runs()
-        metadata = doneset.encode(self._writer(partition), partition.place, base, runs, self._number, remembered)
+        writer, runs = self._writer(partition), window.done_runs()
+        metadata = doneset.encode(writer, partition.place, base, runs, self._number, remembered, window.past_end)
         return Offset(partition.topic, partition.number, base, metadata)
 
     def _culprits(self, jobs: list[Job]) -> list[Job]:

@@ -6,24 +6,30 @@ has to read to know them again, after a restart, stands in the commit metadata.
 
 from __future__ import annotations
 
+from kantoku_kafka.engine.past import NO_PAST, Past
 from kantoku_kafka.ids import packed_id
 
 __all__ = ["Memory"]
 
 
 class Memory:
-    """Ids with the offset of their first spawn, for as long as each is remembered. One thread uses it."""
+    """Ids with the offset of their first spawn, for as long as each is remembered. One thread uses it.
 
-    __slots__ = ("_seen",)
+    Attributes:
+        past: of the partition.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_seen", "past")
+
+    def __init__(self, past: Past = NO_PAST) -> None:
+        self.past = past
         self._seen: dict[bytes, tuple[int, int]] = {}  # in the order of the offsets
 
     def is_duplicate(self, task_id: str, offset: int, until_us: int, now_us: int) -> bool:
         """Whether it was spawned before, at another offset; else it is remembered until then."""
         self._forget(now_us)
         first, _ = self._seen.setdefault(packed_id(task_id), (offset, until_us))
-        return first != offset
+        return first != offset or self.past.tells_of(task_id, offset)
 
     def first_offset(self, now_us: int) -> int | None:
         """Of the oldest spawn that is remembered; None if there is none."""

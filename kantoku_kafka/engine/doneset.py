@@ -3,7 +3,8 @@
 Layout, then base85: version (1 byte), CRC-32 (4 bytes), number of the checkpoint (4 bytes), writer (length, UTF-8),
 body kind (1 byte), body. The body is a list of runs relative to the committed offset, whichever form is shorter:
 ``runs`` are varint pairs (unfinished, finished); ``bitmap`` has bit i set if offset + i is finished.
-If the highest bit of the kind is set, 8 bytes precede the body: how far below the offset ids are remembered.
+Two bits of the kind stand for 8 bytes each before the body: 0x80 for how far below the offset ids are remembered,
+0x40 for how far beyond it the group had been before it was set back.
 The CRC covers place and offset too: metadata that were copied to another offset say nothing there. Pure functions.
 """
 
@@ -22,8 +23,8 @@ _MAX_CHARACTERS = 4095
 _VERSION = 1
 MAX_WRITER_BYTES = 128
 _NUMBER_BYTES = 4
-_REMEMBERS, _BACK_BYTES = 0x80, 8
-_HEADER_BYTES = 1 + 4 + _NUMBER_BYTES + 1 + MAX_WRITER_BYTES + 1 + _BACK_BYTES
+_REMEMBERS, _WAS_SET_BACK, _DISTANCE_BYTES = 0x80, 0x40, 8
+_HEADER_BYTES = 1 + 4 + _NUMBER_BYTES + 1 + MAX_WRITER_BYTES + 1 + 2 * _DISTANCE_BYTES
 _MAX_BODY_BYTES = _MAX_CHARACTERS // 5 * 4 - _HEADER_BYTES
 MAX_BITMAP_SPAN = _MAX_BODY_BYTES * 8
 """A done-set within this many offsets always fits."""
@@ -37,15 +38,23 @@ Run = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class DoneSet:
-    """What a commit says besides its offset: who wrote it, the finished runs beyond, from where ids are remembered."""
+    """What a commit says besides its offset: who wrote it, the finished runs beyond, from where ids are remembered, and
+    up to where the group had been before it was set back."""
 
     writer: str
     runs: Sequence[Run]
     remembered_from: int | None = None
+    past_end: int | None = None
 
 
 def encode(
-    writer: str, place: str, offset: int, runs: Sequence[Run], number: int = 0, remembered_from: int | None = None
+    writer: str,
+    place: str,
+    offset: int,
+    runs: Sequence[Run],
+    number: int = 0,
+    remembered_from: int | None = None,
+    past_end: int | None = None,
 ) -> str:
     """The metadata text for a commit at ``offset``.
 
@@ -55,6 +64,7 @@ def encode(
         runs: ascending, not touching, all beyond ``offset``.
         number: of the checkpoint, by which a commit is told from the one before it; its lowest 32 bits are kept.
         remembered_from: an offset from which on a successor has to know the ids; None, or none below ``offset``.
+        past_end: records below it may have ended before the group was set back; None, or none beyond ``offset``.
 
     Raises:
         ValueError: if it does not fit; the window keeps that from happening.
@@ -67,8 +77,10 @@ def encode(
             kind, body = _BITMAP, _encode_bitmap(offset, runs)
     if len(raw_writer) > MAX_WRITER_BYTES or len(body) > _MAX_BODY_BYTES:
         raise ValueError(f"a done-set of {len(runs)} runs ({len(body)} bytes) does not fit the commit metadata")
+    if past_end is not None and past_end > offset:
+        kind, body = kind | _WAS_SET_BACK, (past_end - offset).to_bytes(_DISTANCE_BYTES, "big") + body
     if remembered_from is not None and remembered_from < offset:
-        kind, body = kind | _REMEMBERS, (offset - remembered_from).to_bytes(_BACK_BYTES, "big") + body
+        kind, body = kind | _REMEMBERS, (offset - remembered_from).to_bytes(_DISTANCE_BYTES, "big") + body
     raw_number = (number & 0xFFFFFFFF).to_bytes(_NUMBER_BYTES, "big")
     rest = b"".join((raw_number, bytes((len(raw_writer),)), raw_writer, bytes((kind,)), body))
     return base64.b85encode(bytes((_VERSION,)) + _checksum(rest, place, offset) + rest).decode()
@@ -83,17 +95,22 @@ def decode(metadata: str, place: str, offset: int) -> DoneSet | None:
             return None
         writer_end = _NUMBER_BYTES + 1 + rest[_NUMBER_BYTES]
         writer, kind, body = rest[_NUMBER_BYTES + 1 : writer_end].decode(), rest[writer_end], rest[writer_end + 1 :]
-        remembered_from = None
+        remembered_from = past_end = None
         if kind & _REMEMBERS:
-            remembered_from = offset - int.from_bytes(body[:_BACK_BYTES], "big")
-            kind, body = kind & ~_REMEMBERS, body[_BACK_BYTES:]
+            remembered_from = offset - int.from_bytes(body[:_DISTANCE_BYTES], "big")
+            kind, body = kind & ~_REMEMBERS, body[_DISTANCE_BYTES:]
             if not 0 <= remembered_from < offset:
                 return None
+        if kind & _WAS_SET_BACK:
+            past_end = offset + int.from_bytes(body[:_DISTANCE_BYTES], "big")
+            kind, body = kind & ~_WAS_SET_BACK, body[_DISTANCE_BYTES:]
+            if past_end == offset:
+                return None
         if kind == _RUNS:
-            return DoneSet(writer, _decode_runs(offset, body), remembered_from)
+            return DoneSet(writer, _decode_runs(offset, body), remembered_from, past_end)
         if kind == _BITMAP:
-            return DoneSet(writer, _decode_bitmap(offset, body), remembered_from)
-        return DoneSet(writer, (), remembered_from) if kind == _EMPTY and not body else None
+            return DoneSet(writer, _decode_bitmap(offset, body), remembered_from, past_end)
+        return DoneSet(writer, (), remembered_from, past_end) if kind == _EMPTY and not body else None
     except (ValueError, IndexError, binascii.Error):
         return None
 

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.past import NO_PAST, History, Past
 from kantoku_kafka.engine.window import Window
-from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.job import Job, Offset, Partition, place_of
 
 __all__ = ["Intake"]
 
@@ -20,14 +21,16 @@ class Intake:
 
     Parameters:
         max_waiting, max_waiting_bytes: so many jobs may wait for their start, in all.
+        history: what was in partitions whose offset is not one of ours.
 
     Attributes:
         windows: of the assigned partitions.
         done_before: those of the jobs admitted that were done before: they came again for their ids.
     """
 
-    def __init__(self, max_waiting: int, max_waiting_bytes: int) -> None:
+    def __init__(self, max_waiting: int, max_waiting_bytes: int, history: History = lambda _: {}) -> None:
         self._bounds = max_waiting, max_waiting_bytes
+        self._history = history
         self.windows: dict[Partition, Window] = {}
         self.done_before: set[Job] = set()
         self._parked: dict[Partition, deque[Job]] = {}
@@ -35,28 +38,30 @@ class Intake:
 
     def open(self, offsets: Iterable[Offset]) -> list[Partition]:
         """Open a window for each partition, as the last checkpoint left it."""
-        partitions = []
-        for topic, number, offset, metadata in offsets:
-            self._epoch += 1
-            partition = Partition(topic, number, self._epoch)
-            done = doneset.decode(metadata, partition.place, offset) if metadata else None
-            if metadata and done is None:
-                _log.warning(
-                    "%s[%d]: the commit metadata are not ours or damaged; finished tasks beyond offset %d run again",
-                    topic,
-                    number,
-                    offset,
-                    extra={"action": "foreign_metadata", "topic": topic, "partition": number, "offset": offset},
-                )
-            runs = list(done.runs) if done else []
-            if done is not None and done.remembered_from is not None:  # read again, for the ids
-                partition.begin = done.remembered_from
-                runs.insert(0, (partition.begin, offset))
-            else:
-                partition.begin = offset
-            self.windows[partition] = Window(partition.begin, runs, history_end=offset)
-            partitions.append(partition)
-        return partitions
+        found = [(offset, doneset.decode(offset.metadata, place_of(*offset[:2]), offset.offset)) for offset in offsets]
+        past = self._history([o[:2] for o, done in found if done is None or done.past_end is not None])
+        return [self._open(offset, done, past.get(offset[:2], NO_PAST)) for offset, done in found]
+
+    def _open(self, committed: Offset, done: doneset.DoneSet | None, past: Past) -> Partition:
+        topic, number, offset, metadata = committed
+        self._epoch += 1
+        partition = Partition(topic, number, self._epoch)
+        if metadata and done is None:
+            _log.warning(
+                "%s[%d]: the commit metadata are not ours or damaged; finished tasks beyond offset %d run again",
+                topic,
+                number,
+                offset,
+                extra={"action": "foreign_metadata", "topic": topic, "partition": number, "offset": offset},
+            )
+        runs = list(done.runs) if done else []
+        if done is not None and done.remembered_from is not None:  # read again, for the ids
+            partition.begin = done.remembered_from
+            runs.insert(0, (partition.begin, offset))
+        else:
+            partition.begin = offset
+        self.windows[partition] = Window(partition.begin, runs, history_end=offset, past=past)
+        return partition
 
     def close(self, partition: Partition) -> None:
         """Forget it."""

@@ -126,8 +126,10 @@ class Judge:
         A task that a timer has put here is the one that was spawned before, not another one.
         """
         rules = self._rules.get(job.type)
-        if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)) or _is_fired(job):
+        if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)):
             return False
+        if _is_fired(job):
+            return memory.past.tells_of(job.task_id, job.offset)
         created_at_us = now_us if job.envelope is None else job.envelope.created_at_us
         until_us = created_at_us + round(rules.deduplicate_seconds * 1_000_000)
         return until_us > now_us and memory.is_duplicate(job.task_id, job.offset, until_us, now_us)

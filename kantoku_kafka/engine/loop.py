@@ -17,6 +17,7 @@ from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.failures import FailureLog
 from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.judge import TIMED_OUT_REASON, Judge
+from kantoku_kafka.engine.past import History
 from kantoku_kafka.engine.pools import Pools
 from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.engine.reception import Reception
@@ -51,6 +52,7 @@ class Loop:
         input_topics: where tasks come from.
         topics: where tasks go besides the results.
         settings: bounds and timeouts.
+        history: what was in partitions whose offset was set back.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Loop:
         input_topics: Iterable[str],
         topics: Topics,
         settings: ExecutorSettings,
+        history: History = lambda _: {},
     ) -> None:
         self._inputs = inputs
         self._checkpoint = checkpoint
@@ -73,7 +76,7 @@ class Loop:
         self._settings = settings
         self._burst = Burst(inputs) if settings.burst else None
         self._startable_left = settings.max_tasks or None
-        self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes)
+        self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes, history)
         self._windows = self._intake.windows
         self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end)
         self._paused: set[Partition] = set()

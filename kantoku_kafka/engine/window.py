@@ -11,6 +11,7 @@ from itertools import takewhile
 
 from kantoku_kafka.engine.dedup import Memory
 from kantoku_kafka.engine.doneset import MAX_BITMAP_SPAN, MAX_RUNS, Run
+from kantoku_kafka.engine.past import NO_PAST, Past
 
 __all__ = ["Window"]
 
@@ -22,6 +23,7 @@ class Window:
         offset: where the last checkpoint stood; the first record that may arrive.
         done: finished runs beyond ``offset``, as that checkpoint recorded them.
         history_end: records below it are read for their ids only.
+        past: what had become of records beyond ``offset`` before the group was set back.
 
     Attributes:
         memory: the ids that were spawned here.
@@ -29,9 +31,9 @@ class Window:
 
     __slots__ = ("_begin", "_highest_done", "_history_end", "_restored", "_unfinished", "memory", "next_offset")
 
-    def __init__(self, offset: int, done: Sequence[Run] = (), history_end: int = 0) -> None:
+    def __init__(self, offset: int, done: Sequence[Run] = (), history_end: int = 0, past: Past = NO_PAST) -> None:
         self._begin, self._history_end = offset, history_end
-        self.memory = Memory()
+        self.memory = Memory(past)
         self.next_offset = offset
         self._unfinished: dict[int, None] = {}  # admitted, ascending: a dict keeps the order and forgets in O(1)
         self._highest_done = -1
@@ -102,6 +104,11 @@ class Window:
         if self.next_offset < self._history_end:
             return self._begin
         return self.memory.first_offset(now_us)
+
+    @property
+    def past_end(self) -> int | None:
+        """Up to where a successor has to know the past, if there is one."""
+        return self.memory.past.end or None
 
     def done_runs(self) -> list[Run]:
         """The finished runs beyond ``base``, ascending: what a checkpoint records besides ``base``."""

@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import TopicPartition
 
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.job import place_of
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.scan import beginnings, ends, pick
 from kantoku_kafka.kafka.topics import existing_topics
@@ -125,7 +126,7 @@ def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
 
 def _lag(place: TopicPartition, first: int, end: int) -> InputLag:
     base = max(place.offset, first)  # before the first one stands what was deleted, and "nothing committed"
-    name = f"{place.topic}/{place.partition}"
+    name = place_of(place.topic, place.partition)
     done = doneset.decode(place.metadata, name, place.offset) if place.metadata else None
     runs = [(max(start, base), stop) for start, stop in done.runs if stop > base] if done else []
     return InputLag(place.topic, place.partition, base, end, runs, None)

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.job import place_of
 from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.membership import Membership
@@ -114,7 +115,7 @@ class Takeover:
 
 def writer_of(committed: TopicPartition) -> Membership | None:
     """Who committed this; None if the metadata are not ours."""
-    place = f"{committed.topic}/{committed.partition}"
+    place = place_of(committed.topic, committed.partition)
     done = doneset.decode(committed.metadata, place, committed.offset) if committed.metadata else None
     if done is None:
         return None

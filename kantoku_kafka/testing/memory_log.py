@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
+from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Message, Offset
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.model import Headers, now_us
@@ -92,6 +93,19 @@ class InMemoryLog:
     def expel(self, member: object) -> None:
         """Throw Inputs out of the group, as after a session that timed out: they learn it at their next poll."""
         self.leave(member)
+
+    def reset(self, topic: str) -> None:
+        """Set the group back to the beginning of a topic, as an administrator does.
+
+        Raises:
+            KantokuError: it has members.
+        """
+        with self._changed:
+            if self._members:
+                raise KantokuError(
+                    f"The group has {len(self._members)} members: its offsets can be set when it is empty."
+                )
+            self._committed = {place: offset for place, offset in self._committed.items() if place[0] != topic}
 
     # --- for the Transaction
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.job import place_of
 from kantoku_kafka.model import Headers
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.replay.fold import LoggedEvent
@@ -161,7 +162,7 @@ class Gathering:
 
 def position(topic: str, partition: int, offset: int, metadata: str | None) -> Position:
     """What a commit says."""
-    done = doneset.decode(metadata, f"{topic}/{partition}", offset) if metadata else None
+    done = doneset.decode(metadata, place_of(topic, partition), offset) if metadata else None
     return Position(offset, tuple(done.runs) if done else ())
 
 

@@ -15,6 +15,7 @@ from kantoku_kafka.engine import checkpoint, doneset
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.judge import Judge
 from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.past import Recollection
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.job import Job, Offset, Partition
@@ -177,6 +178,11 @@ def _memory_lost() -> None:
     replace(Window, "remembered_from", lambda _: lambda self, now_us: None)
 
 
+def _past_forgotten() -> None:
+    """After the group was set back nobody knows what had ended before."""
+    replace(Recollection, "pasts", lambda _: property(lambda self: {}))
+
+
 def _revoke_without_drain() -> None:
     """What runs when a partition is revoked goes on, and is published under the next membership."""
     replace(Loop, "revoked", lambda _: lambda self, partitions: None)
@@ -268,5 +274,6 @@ MUTANTS: Mapping[str, Mutant] = {
     "events-dropped": Mutant(_own_steps_dropped, "eos-executor"),
     "dead-letter-dropped": Mutant(_dead_letter_dropped, "poison"),
     "isolation-off": Mutant(_isolation_off, "eos-executor"),
+    "past-forgotten": Mutant(_past_forgotten, "reset-grow"),
     "partitions-seen-late": Mutant(_partitions_seen_late, "reset-grow"),
 }

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.chaos.mutants import MUTANTS
 from tests.simulation.campaign import Campaign
 from tests.simulation.schedule import Verdict
 
@@ -18,7 +19,7 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--mutant", default="", help="a defect to build in")
+    parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="a defect to build in")
     parser.add_argument("--most", type=int, default=1, help="stop after so many that fail")
     parser.add_argument("--out", type=Path, help="where to keep the decisions of those that fail")
     arguments = parser.parse_args()
@@ -32,19 +33,19 @@ def main() -> int:
                 break
         seconds = time.monotonic() - began
         for seed in sorted(failing)[: arguments.most]:
-            _tell(seed, campaign.smaller(seed), arguments.out)
+            _tell(f"{arguments.mutant or 'seed'}-{seed}", campaign.smaller(seed), arguments.out)
     print(f"{done} schedules in {seconds:.1f} s, {done / seconds:.0f} a second, {len(failing)} failed")
     return 1 if failing else 0
 
 
-def _tell(seed: int, verdict: Verdict, out: Path | None) -> None:
-    print(f"seed {seed}, {len(verdict.choices)} decisions:")
+def _tell(name: str, verdict: Verdict, out: Path | None) -> None:
+    print(f"{name}, {len(verdict.choices)} decisions:")
     for line in (*verdict.story, *verdict.problems):
         print(f"  {line}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         kept = {"choices": list(verdict.choices), "found": verdict.problems}
-        (out / f"seed-{seed}.json").write_text(json.dumps(kept))
+        (out / f"{name}.json").write_text(json.dumps(kept))
 
 
 if __name__ == "__main__":

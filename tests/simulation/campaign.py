@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from types import TracebackType
@@ -14,6 +15,7 @@ from tests.simulation.schedule import Verdict, simulate
 __all__ = ["Campaign"]
 
 _CHUNK = 100
+_SHRINK_SECONDS = 30.0
 
 
 class Campaign:
@@ -35,7 +37,7 @@ class Campaign:
         self._pool.terminate()
 
     def failing(self, seeds: range) -> Iterator[tuple[int, list[int]]]:
-        """For each piece of the seeds: how many they are, and which of them break a promise."""
+        """For each piece of the seeds: how many were tried, and the first that failed, which ends it."""
         chunks = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
         return self._pool.imap_unordered(_fail, chunks)
 
@@ -45,14 +47,21 @@ class Campaign:
 
 
 def _fail(seeds: Sequence[int]) -> tuple[int, list[int]]:
-    return len(seeds), [seed for seed in seeds if not simulate(Choices(seed)).ok]
+    """Up to the first that fails."""
+    for done, seed in enumerate(seeds, 1):
+        if not simulate(Choices(seed)).ok:
+            return done, [seed]
+    return len(seeds), []
 
 
 def _smaller(seed: int) -> Verdict:
     first = simulate(Choices(seed))
     kind = _kind(first.problems[0])
+    deadline = time.monotonic() + _SHRINK_SECONDS
 
     def fails(given: Sequence[int]) -> bool:
+        if time.monotonic() > deadline:
+            return False
         return any(_kind(problem) == kind for problem in simulate(Choices(given=given)).problems)
 
     return simulate(Choices(given=shrink(first.choices, fails)))

@@ -123,7 +123,10 @@ class _Schedule:
 
     def _break(self) -> None:
         """Faults, one after the other."""
-        faults = (self._kill, self._freeze, self._throw_out, self._leave, self._join, self._cancel)
+        faults = (
+            *(self._kill, self._kill, self._freeze, self._freeze, self._throw_out, self._throw_out),
+            *(self._leave, self._join, self._cancel, self._reset),
+        )
         for _ in range(self._choices.below(_MOST_FAULTS + 1)):
             self._kernel.wait(seconds=self._choices.below(25) / 100)
             faults[self._choices.below(len(faults))]()
@@ -183,6 +186,17 @@ class _Schedule:
             self._commands.append(command)
             for executor in self._executors:
                 executor.command([command])
+
+    def _reset(self) -> None:
+        """All die, and the group is set back to the beginning."""
+        self._say("all are killed, and the group is set back")
+        present = [executor for executor in self._executors if not executor.has_ended]
+        for executor in present:
+            executor.process.alive = False
+            executor.throw_out()
+        self._log.reset(self._input)
+        for _ in present:
+            self._start()
 
     def _heal(self) -> None:
         self._say("peace")

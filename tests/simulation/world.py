@@ -11,6 +11,7 @@ from kantoku_kafka.bindings import chosen_types
 from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
+from kantoku_kafka.engine.past import Past, Place, Recollection
 from kantoku_kafka.engine.pools import PoolBinding, Pools
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.engine.timer_book import TimerBook
@@ -205,6 +206,7 @@ class SimulatedExecutor:
             input_topics=topics,
             topics=self._kan.topics,
             settings=_SETTINGS,
+            history=self._recollect,
         )
         if commands:
             self._loop.command(commands)
@@ -229,6 +231,14 @@ class SimulatedExecutor:
             self._timers.stop()
         self._timers.run()
         self._running -= 1
+
+    def _recollect(self, places: Sequence[Place]) -> Mapping[Place, Past]:
+        recollection = Recollection(self._kan.codec, places)
+        for record in self._log.read(self._kan.topics.results):
+            recollection.result(record.value)
+        for record in self._log.read(self._kan.topics.events):
+            recollection.event(record.key or b"", record.value)
+        return recollection.pasts
 
     def _checkpoint(self, inputs: InMemoryInputs) -> Checkpoint:
         topics, codec = self._kan.topics, self._kan.codec

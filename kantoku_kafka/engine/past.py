@@ -1,0 +1,89 @@
+"""What had become of a partition's tasks before the group's offset was set back, or lost: told by results and events.
+
+Where an offset is not one that a checkpoint committed, nobody knows from the group what was done beyond it. But what
+was done has left a result, or an event that says where its task went on; each names the record it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.ids import packed_id
+from kantoku_kafka.model import EventName
+from kantoku_kafka.protocols import Codec
+
+__all__ = ["NO_PAST", "History", "Past", "Recollection"]
+
+_MOVED = tuple(f"/{name}".encode() for name in (EventName.DELAYED, EventName.RETRY_SCHEDULED, EventName.DUPLICATE))
+
+
+class Past(NamedTuple):
+    """Of one partition.
+
+    ``ended``: packed ids of tasks that have a result; ``moved``: offsets of records whose task went on elsewhere, or
+    was a duplicate; ``end``: no record from this offset on is among them.
+    """
+
+    ended: Set[bytes] = frozenset()
+    moved: Set[int] = frozenset()
+    end: int = 0
+
+    def tells_of(self, task_id: str, offset: int) -> bool:
+        """Whether it is known what became of this record."""
+        return offset < self.end and (offset in self.moved or packed_id(task_id) in self.ended)
+
+
+NO_PAST = Past()
+Place = tuple[str, int]
+History = Callable[[Sequence[Place]], Mapping[Place, Past]]
+"""Tells the past of partitions, given by topic and number; of those without one it says nothing. May block."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    ended: set[bytes] = field(default_factory=set)
+    moved: set[int] = field(default_factory=set)
+    end: int = 0
+
+
+class Recollection:
+    """Gathers the past of some partitions, record by record. Pure.
+
+    Parameters:
+        codec: of the envelopes; what it cannot read tells nothing.
+        places: the partitions.
+    """
+
+    def __init__(self, codec: Codec, places: Iterable[Place]) -> None:
+        self._codec = codec
+        self._gathered = {place: _Gathered() for place in places}
+
+    def result(self, value: bytes) -> None:
+        """A record of the results."""
+        try:
+            result = self._codec.decode_result(value)
+        except EnvelopeError:
+            return
+        if gathered := self._gathered.get(result.source[:2]):
+            gathered.ended.add(packed_id(result.task_id))
+            gathered.end = max(gathered.end, result.source[2] + 1)
+
+    def event(self, key: bytes, value: bytes) -> None:
+        """A record of the events; most need not be read."""
+        if not key.endswith(_MOVED):
+            return
+        try:
+            source = self._codec.decode_event(value).source
+        except EnvelopeError:
+            return
+        if source is not None and (gathered := self._gathered.get(source[:2])):
+            gathered.moved.add(source[2])
+            gathered.end = max(gathered.end, source[2] + 1)
+
+    @property
+    def pasts(self) -> dict[Place, Past]:
+        """Of the partitions that have one."""
+        return {place: Past(g.ended, g.moved, g.end) for place, g in self._gathered.items() if g.end}

@@ -106,7 +106,7 @@ class ExecutorProcess:
                 input_topics=self._inputs,
                 topics=kantoku.topics,
                 settings=settings,
-                history=KafkaHistory(clients, kantoku.topics, kantoku.codec, self._window_seconds()),
+                history=self._history(clients),
             )
             if self._stop_asked:
                 self._loop.stop()
@@ -129,9 +129,12 @@ class ExecutorProcess:
         for topic in [*sorted(self._inputs), *own]:
             partition_count(clients, topic)
 
-    def _window_seconds(self) -> float:
-        """The longest time for which any type remembers ids."""
-        return max((task.rules.deduplicate_seconds for task in self._types.values()), default=0.0)
+    def _history(self, clients: Clients) -> KafkaHistory:
+        """It may take half of the time after which the group would take us for dead."""
+        poll_ms = int(clients.connection.config.get("max.poll.interval.ms", 300_000))
+        window_seconds = max((task.rules.deduplicate_seconds for task in self._types.values()), default=0.0)
+        topics, codec = self._kantoku.topics, self._kantoku.codec
+        return KafkaHistory(clients, topics, codec, window_seconds=window_seconds, most_seconds=poll_ms / 2_000)
 
     def _rates(self, clients: Clients) -> dict[str, Rate]:
         rates = {}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from confluent_kafka import TopicPartition
 
 from kantoku_kafka.engine.past import Past, Place, Recollection
+from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends, first_at, pick
 from kantoku_kafka.names import Topics
@@ -22,27 +25,35 @@ _PATIENCE_SECONDS = 60.0
 class KafkaHistory:
     """Called with partitions, tells their :class:`~kantoku_kafka.engine.past.Past`. Any thread may call it.
 
-    It reads what was written since their first record that is still there, at most for as long as ids are remembered:
-    some microseconds a record, and nothing in a namespace without results.
+    Partitions in which nothing was ever committed have none. Of the others it reads the results and events since their
+    first record, at most for as long as ids are remembered: some 20 microseconds for each.
 
     Parameters:
         clients: the connection.
         topics: of the namespace.
         codec: of the envelopes.
         window_seconds: for so long ids are remembered.
+        most_seconds: so long it may take: the group waits for who reads.
     """
 
-    def __init__(self, clients: Clients, topics: Topics, codec: Codec, window_seconds: float) -> None:
+    def __init__(
+        self, clients: Clients, topics: Topics, codec: Codec, *, window_seconds: float, most_seconds: float
+    ) -> None:
         self._clients = clients
         self._topics = topics
         self._codec = codec
         self._window_ms = round(window_seconds * 1_000)
+        self._most_seconds = most_seconds
 
     def __call__(self, places: Sequence[Place]) -> Mapping[Place, Past]:
         """Raises TopicMismatch, AccessDenied, BrokerUnavailable, WaitTimeout."""
-        recollection = Recollection(self._codec, places)
-        if not places or not self._window_ms or (oldest_ms := self._oldest_ms(places)) is None:
+        if not places or not self._window_ms:
             return {}
+        places = self._committed(places)
+        oldest_ms = self._oldest_ms(places)
+        if oldest_ms is None:
+            return {}
+        recollection = Recollection(self._codec, places)
         since_ms = max(oldest_ms, round(time.time() * 1_000) - self._window_ms) - _MARGIN_MS
         began, total = time.monotonic(), 0
         takers: Mapping[str, Callable[[Record], None]] = {
@@ -50,22 +61,29 @@ class KafkaHistory:
             self._topics.events: lambda record: recollection.event(record.key() or b"", record.value() or b""),
         }
         for topic, take in takers.items():
-            until = ends(self._clients, topic)
-            starts = first_at(self._clients, topic, since_ms)
-            for batch in Scan(self._clients, topic, starts, until, _PATIENCE_SECONDS).batches():
+            for batch in self._since(topic, since_ms):
                 for record in batch:
                     take(record)
                 total += len(batch)
-        if total:
-            _log.info(
-                "no checkpoint of ours in %d partitions: what ended before is known by %d results and events, read in "
-                "%.1f s",
-                len(places),
-                total,
-                time.monotonic() - began,
-                extra={"action": "history"},
-            )
+                if time.monotonic() - began > self._most_seconds:
+                    raise self._too_much(total)
+        seconds = time.monotonic() - began
+        text = (
+            "the group was set back: what had ended in %d partitions is known by %d results and events, read in %.1f s"
+        )
+        _log.warning(text, len(places), total, seconds, extra={"action": "history"})
         return recollection.pasts
+
+    def _committed(self, places: Sequence[Place]) -> list[Place]:
+        """Those in which the group has an offset."""
+        observer = self._clients.consumer(**{"group.id": self._topics.group, "isolation.level": "read_uncommitted"})
+        wanted = [TopicPartition(*place) for place in places]
+        seconds = self._clients.connection.timeout_seconds
+        try:
+            found = self._clients.insist(lambda: observer.committed(wanted, seconds), "reading committed offsets")
+        finally:
+            observer.close()
+        return [(place.topic, place.partition) for place in found if place.offset >= 0]
 
     def _oldest_ms(self, places: Sequence[Place]) -> int | None:
         """When the oldest record in them was written; None if there is none."""
@@ -75,3 +93,14 @@ class KafkaHistory:
             wanted = {n: [first[n]] for t, n in places if t == topic and first[n] < until[n]}
             oldest += [record.timestamp()[1] for record in pick(self._clients, topic, wanted)]
         return min(oldest, default=None)
+
+    def _since(self, topic: str, since_ms: int) -> Iterator[Sequence[Record]]:
+        until = ends(self._clients, topic)
+        return Scan(self._clients, topic, first_at(self._clients, topic, since_ms), until, _PATIENCE_SECONDS).batches()
+
+    def _too_much(self, total: int) -> WaitTimeout:
+        return WaitTimeout(
+            f"The group was set back, and to tell what had ended within the last {self._window_ms / 1_000:g} s takes "
+            f"longer than {self._most_seconds:g} s ({total} results and events so far). Let the types remember ids for "
+            "less long (deduplicate_seconds), or raise max.poll.interval.ms."
+        )

@@ -172,7 +172,7 @@ def _acknowledged_is_there(facts: _Facts, cases: _Cases) -> None:
 
 def _one_result(facts: _Facts, cases: _Cases) -> None:
     for task_id, outcomes in facts.outcomes.items():
-        if len(outcomes) > 1:
+        if len(outcomes) > 1 and (facts.is_judged(task_id) or not facts.evidence.settled_from_ms):
             text = f"has {len(outcomes)} results: {', '.join(outcome.status for outcome in outcomes)}"
             cases.violations.append(Violation(task_id, text, [outcome.at for outcome in outcomes]))
     for task_id, places in facts.judged:
@@ -194,6 +194,8 @@ def _no_result_from_nothing(facts: _Facts, cases: _Cases) -> None:
         if held is None or outcome.source.offset < held.first:
             continue  # of a timer that was cancelled, or its record is deleted
         spawn = held.records.get(outcome.source.offset)
+        if spawn is not None and spawn.at_ms < facts.evidence.settled_from_ms:
+            continue
         if spawn is None or spawn.task_id != outcome.task_id:
             found = "no record" if spawn is None else f"task {spawn.task_id}"
             text = f"has a result whose source {outcome.source} holds {found}"

@@ -10,11 +10,12 @@ its record is done come by one transaction, so:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from kantoku_kafka.errors import EnvelopeError, WaitTimeout
+from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
 from kantoku_kafka.kafka.config import Clients, headers_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.names import Topics
@@ -48,7 +49,7 @@ def collect(
     """
     reading = _Reading(clients, topics, codec, since_ms, patience_seconds)
     gathering, evidence = reading.gathering, reading.evidence
-    before = _positions(clients, topics.group, inputs)
+    before = _positions(clients, topics.group, inputs, patience_seconds)
     traces: Mapping[str, Callable[[Record], None]] = {
         topics.timers: lambda record: gathering.timer(_place(record), record.key() or b"", record.value() or b""),
         topics.dlq: lambda record: gathering.letter(_place(record), tuple(headers_of(record) or ())),
@@ -63,7 +64,7 @@ def collect(
             except EnvelopeError:
                 if record.value() is not None:
                     evidence.unreadable.append(_place(record))
-    after = _positions(clients, topics.group, inputs)
+    after = _positions(clients, topics.group, inputs, patience_seconds)
     for topic in inputs:
         for partition, first in reading.starts(topic).items():
             place = topic, partition
@@ -117,8 +118,10 @@ def _place(record: Record) -> Place:
     return Place(record.topic() or "", record.partition() or 0, record.offset() or 0)
 
 
-def _positions(clients: Clients, group: str, inputs: Iterable[str]) -> dict[tuple[str, int], Position]:
-    """Where the group stands; waits for transactions that are about to change it."""
+def _positions(
+    clients: Clients, group: str, inputs: Iterable[str], patience_seconds: float
+) -> dict[tuple[str, int], Position]:
+    """Where the group stands; waits for transactions that are about to change it, also for one whose member is dead."""
     places = [TopicPartition(topic, p) for topic in inputs for p in beginnings(clients, topic)]
     observer = clients.consumer(**{"group.id": group})
 
@@ -129,8 +132,15 @@ def _positions(clients: Clients, group: str, inputs: Iterable[str]) -> dict[tupl
                 raise KafkaException(place.error)
         return found
 
+    deadline = time.monotonic() + patience_seconds
     try:
-        answered = clients.insist(asked, f"reading the committed offsets of {group}", _UNSTABLE)
+        while True:
+            try:
+                answered = clients.insist(asked, f"reading the committed offsets of {group}", _UNSTABLE)
+                break
+            except BrokerUnavailable:  # so the client says that an offset is unstable for long
+                if time.monotonic() > deadline:
+                    raise
     finally:
         observer.close()
     return {

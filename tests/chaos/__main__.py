@@ -1,41 +1,61 @@
-"""``python -m tests.chaos RUN --seed 7 --scale 0.1``: one run, or several, and what became of them."""
+"""``python -m tests.chaos RUN --seed 7 --scale 0.1``: one run, or several, or the mutants; and what became of them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tests.chaos.harness import perform
+from tests.chaos.harness import hunt, perform
+from tests.chaos.mutants import MUTANTS
 from tests.chaos.runs import RUNS
 
 
 def main() -> int:
-    """The exit code is 1 if a promise was broken."""
+    """The exit code is 1 if a promise was broken, or a mutant was not caught."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
-    parser.add_argument("run", choices=[*RUNS, "all"])
+    parser.add_argument("run", choices=[*RUNS, "all", "mutants"])
     parser.add_argument("--seed", type=int, default=1, help="the first one")
     parser.add_argument("--seeds", type=int, default=1, help="so many, one after the other")
     parser.add_argument("--scale", type=float, default=0.1)
-    parser.add_argument("--mutant", default="")
+    parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="only this one")
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     arguments = parser.parse_args()
-    names = list(RUNS) if arguments.run == "all" else [arguments.run]
     failed = 0
-    for name in names:
-        for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-            folder = arguments.out / f"{name}-{seed}{'-' if arguments.mutant else ''}{arguments.mutant}"
-            report = perform(name, RUNS[name], seed=seed, scale=arguments.scale, folder=folder, mutant=arguments.mutant)
-            (folder / "report.json").write_text(json.dumps(report, indent=1))
-            verdict = "ok" if report["ok"] else "; ".join(report["problems"])
-            print(
-                f"{name} seed {seed}: {report['tasks']} tasks, {sum(report['faults'].values())} faults, settled after "
-                f"{report['settled_seconds']} s, {report['seconds']} s in all: {verdict}",
-                flush=True,
-            )
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        reports = _mutants(arguments, seed) if arguments.run == "mutants" else _runs(arguments, seed)
+        for report, text in reports:
+            with (arguments.out / "reports.jsonl").open("a") as kept:
+                kept.write(json.dumps(report) + "\n")
+            print(text, flush=True)
             failed += not report["ok"]
     return 1 if failed else 0
+
+
+def _runs(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[dict[str, Any], str]]:
+    for name in list(RUNS) if arguments.run == "all" else [arguments.run]:
+        folder = arguments.out / f"{name}-{seed}"
+        report: dict[str, Any] = {"run": name} | perform(RUNS[name], seed=seed, scale=arguments.scale, folder=folder)
+        yield (
+            report,
+            f"{name} seed {seed}: {report['tasks']} tasks, {sum(report['faults'].values())} faults, settled after "
+            f"{report['settled_seconds']} s, {report['seconds']} s in all: "
+            + ("ok" if report["ok"] else "; ".join(report["problems"])),
+        )
+
+
+def _mutants(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[dict[str, Any], str]]:
+    for name in [arguments.mutant] if arguments.mutant else list(MUTANTS):
+        run = MUTANTS[name].run
+        folder = arguments.out / f"{name}-{seed}"
+        report: dict[str, Any] = {"run": run} | hunt(
+            RUNS[run], seed=seed, scale=arguments.scale, folder=folder, mutant=name
+        )
+        caught = f"caught by {', '.join(report['found'])}" if report["ok"] else "NOT CAUGHT"
+        yield report, f"{name} in {run}, seed {seed}: {caught} after {report['seconds']} s"
 
 
 if __name__ == "__main__":

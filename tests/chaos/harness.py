@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 import uuid
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kantoku_kafka import Kantoku
+from kantoku_kafka.errors import BrokerUnavailable
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.group import input_topics
 from kantoku_kafka.verify import Evidence, Journal, Violation, collect, judge
@@ -26,11 +30,12 @@ from tests.chaos.runs import Run
 from tests.chaos.spawner import Journal as SpawnJournal
 from tests.chaos.stage import MARK, Stage
 
-__all__ = ["SETTLE_SECONDS", "perform", "schedule_of"]
+__all__ = ["SETTLE_SECONDS", "begun", "hunt", "perform", "schedule_of"]
 
 SETTLE_SECONDS = 60.0
 """So long after the last fault every task has to have ended."""
 _LOOK_SECONDS = 0.5
+_MUTANT_SETTLE_SECONDS = 20.0
 _SPAWNER_SECONDS = 400.0
 
 
@@ -40,36 +45,80 @@ def schedule_of(run: Run, seed: int, scale: float) -> list[Fault]:
     return sorted(PLANS[run.faults](chance, _seconds(run, scale), run.executors), key=lambda fault: fault.at_seconds)
 
 
-def perform(name: str, run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") -> dict[str, Any]:
-    """Do a run and judge it.
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """A run under way."""
+
+    run: Run
+    seed: int
+    scale: float
+    folder: Path
+    faults: Sequence[Fault]
+    kan: Kantoku
+    cluster: Cluster
+    stage: Stage
+    reader: Reader
+    saboteur: Saboteur
+    load: subprocess.Popen[bytes]
+
+    def evidence(self) -> Evidence:
+        """What the topics say now."""
+        while True:
+            try:
+                return collect(self.kan.clients, self.kan.topics, self.kan.codec, self._inputs())
+            except BrokerUnavailable:
+                if self.saboteur.ended_at and time.monotonic() > self.saboteur.ended_at + 2 * SETTLE_SECONDS:
+                    raise
+
+    def journal(self) -> tuple[set[str], set[str]]:
+        """The ids that the spawner knows to be taken, or not to be."""
+        return SpawnJournal.read(self.folder / "journal.jsonl")
+
+    def settle(self, acknowledged: set[str], since: float) -> float | None:
+        """Wait until every task has ended, or one never will; how long that took, None if it took too long."""
+        deadline = since + SETTLE_SECONDS
+        while not acknowledged <= self.reader.ids and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        while time.monotonic() < deadline:
+            seconds = time.monotonic() - since
+            evidence = self.evidence()
+            if judge(evidence, at_rest=True).ok or not judge(evidence).ok:
+                return round(seconds, 1)
+            time.sleep(_LOOK_SECONDS)
+        return None
+
+    def _inputs(self) -> list[str]:
+        return list(input_topics(self.kan.clients, self.kan.topics))
+
+
+@contextmanager
+def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") -> Iterator[Performance]:
+    """A run with its cluster, executors, load and faults; all of it ends with the block.
 
     Parameters:
-        name: of the run, for the report.
         seed: of faults and load.
         scale: 1 is the stated load.
         folder: for logs, the journal and the report.
         mutant: a defect to build into the executors.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     faults = schedule_of(run, seed, scale)
     (folder / "schedule.json").write_text(json.dumps([fault.as_json() for fault in faults], indent=1))
     os.environ |= {MARK: uuid.uuid4().hex, "KANTOKU_MUTANT": mutant}
-    began = time.monotonic()
     with ExitStack() as stack:
         cluster = Cluster(run.nodes, proxied=run.proxied, folder=folder, settings=run.settings)
         stack.enter_context(cluster)
         kan = Kantoku(f"chaos{seed}", bootstrap_servers=cluster.broker.bootstrap_servers)
         stack.callback(kan.close)
         topics.create(kan.clients, topics.plan(kan.topics, TYPES, partitions=run.partitions))
-        chance = random.Random(f"stage {seed}")
-        options = ("--types", run.types, *run.options)
         stage = Stage(
             cluster,
             kan,
             count=run.executors,
-            options=options,
+            options=("--types", run.types, *run.options),
             failpoint=failpoint if run.fails else None,
-            chance=chance,
+            chance=random.Random(f"stage {seed}"),
             folder=folder,
             slots=run.slots,
         )
@@ -80,16 +129,24 @@ def perform(name: str, run: Run, *, seed: int, scale: float, folder: Path, mutan
         saboteur.start()
         load = _spawner(run, seed, scale, cluster, kan, folder)
         stack.callback(load.kill)
-        code = load.wait(_SPAWNER_SECONDS + _seconds(run, scale))
+        yield Performance(run, seed, scale, folder, faults, kan, cluster, stage, reader, saboteur, load)
+
+
+def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any]:
+    """Do a run to its end and judge it; parameters as in :func:`begun`. What was found, for a report."""
+    started = time.monotonic()
+    with begun(run, seed=seed, scale=scale, folder=folder) as performance:
+        stage, saboteur = performance.stage, performance.saboteur
+        code = performance.load.wait(_SPAWNER_SECONDS + _seconds(run, scale))
         spawned_at = time.monotonic()
         saboteur.join()
-        acknowledged, refused = SpawnJournal.read(folder / "journal.jsonl")
-        settled_seconds = _settle(kan, reader, acknowledged, max(saboteur.ended_at or 0.0, spawned_at))
+        acknowledged, refused = performance.journal()
+        settled_seconds = performance.settle(acknowledged, max(saboteur.ended_at or 0.0, spawned_at))
         codes = stage.close()
         time.sleep(_LOOK_SECONDS)
-        seen = Journal(frozenset(acknowledged), frozenset(refused), dict(reader.seen))
-        report = judge(_evidence(kan), seen, at_rest=True)
-        released = Counter(line["what"] for line in cluster.proxy_log())
+        seen = Journal(frozenset(acknowledged), frozenset(refused), dict(performance.reader.seen))
+        report = judge(performance.evidence(), seen, at_rest=True)
+        proxied = Counter(line["what"] for line in performance.cluster.proxy_log())
     problems = [f"{f.name}: {len(f.violations)} violations" for f in report.findings if f.violations]
     if settled_seconds is None:
         problems.append(f"not all tasks had ended {SETTLE_SECONDS:g} s after the last fault")
@@ -103,25 +160,47 @@ def perform(name: str, run: Run, *, seed: int, scale: float, folder: Path, mutan
     if orphans := _marked():
         problems.append(f"{len(orphans)} processes are left: {orphans}")
     return {
-        "run": name,
         "seed": seed,
         "scale": scale,
-        "mutant": mutant,
         "ok": not problems,
         "problems": problems,
         "acknowledged": len(acknowledged),
         "tasks": report.tasks,
         "results": report.results,
-        "faults": dict(Counter(fault.kind for fault in faults)),
-        "proxy": dict(released),
+        "faults": dict(Counter(fault.kind for fault in performance.faults)),
+        "proxy": dict(proxied),
         "settled_seconds": settled_seconds,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "findings": [
             {"name": f.name, "cases": f.cases, "violations": [_shown(v) for v in f.violations[:20]]}
             for f in report.findings
         ],
         "notes": stage.notes,
     }
+
+
+def hunt(run: Run, *, seed: int, scale: float, folder: Path, mutant: str) -> dict[str, Any]:
+    """Do a run with a defect built in, and judge it all the while, until the checker finds the defect.
+
+    Parameters as in :func:`begun`. ``seconds`` of the report: from the first spawn to the verdict.
+    """
+    with begun(run, seed=seed, scale=scale, folder=folder, mutant=mutant) as performance:
+        began = time.monotonic()
+        end = None
+        while True:
+            at_rest = end is not None and time.monotonic() > end
+            acknowledged, refused = performance.journal()
+            report = judge(
+                performance.evidence(), Journal(frozenset(acknowledged), frozenset(refused)), at_rest=at_rest
+            )
+            if at_rest or not report.ok:
+                break
+            if end is None and performance.load.poll() is not None and not performance.saboteur.is_alive():
+                end = time.monotonic() + _MUTANT_SETTLE_SECONDS
+            time.sleep(_LOOK_SECONDS)
+        seconds = round(time.monotonic() - began, 1)
+    found = [(finding.name, _shown(finding.violations[0])) for finding in report.findings if finding.violations]
+    return {"mutant": mutant, "seed": seed, "scale": scale, "ok": bool(found), "seconds": seconds, "found": dict(found)}
 
 
 def _seconds(run: Run, scale: float) -> float:
@@ -132,29 +211,19 @@ def _spawner(
     run: Run, seed: int, scale: float, cluster: Cluster, kan: Kantoku, folder: Path
 ) -> subprocess.Popen[bytes]:
     count = max(1, round(run.tasks * scale))
-    arguments = (cluster.bootstrap, kan.namespace, folder / "journal.jsonl", count, _seconds(run, scale), seed, run.mix)
+    arguments = (
+        cluster.bootstrap,
+        kan.namespace,
+        folder / "journal.jsonl",
+        count,
+        _seconds(run, scale),
+        seed,
+        run.mix,
+    )
     with (folder / "spawner.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.spawner", *map(str, arguments)], stdout=log, stderr=log
         )
-
-
-def _settle(kan: Kantoku, reader: Reader, acknowledged: set[str], since: float) -> float | None:
-    """Wait until every task has ended, or one never will; how long that took, None if it took too long."""
-    deadline = since + SETTLE_SECONDS
-    while not acknowledged <= reader.ids and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
-    while time.monotonic() < deadline:
-        seconds = time.monotonic() - since
-        evidence = _evidence(kan)
-        if judge(evidence, at_rest=True).ok or not judge(evidence).ok:
-            return round(seconds, 1)
-        time.sleep(_LOOK_SECONDS)
-    return None
-
-
-def _evidence(kan: Kantoku) -> Evidence:
-    return collect(kan.clients, kan.topics, kan.codec, list(input_topics(kan.clients, kan.topics)))
 
 
 def _shown(violation: Violation) -> dict[str, Any]:

@@ -17,13 +17,15 @@ from typing import Any
 
 from kantoku_kafka import Kantoku, KantokuError, Task, delay, idempotency_key
 from kantoku_kafka.errors import TaskTooLarge
-from kantoku_kafka.ids import idempotent_id
+from kantoku_kafka.ids import idempotent_id, new_task_id
+from kantoku_kafka.model import TaskEnvelope, now_us
 
 __all__ = ["MIXES", "Journal", "main"]
 
 _BATCH = 50
-_TOO_LARGE = b"x" * (2 << 20)
+_TOO_LARGE, _ALMOST_TOO_LARGE = 2 << 20, 1_048_300
 _PATIENCE_SECONDS = 300.0
+_JUNK_SHARE = 0.03
 
 
 class Journal:
@@ -60,7 +62,7 @@ def _quick(chance: random.Random, number: int) -> Task:
     if chance.random() < 0.05:
         task = task.with_(delay(seconds=chance.uniform(0.1, 5)))
     if chance.random() < 0.1:
-        task = task.with_(idempotency_key(str(number - number % chance.randint(1, 40))))
+        task = task.with_(idempotency_key(str(number - number % chance.choice((40, 4_000)))))
     return task
 
 
@@ -74,10 +76,26 @@ def _long(chance: random.Random, _: int) -> Task:
 
 
 def _poison(chance: random.Random, number: int) -> Task:
-    """One of twenty ends its process, or does not end."""
-    if chance.random() < 0.02:
+    """One of fifty ends its process, or does not end, or has a result that no topic takes; see also :func:`_junk`."""
+    luck = chance.random()
+    if luck < 0.018:
         return Task("rogue", chance.choice((b"segfault", b"exit", b"hang", b"grandchild")))
+    if luck < 0.02:
+        return Task("quick", bytes(_ALMOST_TOO_LARGE))
     return Task("rogue", b"fine") if chance.random() < 0.1 else _quick(chance, number)
+
+
+def _junk(chance: random.Random, task: bytes) -> bytes:
+    """What nobody can read: no Avro, an unknown schema, cut off, with something behind, far too long a text, nested."""
+    kinds = (
+        chance.randbytes(chance.randint(0, 200)),
+        task[:2] + chance.randbytes(8) + task[10:],
+        task[: chance.randint(0, len(task) - 1)],
+        task + b"more",
+        task[:10] + b"\xfe\xff\xff\xff\x0f" + task[11:],
+        task[:10] + b"\x02" * chance.randint(1_000, 100_000),
+    )
+    return chance.choice(kinds)
 
 
 MIXES: dict[str, Callable[[random.Random, int], Task]] = {
@@ -99,6 +117,8 @@ def main() -> None:
         ahead = began + float(seconds) * first / total - time.monotonic()
         time.sleep(max(0.0, ahead))
         _spawn(kan, journal, [make(chance, number) for number in numbers])
+        if mix == "poison":
+            _spawn_junk(kan, chance, round(len(numbers) * _JUNK_SHARE))
         if first % (40 * _BATCH) == 0:
             _spawn_too_large(kan, journal, f"large-{first}")
     journal.note(end=True)
@@ -117,9 +137,18 @@ def _spawn(kan: Kantoku, journal: Journal, tasks: list[Task]) -> None:
             time.sleep(0.5)
 
 
+def _spawn_junk(kan: Kantoku, chance: random.Random, count: int) -> None:
+    """Whether it arrives is of no account."""
+    producer = kan.clients.producer(**{"message.timeout.ms": 5_000})
+    for _ in range(count):
+        task = kan.codec.encode_task(TaskEnvelope(new_task_id(), "quick", b"x", now_us()))
+        producer.produce(kan.topics.of_type("quick"), _junk(chance, task), chance.randbytes(8))
+    producer.flush(5)
+
+
 def _spawn_too_large(kan: Kantoku, journal: Journal, key: str) -> None:
     try:
-        kan.spawn(Task("quick", _TOO_LARGE).with_(idempotency_key(key)))
+        kan.spawn(Task("quick", bytes(_TOO_LARGE)).with_(idempotency_key(key)))
     except TaskTooLarge:
         journal.note(refused=[idempotent_id(kan.namespace, "quick", key)])
 

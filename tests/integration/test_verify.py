@@ -135,10 +135,12 @@ def test_a_group_that_was_set_back_gives_no_second_result(kan: Kantoku, bootstra
         specs = [Task("quick", b"%d" % n) for n in range(500)] + [Task("flaky", b"%d" % (n % 4)) for n in range(100)]
         specs += [Task("quick", b"late").with_(delay(seconds=n / 10)) for n in range(30)]
         ids = [task.id for task in kan.spawn_many(specs)]
+        soon = ids[:500]
         for kills in (0, 2):
-            time.sleep(1)
+            kan.gather(soon, timeout_seconds=60)
             executor.kill()
-            ids += [task.id for task in kan.spawn_many([Task("quick", b"waiting")] * 20)]
+            soon = [task.id for task in kan.spawn_many([Task("quick", b"waiting")] * 20)]
+            ids += soon
             until(lambda: not describe(kan.clients, kan.topics.group).members, 30, "the group is empty")
             starts = [(t, beginnings(kan.clients, t)) for t in map(kan.topics.of_type, kinds)]
             commit(kan, [TopicPartition(t, p, first) for t, offsets in starts for p, first in offsets.items()])
@@ -150,7 +152,7 @@ def test_a_group_that_was_set_back_gives_no_second_result(kan: Kantoku, bootstra
         kan.gather(ids, timeout_seconds=60)
         ids += [task.id for task in kan.spawn_many([Task("quick", b"last")] * 50)]
         kan.gather(ids, timeout_seconds=60)
-    assert "set back" in (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().count("set back") >= 2
     account = Account.of(bootstrap, kan.namespace)
     assert Counter(result.task_id for result in account.results) == Counter(ids)
     assert not account.impossible()

@@ -17,6 +17,9 @@ from tests.chaos.stage import Stage
 __all__ = ["Fault", "PLANS", "Saboteur"]
 
 
+_SILENCE_SECONDS = 17.0  # longer than an executor waits for an answer
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """``at_seconds`` after the run has begun, something is done to somebody."""
@@ -62,7 +65,10 @@ def stopped_executors(chance: random.Random, seconds: float, executors: int) -> 
 
 
 def delayed_end(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
-    """An EndTxn that arrives when its transaction is long over; now and then other requests are lost."""
+    """An EndTxn that arrives when its transaction is long over; now and then other requests are lost. And once nobody
+    hears how commits ended, until they give up and have to find out."""
+    silent_at = chance.uniform(0.1, 0.5) * seconds
+    yield Fault(silent_at, "proxy", {"do": "mute", "api": END_TXN, "seconds": _SILENCE_SECONDS})
     at = chance.uniform(1, 3)
     while at < seconds:
         cut = chance.choice((0.02, 0.1, 0.5, 1.5))

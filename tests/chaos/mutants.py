@@ -260,7 +260,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "done-set-dropped": Mutant(_done_set_dropped, "eos-executor"),
     "done-set-shifted": Mutant(_done_set_shifted, "eos-executor"),
     "epoch-check-removed": Mutant(_epoch_check_removed, "zombie"),
-    "epochs-confused": Mutant(_epochs_confused, "storm"),
+    "epochs-confused": Mutant(_epochs_confused, "long-tasks"),
     "result-before-fence": Mutant(_result_before_fence, "eos-executor"),
     "retry-without-tombstone": Mutant(_retry_without_tombstone, "eos-executor"),
     "deduplication-off": Mutant(_deduplication_off, "eos-executor"),

@@ -7,9 +7,10 @@ takes commands as JSON lines on stdin, and writes what it did as JSON lines to s
 
 ``hold`` stops the next request of that kind, closes the client's side after ``cut_seconds`` and hands the request to
 the broker after ``release_seconds``, as a network that delays it would (KAFKA-17754). ``drop`` loses the next request
-of that kind, ``mute`` its response. ``delay`` adds ``delay_seconds`` to every frame, ``freeze`` forwards nothing and
-closes nothing, ``deafen`` forwards requests but no responses, ``cut`` closes connections and accepts none: these four
-for ``seconds``. ``node`` and ``client`` (a part of the client id) narrow each of them.
+of that kind, ``mute`` its response; with ``seconds`` all of them meanwhile. ``delay`` adds ``delay_seconds`` to every
+frame, ``freeze`` forwards nothing and closes nothing, ``deafen`` forwards requests but no responses, ``cut`` closes
+connections and accepts none: these four for ``seconds``. ``node`` and ``client`` (a part of the client id) narrow each
+of them.
 
 Frames: a size (4 bytes), then api key (2), api version (2), correlation id (4), client id (2 + length). A broker
 answers the requests of a connection in their order.
@@ -46,7 +47,6 @@ class Rule:
     release_seconds: float = 2.0
     delay_seconds: float = 0.0
     seconds: float = 0.0
-    count: int = 1
     until: float = 0.0
 
     def covers(self, node: int, client: str) -> bool:
@@ -77,11 +77,11 @@ class Proxy:
         return next((r for r in self.rules if r.seconds and r.do in kinds and r.covers(node, client)), None)
 
     def next_for(self, node: int, client: str, api: int) -> Rule | None:
-        """The rule that is for this one request; it is used up."""
+        """The rule that is for this request; one without a duration is used up."""
+        now = time.monotonic()
         for rule in self.rules:
-            if not rule.seconds and rule.api == api and rule.covers(node, client):
-                rule.count -= 1
-                if not rule.count:
+            if rule.api == api and rule.covers(node, client) and (not rule.seconds or rule.until > now):
+                if not rule.seconds:
                     self.rules.remove(rule)
                 return rule
         return None

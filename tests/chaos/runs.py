@@ -55,7 +55,7 @@ RUNS: Mapping[str, Run] = {
         options=("--group-protocol", "consumer"),
     ),
     "zombie": Run(tasks=10_000, seconds=90, faults="stopped_executors", nodes=1, at_least_seconds=40),
-    "delayed-endtxn": Run(tasks=20_000, seconds=90, faults="delayed_end", proxied=True, nodes=1),
+    "delayed-endtxn": Run(tasks=20_000, seconds=90, faults="delayed_end", proxied=True, nodes=1, at_least_seconds=40),
     "network": Run(tasks=20_000, seconds=120, faults="bad_network", proxied=True, at_least_seconds=40),
     "storm": Run(tasks=50_000, seconds=120, faults="comings_and_goings", executors=20, partitions=32, nodes=1),
     "long-tasks": Run(

@@ -47,6 +47,28 @@ bench-replay: install ## The audit topic against a hand-written loop: a million 
 bench-timers: install ## What pending timers and remembered ids cost: a million of each
 	$(BIN)/python -m benchmarks.timers $(ARGS)
 
+RUN ?= eos-executor
+SEED ?= 1
+SCALE ?= 0.1
+chaos: install ## Break Kafka and executors on purpose, judge the topics; RUN=eos-broker SEED=7 SCALE=0.1
+	$(BIN)/python -m tests.chaos $(RUN) --seed $(SEED) --scale $(SCALE) $(ARGS)
+
+chaos-all: install ## Every run, SEEDS=20 seeds each: hours
+	$(BIN)/python -m tests.chaos all --seed $(SEED) --seeds $(or $(SEEDS),20) --scale $(SCALE) $(ARGS)
+
+mutants: install ## The program with one defect each: the checker has to catch them all
+	$(BIN)/python -m tests.chaos mutants --seed $(SEED) --scale $(SCALE) $(ARGS)
+
+soak: install ## A steady load with rebalances; what executors hold must not grow; MINUTES=30
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
+
+simulate: install ## Schedules of the engine in a simulated Kafka; SCHEDULES=100000 SEED=1
+	$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),100000) --seed $(SEED) $(ARGS)
+
+fuzz: install ## Bytes, settings and command lines that nobody meant, guided by coverage; SECONDS_EACH=60
+	$(BIN)/python -m pip install --quiet --require-hashes -r tests/fuzz/requirements.txt
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60) $(ARGS)
+
 PIN = $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
   --strip-extras --no-header --no-annotate
 
@@ -54,8 +76,10 @@ pin: install ## Pin anew what the project is tested with, and of it what its ima
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(PIN) --upgrade --extra broker --extra dev -o constraints.txt pyproject.toml
 	$(PIN) -c constraints.txt -o deploy/requirements.txt pyproject.toml
+	$(PIN) --upgrade -o tests/fuzz/requirements.txt tests/fuzz/requirements.in
 
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: pin crash retries bench-timers help install test lint docs screens demo bench bench-replay clean
+.PHONY: bench bench-replay bench-timers chaos chaos-all clean crash demo docs fuzz help install lint mutants pin retries screens \
+  simulate soak test

@@ -168,11 +168,12 @@ class Client(Waiting):
         finally:
             self._open_transaction.reset(token)
         try:
-            spawner.commit()
+            usable = spawner.commit()
         except SpawnError:
             spawner.abort()
             raise
-        self._idle_spawners.append(spawner)
+        if usable:
+            self._idle_spawners.append(spawner)
 
     async def spawn_async(self, task: Task) -> Spawned:
         """:meth:`spawn` for asyncio."""

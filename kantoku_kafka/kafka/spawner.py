@@ -14,6 +14,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, QueueFull, SpawnError, TaskTooLarge
 from kantoku_kafka.kafka.config import PASSING, TOO_LARGE, Clients
+from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
 from kantoku_kafka.model import Headers
 
 __all__ = ["Failures", "Spawner", "Ticket", "Written"]
@@ -93,7 +94,7 @@ class Spawner:
             "message.max.bytes": 64 << 20,  # the topic's own limit decides
         }
         if transactional_id is not None:
-            settings |= {"transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms}
+            settings |= {"transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms, **BACKOFF}
         self._producer: Producer = clients.producer(**settings)
         if transactional_id is None:
             # Else librdkafka asks for a producer id before it knows a broker, and again half a second later.
@@ -173,18 +174,19 @@ class Spawner:
             self._begun = True
         self._call("beginning a transaction", self._producer.begin_transaction)
 
-    def commit(self) -> None:
-        """Make all records since :meth:`begin` visible.
+    def commit(self) -> bool:
+        """Make all records since :meth:`begin` visible. False: do not use this again.
 
         Raises:
             SpawnError: none is.
             BrokerUnavailable: it is not known whether they are. Only a new Spawner can be used then.
         """
-        deadline = time.monotonic() + self._delivery_timeout_seconds
+        started = time.monotonic()
+        deadline = started + self._delivery_timeout_seconds
         while True:
             try:
                 self._producer.commit_transaction(self._delivery_timeout_seconds)
-                return
+                return not may_be_under_way(started)
             except KafkaException as error:
                 reason = error.args[0]
                 if reason.txn_requires_abort():
@@ -197,12 +199,13 @@ class Spawner:
 
     def abort(self) -> bool:
         """Make none of them visible; the broker does so by itself if it is not told. False: do not use this again."""
+        started = time.monotonic()
         try:
             self._producer.abort_transaction(self._delivery_timeout_seconds)
         except KafkaException as error:
             _log.warning("a transaction was left to time out: %s", error, extra={"action": "abort_failed"})
             return False
-        return True
+        return not may_be_under_way(started)
 
     def close(self) -> bool:
         """Wait for what is in the queue, for the delivery timeout at most. Whether all of it was answered for."""

@@ -1,7 +1,7 @@
 """What makes a checkpoint durable: a Kafka transaction, or records followed by plain commits.
 
 Never open while a task runs: begin, stage, commit within one turn of the loop. Sources: KIP-98, KIP-447;
-KAFKA-17754 (a delayed EndTxn may end a later transaction) is why a producer whose commit was slow is replaced.
+A producer whose commit was slow is replaced, see :mod:`kantoku_kafka.kafka.late_requests`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
 from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka.channel import Channel
 from kantoku_kafka.kafka.config import Clients, kantoku_error
+from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
 from kantoku_kafka.protocols import AT_LEAST_ONCE, EXACTLY_ONCE, CheckpointRefused
 
 __all__ = ["ExactlyOnceTransaction", "PlainTransaction", "end_transaction_of"]
 
 _log = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT_MS = 10_000
-_SLOW_COMMIT_SECONDS = 1.0
 _OUTCOME_SECONDS, _ASK_AGAIN_SECONDS = 60.0, 0.5
 
 # The fence held: the group has moved on, and the loop learns it at its next poll.
@@ -115,7 +115,7 @@ class ExactlyOnceTransaction(Channel):
             raise self._reason(error.args[0]) from error
         finally:
             self._open = False
-        self._tainted = time.monotonic() - started > _SLOW_COMMIT_SECONDS
+        self._tainted = may_be_under_way(started)
 
     def _send_offsets(self, offsets: Sequence[Offset], group_metadata: Any) -> None:
         try:
@@ -165,8 +165,7 @@ class ExactlyOnceTransaction(Channel):
         try:
             self._producer.abort_transaction(self._timeout_seconds)
             # After a refused record librdkafka's sequence numbers may not be those of the broker any more.
-            slow = time.monotonic() - started > _SLOW_COMMIT_SECONDS
-            self._tainted = self._tainted or slow or self._failed is not None
+            self._tainted = self._tainted or may_be_under_way(started) or self._failed is not None
         except KafkaException as error:
             _log.info("abort failed, replacing the producer: %s", error, extra={"action": "abort_failed"})
             self._check_fenced(error.args[0])
@@ -191,6 +190,7 @@ class ExactlyOnceTransaction(Channel):
             **{
                 "transactional.id": self._transactional_id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                **BACKOFF,
                 **self._settings(),
             }
         )

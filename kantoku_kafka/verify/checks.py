@@ -18,7 +18,8 @@ from kantoku_kafka.verify.evidence import Evidence, Outcome, Place
 
 __all__ = ["Finding", "Journal", "Report", "Violation", "judge"]
 
-_GOES_ON = frozenset({EventName.DELAYED.value, EventName.RETRY_SCHEDULED.value, EventName.DUPLICATE.value})
+_DUPLICATE = EventName.DUPLICATE.value
+_GOES_ON = frozenset({EventName.DELAYED.value, EventName.RETRY_SCHEDULED.value, _DUPLICATE})
 _RECEIVED, _SENT = EventName.RECEIVED_TASK.value, EventName.SENT_OUTPUTS.value
 
 
@@ -128,6 +129,14 @@ class _Facts:
         )
 
     @cached_property
+    def duplicated(self) -> frozenset[str]:
+        """Tasks that were spawned more than once: of the events that say so, compaction keeps one."""
+        histories = self.evidence.histories.items()
+        return frozenset(
+            task_id for task_id, logged in histories if any(one.event.name == _DUPLICATE for one in logged)
+        )
+
+    @cached_property
     def logs_all_steps(self) -> bool:
         """Whether every executor that has a result logs every step, so that a missing one is missing."""
         events = (logged.event for history in self.evidence.histories.values() for logged in history)
@@ -230,7 +239,7 @@ def _possible_histories(facts: _Facts, cases: _Cases) -> None:
 
 
 def _done_left_a_trace(facts: _Facts, cases: _Cases) -> None:
-    settled = frozenset[str]()
+    settled = facts.duplicated.intersection(facts.outcomes.keys() | facts.evidence.pending)
     if not facts.logs_all_steps:  # that it went on elsewhere, or was a duplicate, nobody said
         settled = settled.union(facts.outcomes, facts.evidence.pending)
     for place, spawn in facts.evidence.spawns:

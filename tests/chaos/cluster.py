@@ -72,7 +72,7 @@ class Cluster:
         self.broker.stop()
         if self._proxy is not None:
             self._proxy.kill()
-            self._proxy.wait()
+            self._proxy.communicate()
 
     def _of_node(self, number: int, chosen: Mapping[str, str]) -> Mapping[str, str]:
         if not self._fronts:

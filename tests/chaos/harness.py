@@ -34,6 +34,11 @@ __all__ = ["SETTLE_SECONDS", "begun", "hunt", "perform", "schedule_of"]
 
 SETTLE_SECONDS = 60.0
 """So long after the last fault every task has to have ended."""
+_UNREACHABLE = {
+    "kill-broker",
+    "proxy",
+    "signal-executor",
+}  # one that begins then may find no broker; it is started anew
 _LOOK_SECONDS = 0.5
 _MUTANT_SETTLE_SECONDS = 20.0
 _SPAWNER_SECONDS = 400.0
@@ -121,6 +126,7 @@ def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") 
             chance=random.Random(f"stage {seed}"),
             folder=folder,
             slots=run.slots,
+            may_end_with=[BrokerUnavailable.exit_code] if any(f.kind in _UNREACHABLE for f in faults) else (),
         )
         stack.callback(stage.kill)
         reader = stack.enter_context(Reader(cluster.broker.bootstrap_servers, kan.topics.results, run.partitions))
@@ -154,8 +160,8 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         problems.append(f"the spawner ended with {code}")
     if saboteur.error is not None:
         problems.append(f"a fault could not be done: {saboteur.error!r}")
-    if stage.unexpected or any(c != 0 for c in codes):
-        problems.append(f"executors ended with {stage.unexpected or codes}")
+    if surprises := [*stage.unexpected, *codes]:
+        problems.append(f"executors ended with {surprises}")
     problems += [note for note in stage.notes if not note.endswith(" 0 of them impossible")]
     if orphans := _marked():
         problems.append(f"{len(orphans)} processes are left: {orphans}")

@@ -19,6 +19,7 @@ from kantoku_kafka.engine.past import Recollection
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.kafka import late_requests
 from kantoku_kafka.kafka.channel import Arguments
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
@@ -221,6 +222,11 @@ def _outcome_guessed() -> None:
     replace(ExactlyOnceTransaction, "_happened", lambda _: guess)
 
 
+def _late_requests_trusted() -> None:
+    """A producer goes on after a commit that may have been sent twice."""
+    replace(late_requests, "_SHORTEST_SECONDS", lambda _: 3_600.0)
+
+
 def _dead_letter_dropped() -> None:
     """What nobody can read is done, and nothing tells of it."""
     replace(Loop, "_end", lambda end: lambda self, job: end(self, _without_letter(job)))
@@ -269,6 +275,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "commit-ahead": Mutant(_commit_ahead, "eos-executor"),
     "refusal-swallowed": Mutant(_refusal_swallowed, "storm"),
     "outcome-guessed": Mutant(_outcome_guessed, "delayed-endtxn"),
+    "late-requests-trusted": Mutant(_late_requests_trusted, "delayed-endtxn"),
     "retry-forgotten": Mutant(_retry_forgotten, "eos-executor"),
     "events-outside": Mutant(_events_outside, "eos-executor"),
     "events-dropped": Mutant(_own_steps_dropped, "eos-executor"),

@@ -50,6 +50,8 @@ class Stage:
         options: of their command line.
         failpoint: where the next process is to die by itself; None: nowhere.
         folder: for their logs.
+        slots: whether each has a slot of its own.
+        may_end_with: exit codes that are no surprise with these faults.
 
     Attributes:
         unexpected: exit codes of executors that ended though nobody had told them to.
@@ -66,6 +68,7 @@ class Stage:
         chance: random.Random,
         folder: Path,
         slots: bool,
+        may_end_with: Sequence[int] = (),
     ) -> None:
         self.cluster = cluster
         self.kan = kan
@@ -76,6 +79,7 @@ class Stage:
         self._chance = chance
         self._folder = folder
         self._slots = slots
+        self._may_end_with = {0, -signal.SIGKILL, -signal.SIGTERM, *may_end_with}  # SIGTERM: before it was up
         self._lock = threading.RLock()
         self._executors = [Executor(number) for number in range(count)]
         self._dead_brokers: set[int] = set()
@@ -90,7 +94,7 @@ class Stage:
         self._watch.start()
 
     def close(self) -> list[int | None]:
-        """SIGTERM; their exit codes, None of one that did not end in time."""
+        """SIGTERM; the exit codes that surprise, None of one that did not end in time."""
         self._over.set()
         self._watch.join()
         processes = [executor.process for executor in self._executors if executor.process is not None]
@@ -103,7 +107,7 @@ class Stage:
         codes = [process.returncode for process in alive]
         for process in alive:
             process.kill()
-        return codes
+        return [code for code in codes if code not in self._may_end_with]
 
     def kill(self) -> None:
         """All at once, whatever happened."""
@@ -208,9 +212,9 @@ class Stage:
         process = executor.process
         if process is None or process.returncode is None:
             return
-        if process.returncode not in (-signal.SIGKILL, 0):
-            self.unexpected.append(process.returncode)
         if executor.start_at == 0.0:
+            if process.returncode not in self._may_end_with:
+                self.unexpected.append(process.returncode)
             executor.start_at = time.monotonic() + self._chance.uniform(0.0, 1.0)
         elif executor.wanted and executor.start_at <= time.monotonic():
             executor.start_at = 0.0

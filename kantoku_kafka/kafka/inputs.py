@@ -82,7 +82,7 @@ class KafkaInputs:
         self._inheritance: Inheritance | None = None
         self._metadata: bytes | None = None
         self._stored: deque[Sequence[Offset]] = deque()
-        self._closed = False
+        self._closed = self._leaving = False
         self._untrusted = self._outdated = False
         self._connect()
 
@@ -171,7 +171,7 @@ class KafkaInputs:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self.consumer.close()
+            self._leave()
             if self._inheritance is not None:
                 self._inheritance.consumer.close()
 
@@ -226,6 +226,8 @@ class KafkaInputs:
     # --- rebalances: librdkafka calls these from inside poll and close, on the loop thread
 
     def _on_assign(self, _: Consumer, assigned: list[TopicPartition]) -> None:
+        if self._leaving:  # librdkafka gives them back by itself; asking it for offsets would not be answered
+            return
         self._let_go((p.topic, p.partition) for p in assigned)
         positions = self._open(self._takeover.committed(self.consumer, assigned))
         self.consumer.incremental_assign(positions)
@@ -297,11 +299,16 @@ class KafkaInputs:
         if self._inheritance is not None:
             self._inheritance.consumer.close()
             self._inheritance = None
-        self.consumer.close()
+        self._leave()
         self._metadata = None
         self._untrusted = False
         self._connect()
         self._join()
+
+    def _leave(self) -> None:
+        self._leaving = True
+        self.consumer.close()
+        self._leaving = False
 
     def _let_go(self, assigned: Iterable[Key] = ()) -> None:
         """End what was inherited of members that have gone, which an assignment of theirs to somebody tells too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,15 +25,21 @@ def main() -> int:
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="only this one")
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     arguments = parser.parse_args()
-    failed = 0
+    failed, commit = 0, _commit()
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         reports = _mutants(arguments, seed) if arguments.run == "mutants" else _runs(arguments, seed)
         for report, text in reports:
             with (arguments.out / "reports.jsonl").open("a") as kept:
-                kept.write(json.dumps(report) + "\n")
+                kept.write(json.dumps({"commit": commit} | report) + "\n")
             print(text, flush=True)
             failed += not report["ok"]
     return 1 if failed else 0
+
+
+def _commit() -> str:
+    """What was run."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def _runs(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[dict[str, Any], str]]:

@@ -77,7 +77,7 @@ class KafkaRig(LogRig):
         return member
 
     def put(self, records: Iterable[tuple[bytes | None, bytes, Headers]]) -> None:
-        producer = Producer({"bootstrap.servers": self._bootstrap})
+        producer = Producer({"bootstrap.servers": self._bootstrap, "partitioner": "murmur2_random"})
         for key, value, headers in records:
             producer.produce(self._topics.of_type(self.task_type), value, key, headers=list(headers))
         assert producer.flush(10) == 0

@@ -54,6 +54,7 @@ PASSING = UNREACHABLE | {
     KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError.THROTTLING_QUOTA_EXCEEDED,
     KafkaError.CONCURRENT_TRANSACTIONS,  # the last one under this id is still being ended
+    KafkaError._DESTROY_BROKER,  # a broker has left the cluster; another one is asked next time
     KafkaError._WAIT_COORD,
     KafkaError._WAIT_CACHE,
     KafkaError._NOENT,

@@ -17,6 +17,7 @@ from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, k
 from kantoku_kafka.kafka.inheritance import Inheritance, Key
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.takeover import Takeover, names
+from kantoku_kafka.kafka.unowned import UnownedWatch
 from kantoku_kafka.protocols import Rebalance
 from kantoku_kafka.settings import GroupProtocol
 
@@ -80,6 +81,7 @@ class KafkaInputs:
         self._exactly_once = exactly_once
         self._partitions: dict[Key, Partition] = {}
         self._inheritance: Inheritance | None = None
+        self._unowned: UnownedWatch | None = None
         self._metadata: bytes | None = None
         self._stored: deque[Sequence[Offset]] = deque()
         self._closed = self._leaving = False
@@ -105,6 +107,10 @@ class KafkaInputs:
         if self._inherits:
             self._inherit(self._subscribed)
         self._join()
+        if self._static:
+            membership = {k: v for k, v in self._member_config().items() if k not in ("client.id", "group.instance.id")}
+            self._unowned = UnownedWatch(self._clients, self._group, self._subscribed, membership)
+            self._unowned.start()
 
     def _join(self) -> None:
         self.consumer.subscribe(
@@ -171,6 +177,8 @@ class KafkaInputs:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            if self._unowned is not None:
+                self._unowned.close()
             self._leave()
             if self._inheritance is not None:
                 self._inheritance.consumer.close()

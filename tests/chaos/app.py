@@ -1,4 +1,5 @@
-"""The tasks of the runs. ``KANTOKU_FAILPOINT`` and ``KANTOKU_MUTANT`` make the process that runs them a faulty one."""
+"""The tasks of the runs. ``KANTOKU_FAILPOINT``, ``KANTOKU_CLOCK`` and ``KANTOKU_MUTANT`` make the process that runs
+them a faulty one."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ import sys
 import time
 
 from kantoku_kafka import Context, Kantoku, Retry
-from tests.chaos import failpoints, mutants
+from tests.chaos import clock, failpoints, mutants
 
 __all__ = ["TYPES", "kan"]
 
 TYPES = ("quick", "work", "flaky", "long", "rogue")
 
+clock.install(os.environ.get("KANTOKU_CLOCK", ""))
 failpoints.install(os.environ.get("KANTOKU_FAILPOINT", ""))
 mutants.install(os.environ.get("KANTOKU_MUTANT", ""))
 kan = Kantoku("chaos")

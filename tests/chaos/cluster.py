@@ -6,16 +6,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kantoku_kafka.dev.broker import EmbeddedBroker
+from kantoku_kafka.dev.errors import EmbeddedBrokerError
 from kantoku_kafka.dev.layout import free_ports
 
 __all__ = ["Cluster"]
 
 _HEAP_MB = 384
+_SMALL_DISK_MB = 128
 
 
 class Cluster:
@@ -26,14 +29,24 @@ class Cluster:
         proxied: whether clients are led through a proxy.
         folder: where the proxy's log goes.
         settings: of every broker, besides those of the embedded one.
+        small_disk: the number of a broker whose disk can be filled, see :meth:`fill_disk`; 0: of none. Needs root.
 
     Attributes:
         broker: the brokers.
         bootstrap: for executors and spawners.
     """
 
-    def __init__(self, nodes: int, *, proxied: bool, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        *,
+        proxied: bool,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        small_disk: int = 0,
+    ) -> None:
         self._settings = dict(settings or {})
+        self._small_disk, self._disk = small_disk, folder / "disk"
         self._log = folder / "proxy.jsonl"
         self._fronts = free_ports(2 * nodes) if proxied else []
         self._backs, self._fronts = self._fronts[nodes:], self._fronts[:nodes]
@@ -56,29 +69,53 @@ class Cluster:
         """What the proxy did."""
         return [json.loads(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
 
+    def fill_disk(self) -> None:
+        """No byte is left on the small disk."""
+        with (self._disk / "filler").open("wb", buffering=0) as file:
+            for block_bytes in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while file.write(bytes(block_bytes)) == block_bytes:
+                        pass
+
+    def free_disk(self) -> None:
+        """There is room again."""
+        (self._disk / "filler").unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
+        if self._small_disk:
+            self._disk.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_SMALL_DISK_MB}m", "tmpfs", self._disk], check=True)
         if self._fronts:
             ports = [f"{front}:{back}" for front, back in zip(self._fronts, self._backs, strict=True)]
             with self._log.open("w") as log:
                 self._proxy = subprocess.Popen(
                     [sys.executable, "-m", "tests.chaos.proxy", *ports], stdin=subprocess.PIPE, stdout=log, text=True
                 )
-        self.broker.start()
+        try:
+            self.broker.start()
+        except EmbeddedBrokerError:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.broker.stop()
+        if self._small_disk:
+            subprocess.run(["umount", "--lazy", self._disk], check=True)
         if self._proxy is not None:
             self._proxy.kill()
             self._proxy.communicate()
 
     def _of_node(self, number: int, chosen: Mapping[str, str]) -> Mapping[str, str]:
+        settings = dict(self._settings)
+        if number == self._small_disk:
+            settings["log.dirs"] = str(self._disk / "data")
         if not self._fronts:
-            return self._settings
+            return settings
         return {
-            **self._settings,
+            **settings,
             "listeners": f"{chosen['listeners']},CLIENT://127.0.0.1:{self._backs[number - 1]}",
             "advertised.listeners": f"{chosen['advertised.listeners']},CLIENT://127.0.0.1:{self._fronts[number - 1]}",
             "listener.security.protocol.map": f"{chosen['listener.security.protocol.map']},CLIENT:PLAINTEXT",

@@ -1,4 +1,4 @@
-"""A process that kills itself at a step of its checkpoints: ``STEP:N``, at the N-th time it gets there."""
+"""A process that kills itself: ``STEP:N``, at the N-th time it gets to this step of its checkpoints, or of a rebalance."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
 from tests.chaos.patching import replace
 
 __all__ = ["STEPS", "install"]
 
-STEPS = ("before-produce", "after-produce", "after-send-offsets", "during-commit", "after-commit")
+STEPS = ("before-produce", "after-produce", "after-send-offsets", "during-commit", "after-commit", "revoked")
 _LATEST_SECONDS = 0.004
 
 
@@ -27,6 +28,7 @@ def install(failpoint: str) -> None:
         replace(ExactlyOnceTransaction, "begin", lambda old: _begin(old, reached))
         replace(ExactlyOnceTransaction, "commit", lambda old: _commit(old, reached))
         replace(ExactlyOnceTransaction, "_send_offsets", lambda old: _send_offsets(old, reached))
+        replace(KafkaInputs, "_on_revoke", lambda old: _on_revoke(old, reached))
 
 
 class _Countdown:
@@ -71,6 +73,15 @@ def _send_offsets(send: Callable[..., None], reached: _Countdown) -> Callable[..
             _die()
         if reached("during-commit"):
             threading.Thread(target=_die_soon, daemon=True).start()
+
+    return failing
+
+
+def _on_revoke(revoke: Callable[..., None], reached: _Countdown) -> Callable[..., None]:
+    def failing(self: KafkaInputs, *arguments: Any) -> None:
+        if reached("revoked"):
+            _die()
+        revoke(self, *arguments)
 
     return failing
 

@@ -118,6 +118,25 @@ def replays(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
         at += chance.uniform(3, 6)
 
 
+def bad_surroundings(chance: random.Random, seconds: float, executors: int) -> Iterator[Fault]:
+    """A disk is full, or a clock is set back; a while later all is well again."""
+    at = chance.uniform(2, 4)
+    while at < seconds:
+        away, number = chance.uniform(4, 8), chance.randrange(executors)
+        begin, end = chance.choice(
+            (
+                (Fault(at, "fill-disk", {"node": 2}), Fault(at + away, "free-disk", {"node": 2})),
+                (
+                    Fault(at, "set-clock", {"number": number, "seconds": -chance.uniform(1, 7_200)}),
+                    Fault(at + away, "set-clock", {"number": number, "seconds": 0.0}),
+                ),
+            )
+        )
+        yield begin
+        yield end
+        at += away + chance.uniform(2, 5)
+
+
 def nothing(_: random.Random, __: float, ___: int) -> Iterator[Fault]:
     """What the tasks themselves do is bad enough."""
     return iter(())
@@ -134,6 +153,7 @@ PLANS: Mapping[str, Plan] = {
         comings_and_goings,
         resets_and_growth,
         replays,
+        bad_surroundings,
         nothing,
     )
 }
@@ -141,7 +161,8 @@ PLANS: Mapping[str, Plan] = {
 
 def failpoint(chance: random.Random) -> str:
     """Where the next process is to die."""
-    return f"{chance.choice(STEPS)}:{chance.randint(2, 60)}"
+    step = chance.choice(STEPS)
+    return f"{step}:{1 if step == 'revoked' else chance.randint(2, 60)}"
 
 
 class Saboteur(threading.Thread):

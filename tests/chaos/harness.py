@@ -34,11 +34,7 @@ __all__ = ["SETTLE_SECONDS", "begun", "hunt", "perform", "schedule_of"]
 
 SETTLE_SECONDS = 60.0
 """So long after the last fault every task has to have ended."""
-_UNREACHABLE = {
-    "kill-broker",
-    "proxy",
-    "signal-executor",
-}  # one that begins then may find no broker; it is started anew
+_UNREACHABLE = {"kill-broker", "proxy", "signal-executor", "fill-disk"}  # who begins then may find no broker
 _LOOK_SECONDS = 0.5
 _MUTANT_SETTLE_SECONDS = 20.0
 _SPAWNER_SECONDS = 400.0
@@ -112,7 +108,9 @@ def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") 
     (folder / "schedule.json").write_text(json.dumps([fault.as_json() for fault in faults], indent=1))
     os.environ |= {MARK: uuid.uuid4().hex, "KANTOKU_MUTANT": mutant}
     with ExitStack() as stack:
-        cluster = Cluster(run.nodes, proxied=run.proxied, folder=folder, settings=run.settings)
+        cluster = Cluster(
+            run.nodes, proxied=run.proxied, folder=folder, settings=run.settings, small_disk=run.small_disk
+        )
         stack.enter_context(cluster)
         kan = Kantoku(f"chaos{seed}", bootstrap_servers=cluster.broker.bootstrap_servers)
         stack.callback(kan.close)

@@ -21,7 +21,7 @@ class Run:
         slots: whether each has a slot of its own.
         fails: whether executors die at steps of their checkpoints.
         options: more of their command line.
-        nodes, proxied, partitions, settings: the cluster.
+        nodes, proxied, partitions, settings, small_disk: the cluster.
         at_least_seconds: however small the scale is.
     """
 
@@ -38,6 +38,7 @@ class Run:
     proxied: bool = False
     partitions: int = 4
     settings: Mapping[str, str] = field(default_factory=dict)
+    small_disk: int = 0
     at_least_seconds: float = 20.0
 
 
@@ -81,4 +82,11 @@ RUNS: Mapping[str, Run] = {
         },
     ),
     "reset-grow": Run(tasks=20_000, seconds=60, mix="plain", faults="resets_and_growth", nodes=1),
+    "environment": Run(
+        tasks=20_000,
+        seconds=120,
+        faults="bad_surroundings",
+        small_disk=2,
+        at_least_seconds=40,
+    ),
 }

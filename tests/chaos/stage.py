@@ -123,6 +123,7 @@ class Stage:
 
     def heal(self) -> None:
         """What is still broken is repaired: from here on time counts."""
+        self.cluster.free_disk()
         for node in sorted(self._dead_brokers):
             self._restart_broker(node)
         with self._lock:
@@ -131,6 +132,7 @@ class Stage:
                 self._signal_executor(number, "SIGCONT")
             for executor in self._executors:
                 executor.wanted = True
+                self._set_clock(executor.number, 0.0)
 
     # --- faults
 
@@ -200,7 +202,23 @@ class Stage:
     def _types(self) -> list[str]:
         return self._options[self._options.index("--types") + 1].split(",")
 
+    def _fill_disk(self, node: int) -> None:
+        """The broker ends by itself when it writes next."""
+        self.cluster.fill_disk()
+        self._dead_brokers.add(node)
+
+    def _free_disk(self, node: int) -> None:
+        assert self.cluster.broker.wait(_WATCH_SECONDS) == node, "a broker goes on though its disk is full"
+        self.cluster.free_disk()
+        self._restart_broker(node)
+
+    def _set_clock(self, number: int, seconds: float) -> None:
+        self._clock_of(number).write_text(str(seconds))
+
     # --- processes
+
+    def _clock_of(self, number: int) -> Path:
+        return self._folder / f"clock-{number}"
 
     def _keep_alive(self) -> None:
         while not self._over.wait(_WATCH_SECONDS):
@@ -223,7 +241,8 @@ class Stage:
     def _start(self, executor: Executor) -> None:
         slot = ["--slot", f"s{executor.number}"] if self._slots else []
         dies = self._failpoint(self._chance) if self._failpoint is not None else ""
-        os.environ["KANTOKU_FAILPOINT"] = dies
+        self._set_clock(executor.number, 0.0)
+        os.environ |= {"KANTOKU_FAILPOINT": dies, "KANTOKU_CLOCK": str(self._clock_of(executor.number))}
         with suppress(KeyError):
             os.environ.pop("KANTOKU_BOOTSTRAP_SERVERS")
         executor.process = ExecutorUnderTest(

@@ -75,13 +75,13 @@ class _Load(threading.Thread):
         super().__init__(name="load", daemon=True)
         self._client = client
         self._each_tick = max(1, round(tasks_per_second * _TICK_SECONDS))
-        self._stop = threading.Event()
+        self._over = threading.Event()
         self.spawned = 0
         self.error: KantokuError | None = None
 
     def run(self) -> None:
         chance = random.Random(1)
-        while not self._stop.wait(_TICK_SECONDS):
+        while not self._over.wait(_TICK_SECONDS):
             try:
                 self.spawned += len(self._client.spawn_many([self._task(chance) for _ in range(self._each_tick)]))
             except KantokuError as error:
@@ -89,7 +89,7 @@ class _Load(threading.Thread):
                 return
 
     def end(self) -> None:
-        self._stop.set()
+        self._over.set()
         self.join()
 
     def _task(self, chance: random.Random) -> Task:

@@ -1,4 +1,4 @@
-"""A process that kills itself: ``STEP:N``, at the N-th time it gets to this step of its checkpoints, or of a rebalance."""
+"""A process that kills itself: ``STEP:N``, at the N-th time it comes to this step of a checkpoint or of a rebalance."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ MARK = "KANTOKU_CHAOS_RUN"
 _ROOT = Path(__file__).parents[2]
 _WATCH_SECONDS = 0.1
 _TERM_SECONDS = 45.0
+_FULL_DISK_SECONDS = 15.0  # a broker learns of it when it needs another page
 
 
 @dataclass(slots=True)
@@ -208,7 +209,7 @@ class Stage:
         self._dead_brokers.add(node)
 
     def _free_disk(self, node: int) -> None:
-        assert self.cluster.broker.wait(_WATCH_SECONDS) == node, "a broker goes on though its disk is full"
+        assert self.cluster.broker.wait(_FULL_DISK_SECONDS) == node, "a broker goes on though its disk is full"
         self.cluster.free_disk()
         self._restart_broker(node)
 

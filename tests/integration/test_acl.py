@@ -86,6 +86,25 @@ def test_an_executor_that_may_not_says_so_and_ends(secured: str, what: str) -> N
     assert "ACL" in text.splitlines()[-1]
 
 
+def test_a_right_that_is_taken_away_meanwhile(secured: str, tmp_path: Path) -> None:
+    """The executor ends with words; the next one, when the right is back, does what is left, and nothing twice."""
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    arguments = (secured, NAMESPACE, "--types", "echo")
+    spawned = kan.spawn_many(Task("echo", b"%d" % n) for n in range(200))
+    with ExecutorUnderTest(*arguments, log=tmp_path / "log") as executor:
+        spawned[0].result(timeout_seconds=30)
+        with denied(secured, ResourceType.TOPIC, f"{NAMESPACE}.results", AclOperation.WRITE):
+            spawned += kan.spawn_many(Task("echo", b"%d" % n) for n in range(200, 400))
+            assert executor.wait(60) == 4
+            assert "ACL" in executor.log().splitlines()[-1]
+    with ExecutorUnderTest(*arguments, log=tmp_path / "log"):
+        results = [one.result(timeout_seconds=60) for one in spawned]
+    assert [result.data for result in results] == [b"%d" % n for n in range(400)]
+    checked = cli("verify", "-b", secured, "-n", NAMESPACE, timeout=60)
+    assert checked.returncode == 0, checked.stdout
+    kan.close()
+
+
 def test_an_executor_that_may_not_send_heartbeats_works_all_the_same(secured: str, tmp_path: Path) -> None:
     kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
     with (

@@ -25,6 +25,7 @@ from kantoku_kafka.verify import Evidence, Journal, Violation, collect, judge
 from tests.chaos.app import TYPES
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import PLANS, Fault, Saboteur, failpoint
+from tests.chaos.offsets import went_back
 from tests.chaos.reader import Reader
 from tests.chaos.runs import Run
 from tests.chaos.spawner import Journal as SpawnJournal
@@ -36,6 +37,7 @@ SETTLE_SECONDS = 60.0
 """So long after the last fault every task has to have ended."""
 _UNREACHABLE = {"kill-broker", "proxy", "signal-executor", "fill-disk"}  # who begins then may find no broker
 _LOOK_SECONDS = 0.5
+_LEAST_SCALE = 0.05  # a run of less is cut short: for a first look
 _MUTANT_SETTLE_SECONDS = 20.0
 _SPAWNER_SECONDS = 400.0
 
@@ -61,6 +63,11 @@ class Performance:
     reader: Reader
     saboteur: Saboteur
     load: subprocess.Popen[bytes]
+
+    @property
+    def set_back(self) -> bool:
+        """Whether the group is set back meanwhile."""
+        return any(fault.kind == "reset-group" for fault in self.faults)
 
     def evidence(self) -> Evidence:
         """What the topics say now."""
@@ -151,6 +158,7 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         seen = Journal(frozenset(acknowledged), frozenset(refused), dict(performance.reader.seen))
         report = judge(performance.evidence(), seen, at_rest=True)
         proxied = Counter(line["what"] for line in performance.cluster.proxy_log())
+        back = [] if performance.set_back else went_back(performance.kan.clients, performance.kan.topics.group)
     problems = [f"{f.name}: {len(f.violations)} violations" for f in report.findings if f.violations]
     if settled_seconds is None:
         problems.append(f"not all tasks had ended {SETTLE_SECONDS:g} s after the last fault")
@@ -160,6 +168,7 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         problems.append(f"a fault could not be done: {saboteur.error!r}")
     if surprises := [*stage.unexpected, *codes]:
         problems.append(f"executors ended with {surprises}")
+    problems += back[:3]
     problems += [note for note in stage.notes if not note.endswith(" 0 of them impossible")]
     if orphans := _marked():
         problems.append(f"{len(orphans)} processes are left: {orphans}")
@@ -175,10 +184,8 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         "proxy": dict(proxied),
         "settled_seconds": settled_seconds,
         "seconds": round(time.monotonic() - started, 1),
-        "findings": [
-            {"name": f.name, "cases": f.cases, "violations": [_shown(v) for v in f.violations[:20]]}
-            for f in report.findings
-        ],
+        "cases": {f.name: f.cases for f in report.findings},
+        "violations": {f.name: [_shown(v) for v in f.violations[:20]] for f in report.findings if f.violations},
         "notes": stage.notes,
     }
 
@@ -190,8 +197,7 @@ def hunt(run: Run, *, seed: int, scale: float, folder: Path, mutant: str) -> dic
     """
     with begun(run, seed=seed, scale=scale, folder=folder, mutant=mutant) as performance:
         began = time.monotonic()
-        set_back = any(fault.kind == "reset-group" for fault in performance.faults)
-        passing = {"I4"} if set_back else set()  # results are there, whose records have to be done again
+        passing = {"I4"} if performance.set_back else set()  # results are there, whose records have to be done again
         end = None
         while True:
             at_rest = end is not None and time.monotonic() > end
@@ -210,7 +216,7 @@ def hunt(run: Run, *, seed: int, scale: float, folder: Path, mutant: str) -> dic
 
 
 def _seconds(run: Run, scale: float) -> float:
-    return max(run.at_least_seconds, run.seconds * scale)
+    return max(run.at_least_seconds * min(1.0, scale / _LEAST_SCALE), run.seconds * scale)
 
 
 def _spawner(

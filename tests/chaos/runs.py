@@ -22,7 +22,7 @@ class Run:
         fails: whether executors die at steps of their checkpoints.
         options: more of their command line.
         nodes, proxied, partitions, settings, small_disk: the cluster.
-        at_least_seconds: however small the scale is.
+        at_least_seconds: at any scale that counts.
     """
 
     tasks: int

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def main() -> int:
         reports = _mutants(arguments, seed) if arguments.run == "mutants" else _runs(arguments, seed)
         for report, text in reports:
             with (arguments.out / "reports.jsonl").open("a") as kept:
-                kept.write(json.dumps({"commit": commit} | report) + "\n")
+                at = datetime.now(UTC).isoformat(timespec="seconds")
+                kept.write(json.dumps({"at": at, "commit": commit} | report) + "\n")
             print(text, flush=True)
             failed += not report["ok"]
     return 1 if failed else 0

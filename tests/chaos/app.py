@@ -37,6 +37,7 @@ def work(data: bytes) -> bytes:
 @kan.task("flaky", retry=Retry(max_attempts=3, initial_seconds=0.2, max_seconds=1), deduplicate_all=True)
 def flaky(data: bytes, ctx: Context) -> bytes:
     """Fails until the attempt whose number is its data."""
+    time.sleep(0.001)
     if ctx.attempt < int(data):
         raise ConnectionError(f"attempt {ctx.attempt}")
     return b"%d" % ctx.attempt

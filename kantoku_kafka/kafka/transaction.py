@@ -107,6 +107,9 @@ class ExactlyOnceTransaction(Channel):
         try:
             for group_metadata, share in shares:
                 self._send_offsets(share, group_metadata)
+            self._tainted = may_be_under_way(started)
+            self._producer.flush(self._timeout_seconds)  # records may be sent twice: they are numbered
+            started = time.monotonic()
             committing = True
             self._producer.commit_transaction(self._timeout_seconds)
         except KafkaException as error:
@@ -115,7 +118,7 @@ class ExactlyOnceTransaction(Channel):
             raise self._reason(error.args[0]) from error
         finally:
             self._open = False
-        self._tainted = may_be_under_way(started)
+        self._tainted = self._tainted or may_be_under_way(started)
 
     def _send_offsets(self, offsets: Sequence[Offset], group_metadata: Any) -> None:
         try:

@@ -28,6 +28,9 @@ def verify(
     at_rest: Annotated[
         bool, typer.Option("--at-rest", help="Nothing runs or waits any more: a task without a result is lost.")
     ] = False,
+    deduplicate_seconds: Annotated[
+        float, typer.Option(help="For so long ids are remembered: spawns of one id further apart are two tasks.")
+    ] = 3_600.0,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
 ) -> None:
     """Check from the topics alone that every task has one result, and the other promises. Changes nothing.
@@ -47,7 +50,7 @@ def verify(
             list(input_topics(clients, topics)),
             since_ms=None if since_us is None else since_us // 1000,
         )
-    report = judge(evidence, at_rest=at_rest)
+    report = judge(evidence, at_rest=at_rest, remembered_seconds=deduplicate_seconds)
     table((_row(finding, output) for finding in report.findings), output)
     for finding in report.findings:
         for violation in finding.violations[:_SHOWN]:

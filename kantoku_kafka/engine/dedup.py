@@ -29,7 +29,7 @@ class Memory:
         """Whether it was spawned before, at another offset; else it is remembered until then."""
         self._forget(now_us)
         first, _ = self._seen.setdefault(packed_id(task_id), (offset, until_us))
-        return first != offset or self.past.tells_of(task_id, offset)
+        return first != offset
 
     def first_offset(self, now_us: int) -> int | None:
         """Of the oldest spawn that is remembered; None if there is none."""

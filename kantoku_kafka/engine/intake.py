@@ -55,11 +55,12 @@ class Intake:
                 extra={"action": "foreign_metadata", "topic": topic, "partition": number, "offset": offset},
             )
         runs = list(done.runs) if done else []
-        if done is not None and done.remembered_from is not None:  # read again, for the ids
-            partition.begin = done.remembered_from
+        if done is not None and done.past_end is not None:  # what has ended since is known without it
+            past = past._replace(end=min(past.end, done.past_end))
+        remembered_from = done.remembered_from if done else past.begin if past.end else None
+        partition.begin = offset if remembered_from is None else min(remembered_from, offset)
+        if partition.begin < offset:  # read again, for the ids
             runs.insert(0, (partition.begin, offset))
-        else:
-            partition.begin = offset
         self.windows[partition] = Window(partition.begin, runs, history_end=offset, past=past)
         return partition
 

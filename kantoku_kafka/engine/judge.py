@@ -128,11 +128,12 @@ class Judge:
         rules = self._rules.get(job.type)
         if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)):
             return False
+        known = memory.past.tells_of(job.task_id, job.offset)
         if _is_fired(job):
-            return memory.past.tells_of(job.task_id, job.offset)
+            return known
         created_at_us = now_us if job.envelope is None else job.envelope.created_at_us
         until_us = created_at_us + round(rules.deduplicate_seconds * 1_000_000)
-        return until_us > now_us and memory.is_duplicate(job.task_id, job.offset, until_us, now_us)
+        return (until_us > now_us and memory.is_duplicate(job.task_id, job.offset, until_us, now_us)) or known
 
     def start(self, job: Job, now_us: int) -> bool:
         """Whether a job may start now; else it has ended. Call it for jobs with an envelope, and if anything was ever

@@ -23,17 +23,19 @@ _MOVED = tuple(f"/{name}".encode() for name in (EventName.DELAYED, EventName.RET
 class Past(NamedTuple):
     """Of one partition.
 
-    ``ended``: packed ids of tasks that have a result; ``moved``: offsets of records whose task went on elsewhere, or
-    was a duplicate; ``end``: no record from this offset on is among them.
+    ``ended``: by the packed id of each task that has a result the offset of its last record that ended so; ``moved``:
+    offsets of records whose task went on elsewhere, or was a duplicate; all of these are from ``begin`` on and before
+    ``end``.
     """
 
-    ended: Set[bytes] = frozenset()
+    ended: Mapping[bytes, int] = {}
     moved: Set[int] = frozenset()
+    begin: int = 0
     end: int = 0
 
     def tells_of(self, task_id: str, offset: int) -> bool:
-        """Whether it is known what became of this record."""
-        return offset < self.end and (offset in self.moved or packed_id(task_id) in self.ended)
+        """Whether it is known what became of this record. Of a later spawn of the same id that is not told."""
+        return offset < self.end and (offset in self.moved or self.ended.get(packed_id(task_id), -1) >= offset)
 
 
 NO_PAST = Past()
@@ -44,9 +46,8 @@ History = Callable[[Sequence[Place]], Mapping[Place, Past]]
 
 @dataclass(slots=True)
 class _Gathered:
-    ended: set[bytes] = field(default_factory=set)
+    ended: dict[bytes, int] = field(default_factory=dict)
     moved: set[int] = field(default_factory=set)
-    end: int = 0
 
 
 class Recollection:
@@ -68,8 +69,8 @@ class Recollection:
         except EnvelopeError:
             return
         if gathered := self._gathered.get(result.source[:2]):
-            gathered.ended.add(packed_id(result.task_id))
-            gathered.end = max(gathered.end, result.source[2] + 1)
+            key, offset = packed_id(result.task_id), result.source[2]
+            gathered.ended[key] = max(gathered.ended.get(key, -1), offset)
 
     def event(self, key: bytes, value: bytes) -> None:
         """A record of the events; most need not be read."""
@@ -81,9 +82,15 @@ class Recollection:
             return
         if source is not None and (gathered := self._gathered.get(source[:2])):
             gathered.moved.add(source[2])
-            gathered.end = max(gathered.end, source[2] + 1)
 
     @property
     def pasts(self) -> dict[Place, Past]:
         """Of the partitions that have one."""
-        return {place: Past(g.ended, g.moved, g.end) for place, g in self._gathered.items() if g.end}
+        return {place: past for place, g in self._gathered.items() if (past := _past(g)) is not NO_PAST}
+
+
+def _past(gathered: _Gathered) -> Past:
+    offsets = gathered.moved.union(gathered.ended.values())
+    if not offsets:
+        return NO_PAST
+    return Past(gathered.ended, gathered.moved, min(offsets), max(offsets) + 1)

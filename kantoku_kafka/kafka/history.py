@@ -12,13 +12,14 @@ from kantoku_kafka.engine.past import Past, Place, Recollection
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends, first_at, pick
+from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 
 __all__ = ["KafkaHistory"]
 
 _log = logging.getLogger(__name__)
-_MARGIN_MS = 60_000
+_MARGIN_MS = 900_000  # for clocks that differ
 _PATIENCE_SECONDS = 60.0
 
 
@@ -53,7 +54,7 @@ class KafkaHistory:
         oldest_ms = self._oldest_ms(places)
         if oldest_ms is None:
             return {}
-        recollection = Recollection(self._codec, places)
+        recollection, existing = Recollection(self._codec, places), existing_topics(self._clients)
         since_ms = max(oldest_ms, round(time.time() * 1_000) - self._window_ms) - _MARGIN_MS
         began, total = time.monotonic(), 0
         takers: Mapping[str, Callable[[Record], None]] = {
@@ -61,7 +62,7 @@ class KafkaHistory:
             self._topics.events: lambda record: recollection.event(record.key() or b"", record.value() or b""),
         }
         for topic, take in takers.items():
-            for batch in self._since(topic, since_ms):
+            for batch in self._since(topic, since_ms) if topic in existing else ():
                 for record in batch:
                     take(record)
                 total += len(batch)
@@ -83,15 +84,19 @@ class KafkaHistory:
             found = self._clients.insist(lambda: observer.committed(wanted, seconds), "reading committed offsets")
         finally:
             observer.close()
+        for place in found:
+            if place.error is not None:
+                raise self._clients.error(place.error, "reading committed offsets")
         return [(place.topic, place.partition) for place in found if place.offset >= 0]
 
     def _oldest_ms(self, places: Sequence[Place]) -> int | None:
-        """When the oldest record in them was written; None if there is none."""
+        """When the oldest record in them was written, 0 if one does not come; None if they are empty."""
         oldest: list[int] = []
         for topic in sorted({topic for topic, _ in places}):
             first, until = beginnings(self._clients, topic), ends(self._clients, topic)
             wanted = {n: [first[n]] for t, n in places if t == topic and first[n] < until[n]}
-            oldest += [record.timestamp()[1] for record in pick(self._clients, topic, wanted)]
+            found = [record.timestamp()[1] for record in pick(self._clients, topic, wanted)]
+            oldest += found + [0] * (len(found) < len(wanted))
         return min(oldest, default=None)
 
     def _since(self, topic: str, since_ms: int) -> Iterator[Sequence[Record]]:

@@ -8,14 +8,15 @@ what it was to let go of would have no owner until somebody else joins or leaves
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import ConsumerGroupState
+from confluent_kafka import ConsumerGroupState, KafkaException
 
-from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.errors import AccessDenied, KantokuError
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.topics import partition_count
@@ -24,9 +25,14 @@ __all__ = ["UnownedWatch"]
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 3.0
-_JOIN_SECONDS = 30.0
+_PATIENCE_SECONDS, _JITTER_SECONDS = 15.0, 5.0  # longer than a member takes that lets go of what moves
+_JOIN_SECONDS, _CLOSE_SECONDS = 30.0, 5.0
 
 Key = tuple[str, int]
+
+
+class _Rebalancing(Exception):
+    """Who owns what is being settled."""
 
 
 class UnownedWatch(threading.Thread):
@@ -48,31 +54,44 @@ class UnownedWatch(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        before: set[Key] = set()
+        unowned: set[Key] = set()
+        due = self._due()
         while not self._over.wait(_LOOK_SECONDS):
+            before = unowned
             try:
                 unowned = self._unowned()
-                if unowned is not None and not unowned:
-                    return
-                if unowned and unowned == before:
+                if not unowned or unowned != before:
+                    due = self._due()
+                elif time.monotonic() > due:
                     _log.warning("nobody has %s: asking for a rebalance", _names(unowned), extra={"action": "unowned"})
                     self._pass_by()
-            except KantokuError as error:
-                unowned = None
+                    due = self._due()
+            except _Rebalancing:
+                unowned = set()
+            except AccessDenied as error:
+                _log.warning("who owns what stays unknown: %s", error, extra={"action": "unowned"})
+                return
+            except (KantokuError, KafkaException) as error:
                 _log.info("who owns what is unknown: %s", error, extra={"action": "unowned"})
-            before = unowned or set()
+            else:
+                if not unowned:
+                    return
 
     def close(self) -> None:
-        """Look no more; waits for what is under way."""
+        """Look no more; waits a moment for what is under way."""
         self._over.set()
         if self.is_alive():
-            self.join()
+            self.join(_CLOSE_SECONDS)
 
-    def _unowned(self) -> set[Key] | None:
-        """What has no owner; None while the group is rebalancing."""
+    def _due(self) -> float:
+        """When to do something about what has no owner now; members that look at once do not act at once."""
+        return time.monotonic() + _PATIENCE_SECONDS + random.uniform(0, _JITTER_SECONDS)
+
+    def _unowned(self) -> set[Key]:
+        """What has no owner. Raises _Rebalancing, KantokuError."""
         group = describe(self._clients, self._group)
         if group.state is not ConsumerGroupState.STABLE:
-            return None
+            raise _Rebalancing
         assignments = [member.assignment for member in group.members if member.assignment]
         owned = {(place.topic, place.partition) for held in assignments for place in held.topic_partitions}
         return {(t, n) for t in self._topics for n in range(partition_count(self._clients, t))} - owned

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from kantoku_kafka.model import EventName
@@ -82,8 +83,9 @@ class _Cases:
 class _Facts:
     """The evidence, joined by task id and by source."""
 
-    def __init__(self, evidence: Evidence, journal: Journal | None, at_rest: bool) -> None:
+    def __init__(self, evidence: Evidence, journal: Journal | None, at_rest: bool, remembered_seconds: float) -> None:
         self.evidence = evidence
+        self.remembered_ms = remembered_seconds * 1_000
         self.journal = journal or Journal()
         self.at_rest = at_rest
         self.outcomes: defaultdict[str, list[Outcome]] = defaultdict(list)
@@ -96,6 +98,17 @@ class _Facts:
                 self.spawns[spawn.task_id].append(place)
                 if spawn.at_ms < evidence.settled_from_ms:
                     self.too_old.add(spawn.task_id)
+        if evidence.settled_from_ms:
+            self.too_old |= self._begun_before()
+
+    def _begun_before(self) -> set[str]:
+        """Tasks whose first record was not read: what was read of them is another attempt, or a duplicate."""
+        first: dict[str, int] = {}
+        for _, spawn in self.evidence.spawns:
+            if spawn.task_id is not None:
+                first[spawn.task_id] = min(first.get(spawn.task_id, spawn.attempt), spawn.attempt)
+        retried = {task_id for task_id, attempt in first.items() if attempt > 1}
+        return retried | (self.duplicated - self.outcomes.keys())
 
     @property
     def judged(self) -> Iterator[tuple[str, list[Place]]]:
@@ -144,19 +157,34 @@ class _Facts:
         return {o.executor_id for o in self.evidence.outcomes} <= thorough and bool(thorough)
 
     @cached_property
-    def logs_ends(self) -> bool:
-        """Whether executors log at least how tasks end."""
-        return any(logged.event.name == _SENT for history in self.evidence.histories.values() for logged in history)
+    def log_ends(self) -> frozenset[str | None]:
+        """Executors that log at least how tasks end."""
+        events = (logged.event for history in self.evidence.histories.values() for logged in history)
+        return frozenset(event.executor_id for event in events if event.name == _SENT)
+
+    def is_reused(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether these, of one id, are those of spawns so far from each other that the id was forgotten between."""
+        times_ms = []
+        for source in {outcome.source for outcome in outcomes}:
+            held = self.evidence.inputs.get(source[:2])
+            spawn = held.records.get(source.offset) if held else None
+            times_ms.append(spawn.at_ms if spawn else 0)
+        times_ms.sort()
+        apart = all(later - earlier >= self.remembered_ms for earlier, later in pairwise(times_ms))
+        return len(outcomes) > 1 and len(times_ms) == len(outcomes) and apart
 
 
-def judge(evidence: Evidence, journal: Journal | None = None, *, at_rest: bool = False) -> Report:
+def judge(
+    evidence: Evidence, journal: Journal | None = None, *, at_rest: bool = False, remembered_seconds: float = 3_600.0
+) -> Report:
     """Look for violations of every invariant.
 
     Parameters:
         journal: what was noted outside, if anything.
         at_rest: nothing runs or waits any more: what has not ended is lost.
+        remembered_seconds: spawns of one id that are further apart are two tasks; default an hour.
     """
-    facts = _Facts(evidence, journal, at_rest)
+    facts = _Facts(evidence, journal, at_rest, remembered_seconds)
     findings = [_find(name, promise, check, facts) for name, promise, check in _CHECKS]
     judged = dict(facts.judged)
     open_tasks = judged.keys() - facts.outcomes.keys()
@@ -181,7 +209,9 @@ def _acknowledged_is_there(facts: _Facts, cases: _Cases) -> None:
 
 def _one_result(facts: _Facts, cases: _Cases) -> None:
     for task_id, outcomes in facts.outcomes.items():
-        if len(outcomes) > 1 and (facts.is_judged(task_id) or not facts.evidence.settled_from_ms):
+        if len(outcomes) == 1 or facts.is_reused(outcomes):
+            continue
+        if facts.is_judged(task_id) or not facts.evidence.settled_from_ms:
             text = f"has {len(outcomes)} results: {', '.join(outcome.status for outcome in outcomes)}"
             cases.violations.append(Violation(task_id, text, [outcome.at for outcome in outcomes]))
     for task_id, places in facts.judged:
@@ -218,10 +248,8 @@ def _result_event_and_offset(facts: _Facts, cases: _Cases) -> None:
         if held is not None and not held.after.is_done(outcome.source.offset):
             text = f"has a result, but its record {outcome.source} is not marked done"
             cases.violations.append(Violation(outcome.task_id, text, [outcome.at]))
-    if not facts.logs_ends:
-        return
     for task_id in facts.outcomes.keys() | facts.evidence.histories.keys():
-        outcomes = facts.outcomes.get(task_id, [])
+        outcomes = [o for o in facts.outcomes.get(task_id, []) if o.executor_id in facts.log_ends]
         sent = [logged for logged in facts.evidence.histories.get(task_id, []) if logged.event.name == _SENT]
         said = {logged.event.attributes.get("status") for logged in sent}
         if said != {outcome.status for outcome in outcomes} and facts.is_judged(task_id):
@@ -232,7 +260,7 @@ def _result_event_and_offset(facts: _Facts, cases: _Cases) -> None:
 def _possible_histories(facts: _Facts, cases: _Cases) -> None:
     fold = Fold()
     for task_id, history in facts.evidence.histories.items():
-        if facts.is_judged(task_id):
+        if facts.is_judged(task_id) and not facts.is_reused(facts.outcomes.get(task_id, [])):
             cases.count += 1
             problems = fold.state(history).problems
             cases.violations += [Violation(task_id, problem) for problem in problems]

@@ -96,9 +96,10 @@ class _Reading:
 
     def traces(self, topic: str, until: Mapping[int, int]) -> Iterator[Record]:
         """The records of a topic; where the first ones are deleted, what is older than the rest is not judged."""
-        cut = {p for p, first in beginnings(self._clients, topic).items() if first > 0 and topic != self._timers}
+        starts, firsts = self.starts(topic), beginnings(self._clients, topic)
+        cut = {p for p, first in firsts.items() if topic != self._timers and starts.get(p, first) <= first > 0}
         for record in self.records(topic, until):
-            if record.partition() in cut and self._since_ms is None:
+            if record.partition() in cut:
                 cut.discard(record.partition() or 0)
                 oldest_ms = record.timestamp()[1] + _MARGIN_MS
                 self.evidence.settled_from_ms = max(self.evidence.settled_from_ms, oldest_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="only this one")
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that brokers and executors end with us
     failed, commit = 0, _commit()
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         reports = _mutants(arguments, seed) if arguments.run == "mutants" else _runs(arguments, seed)

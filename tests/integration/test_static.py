@@ -25,7 +25,7 @@ def test_no_partition_stays_without_an_owner(
     until(lambda: dying.returncode is not None, 30, "a dies while its partitions are revoked")
     back = _executor(bootstrap, kan.namespace, "a", tmp_path)
     with other, back:
-        until(lambda: _owned(kan) == 4, 60, "every partition has an owner")
+        until(lambda: _owned(kan) == 4, 90, "every partition has an owner")
         spawned = kan.spawn_many(Task("quick", b"%d" % n).with_(key(b"%d" % n)) for n in range(40))
         assert {one.result(timeout_seconds=60).status for one in spawned} == {Status.OK}
 

@@ -173,6 +173,37 @@ def test_what_is_older_is_not_judged() -> None:
     assert broken(evidence) == set()
 
 
+def test_an_id_that_is_spawned_again_when_it_is_forgotten_is_another_task() -> None:
+    evidence = sound()
+    evidence.inputs[INPUT, 0].records[4] = Spawn("a", 1, AT_MS + 3_600_000)
+    evidence.inputs[INPUT, 0].before = evidence.inputs[INPUT, 0].after = Position(5)
+    end(evidence, "a", 4)
+    assert broken(evidence, at_rest=True) == set()
+    evidence.inputs[INPUT, 0].records[4] = Spawn("a", 1, AT_MS + 3_599_999)
+    assert "I2" in broken(evidence, at_rest=True)
+
+
+def test_an_executor_that_logs_nothing_breaks_nothing() -> None:
+    evidence = sound()
+    del evidence.histories["b"]
+    assert broken(evidence) == {"I4"}
+    evidence.outcomes[1] = evidence.outcomes[1]._replace(executor_id="silent")
+    assert broken(evidence) == set()
+
+
+def test_of_what_began_before_nothing_is_said() -> None:
+    evidence = sound()
+    evidence.settled_from_ms = AT_MS
+    for offset, spawn in ((4, Spawn("duplicate", 1, AT_MS)), (5, Spawn("retried", 2, AT_MS))):
+        evidence.inputs[INPUT, 0].records[offset] = spawn
+    evidence.inputs[INPUT, 0].before = evidence.inputs[INPUT, 0].after = Position(6)
+    log(evidence, "duplicate", "duplicate", 5, offset=4)
+    log(evidence, "retried", "retry_scheduled", 6, offset=5)
+    assert broken(evidence) == set()
+    evidence.settled_from_ms = 0
+    assert "I2" in broken(evidence)
+
+
 def test_what_the_outside_noted_counts() -> None:
     results = [(outcome.at.offset, outcome.task_id) for outcome in sound().outcomes]
     assert broken(sound(), Journal(frozenset(TASKS), frozenset({"never"}), {0: results})) == set()

@@ -37,7 +37,7 @@ SETTLE_SECONDS = 60.0
 """So long after the last fault every task has to have ended."""
 _UNREACHABLE = {"kill-broker", "proxy", "signal-executor", "fill-disk"}  # who begins then may find no broker
 _LOOK_SECONDS = 0.5
-_LEAST_SCALE = 0.05  # a run of less is cut short: for a first look
+_LEAST_SCALE, _LEAST_EXECUTORS = 0.05, 3  # a run of less is cut short: for a first look
 _MUTANT_SETTLE_SECONDS = 20.0
 _SPAWNER_SECONDS = 400.0
 
@@ -45,7 +45,9 @@ _SPAWNER_SECONDS = 400.0
 def schedule_of(run: Run, seed: int, scale: float) -> list[Fault]:
     """The faults of a run: the same for the same three."""
     chance = random.Random(f"{run.faults} {seed}")
-    return sorted(PLANS[run.faults](chance, _seconds(run, scale), run.executors), key=lambda fault: fault.at_seconds)
+    return sorted(
+        PLANS[run.faults](chance, _seconds(run, scale), _executors(run, scale)), key=lambda fault: fault.at_seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") 
         stage = Stage(
             cluster,
             kan,
-            count=run.executors,
+            count=_executors(run, scale),
             options=("--types", run.types, *run.options),
             failpoint=failpoint if run.fails else None,
             chance=random.Random(f"stage {seed}"),
@@ -213,6 +215,10 @@ def hunt(run: Run, *, seed: int, scale: float, folder: Path, mutant: str) -> dic
             time.sleep(_LOOK_SECONDS)
         seconds = round(time.monotonic() - began, 1)
     return {"mutant": mutant, "seed": seed, "scale": scale, "ok": bool(found), "seconds": seconds, "found": found}
+
+
+def _executors(run: Run, scale: float) -> int:
+    return max(min(run.executors, _LEAST_EXECUTORS), round(run.executors * min(1.0, scale / _LEAST_SCALE)))
 
 
 def _seconds(run: Run, scale: float) -> float:

@@ -21,7 +21,7 @@ from tests.chaos.offsets import commits, went_back
 from tests.chaos.runs import RUNS
 
 ROOT = Path(__file__).parents[2]
-SCALE, SEED = "0.02", "1"
+SCALE, MUTANT_SCALE, SEED = "0.02", "0.05", "1"
 AT_ONCE = 2  # much of a run is waiting
 TIMEOUT_SECONDS = 400
 # The others are caught by simulated schedules.
@@ -47,15 +47,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
     """All of them, some at once."""
     names = [name for name in RUNS if os.geteuid() == 0 or name not in NEED_ROOT]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(_run, tmp_path_factory.mktemp(name), name) for name in names} | {
-            name: pool.submit(_run, tmp_path_factory.mktemp(name), "mutants", "--mutant", name)
+        yield {name: pool.submit(_run, tmp_path_factory.mktemp(name), SCALE, name) for name in names} | {
+            name: pool.submit(_run, tmp_path_factory.mktemp(name), MUTANT_SCALE, "mutants", "--mutant", name)
             for name in NEED_A_BROKER
         }
         pool.shutdown(cancel_futures=True)
 
 
-def _run(folder: Path, *arguments: str) -> Done:
-    command = [sys.executable, "-m", "tests.chaos", *arguments, "--seed", SEED, "--scale", SCALE, "--out", str(folder)]
+def _run(folder: Path, scale: str, *arguments: str) -> Done:
+    command = [sys.executable, "-m", "tests.chaos", *arguments, "--seed", SEED, "--scale", scale, "--out", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT_SECONDS)
 
 

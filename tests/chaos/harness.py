@@ -36,6 +36,7 @@ __all__ = ["SETTLE_SECONDS", "begun", "hunt", "perform", "schedule_of"]
 SETTLE_SECONDS = 60.0
 """So long after the last fault every task has to have ended."""
 _UNREACHABLE = {"kill-broker", "proxy", "signal-executor", "fill-disk"}  # who begins then may find no broker
+_REFUSED = "checkpoint put off"
 _LOOK_SECONDS = 0.5
 _LEAST_SCALE, _LEAST_EXECUTORS = 0.05, 3  # a run of less is cut short: for a first look
 _MUTANT_SETTLE_SECONDS = 20.0
@@ -184,6 +185,7 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         "results": report.results,
         "faults": dict(Counter(fault.kind for fault in performance.faults)),
         "proxy": dict(proxied),
+        "refused_checkpoints": sum(path.read_text().count(_REFUSED) for path in folder.glob("executor-*.log")),
         "settled_seconds": settled_seconds,
         "seconds": round(time.monotonic() - started, 1),
         "cases": {f.name: f.cases for f in report.findings},

@@ -43,7 +43,7 @@ def _runs(reports: Sequence[Report]) -> str:
         mine = {report["seed"]: report for report in reports if report["run"] == name and "mutant" not in report}
         if mine:
             rows.append(_run(name, list(mine.values())))
-    head = "run", "seeds", "scale", "tasks a seed", "faults", "cases judged", "violations", "settled after, s"
+    head = "run", "seeds", "scale", "tasks a seed", "faults", "refused", "cases judged", "violations", "settled, s"
     return _table(head, rows)
 
 
@@ -61,6 +61,7 @@ def _run(name: str, mine: Sequence[Report]) -> list[object]:
         ", ".join(sorted({f"{report['scale']:g}" for report in mine})),
         f"{round(median(report['tasks'] for report in mine)):,}",
         ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items())) or "the tasks' own",
+        f"{sum(report.get('refused_checkpoints', 0) for report in mine):,}",
         f"{sum(sum(report['cases'].values()) for report in mine):,}",
         f"in {wrong} seeds" if wrong else f"0; not settled or not ended well: seeds {other}" if other else "0",
         f"{median(settled):g}, at most {max(settled):g}" if settled else "never",

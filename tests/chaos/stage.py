@@ -17,10 +17,11 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 
 from kantoku_kafka import Kantoku
+from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.scan import beginnings
 from kantoku_kafka.replay.query import TaskQuery
 from tests.chaos.cluster import Cluster
-from tests.integration.executors import ExecutorUnderTest
+from tests.integration.executors import ExecutorUnderTest, until
 
 __all__ = ["MARK", "Executor", "Stage"]
 
@@ -182,6 +183,7 @@ class Stage:
             clients, topics = self.kan.clients, self.kan.topics
             inputs = [topics.of_type(name) for name in self._types()]
             starts = [TopicPartition(t, p, offset) for t in inputs for p, offset in beginnings(clients, t).items()]
+            until(lambda: not describe(clients, topics.group).members, _TERM_SECONDS, "the group is empty")
             observer = clients.consumer(**{"group.id": topics.group})
             observer.commit(offsets=starts, asynchronous=False)
             observer.close()

@@ -53,6 +53,9 @@ SCALE ?= 0.1
 chaos: install ## Break Kafka and executors on purpose, judge the topics; RUN=eos-broker SEED=7 SCALE=0.1
 	$(BIN)/python -m tests.chaos $(RUN) --seed $(SEED) --scale $(SCALE) $(ARGS)
 
+chaos-short: install ## Each run and each mutant that needs a broker, once and small: a quarter of an hour
+	KANTOKU_CHAOS=all $(BIN)/python -m pytest -q tests/integration/test_chaos.py
+
 chaos-all: install ## Every run, SEEDS=20 seeds each: hours
 	$(BIN)/python -m tests.chaos all --seed $(SEED) --seeds $(or $(SEEDS),20) --scale $(SCALE) $(ARGS)
 
@@ -81,5 +84,5 @@ pin: install ## Pin anew what the project is tested with, and of it what its ima
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: bench bench-replay bench-timers chaos chaos-all clean crash demo docs fuzz help install lint mutants pin retries screens \
+.PHONY: bench bench-replay bench-timers chaos chaos-all chaos-short clean crash demo docs fuzz help install lint mutants pin retries screens \
   simulate soak test

@@ -7,6 +7,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +21,7 @@ Report = Mapping[str, Any]
 
 
 def main() -> int:
-    """Puts each table between its markers, ``<!-- runs -->`` and ``<!-- mutants -->``, and the next empty line."""
+    """Puts each table behind its marker, ``<!-- runs -->`` and ``<!-- mutants -->``, in the place of the one there."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.report")
     parser.add_argument("reports", nargs="+", type=Path)
     parser.add_argument("--into", type=Path, required=True)
@@ -31,9 +32,13 @@ def main() -> int:
         before, marker, after = text.partition(f"<!-- {name} -->\n")
         if not marker:
             raise SystemExit(f"{arguments.into} has no marker <!-- {name} -->")
-        text = before + marker + table + "\n\n" + after.partition("\n\n")[2]
+        text = before + marker + table + "\n" + "".join(dropwhile(_is_row, after.splitlines(keepends=True)))
     arguments.into.write_text(text)
     return 0
+
+
+def _is_row(line: str) -> bool:
+    return line.startswith("|")
 
 
 def _runs(reports: Sequence[Report]) -> str:
@@ -73,7 +78,7 @@ def _mutants(reports: Iterable[Report]) -> str:
     rows = [
         [
             name,
-            (MUTANTS[name].build.__doc__ or "").split("\n\n")[0].replace("\n", " "),
+            " ".join((MUTANTS[name].build.__doc__ or "").split()),
             last[name]["run"],
             last[name]["seed"],
             f"{last[name]['scale']:g}",

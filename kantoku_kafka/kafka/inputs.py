@@ -108,8 +108,7 @@ class KafkaInputs:
             self._inherit(self._subscribed)
         self._join()
         if self._static:
-            membership = {k: v for k, v in self._member_config().items() if k not in ("client.id", "group.instance.id")}
-            self._unowned = UnownedWatch(self._clients, self._group, self._subscribed, membership)
+            self._unowned = UnownedWatch(self._clients, self._group, self._subscribed, self._group_config())
             self._unowned.start()
 
     def _join(self) -> None:
@@ -391,9 +390,13 @@ class KafkaInputs:
         return kantoku_error(error, f"reading the inputs as group {self._group}")
 
     def _member_config(self) -> dict[str, object]:
+        names = {"group.instance.id": self._slot} if self._static else {}
+        return {**self._group_config(), "client.id": self._takeover.client_id, **names}
+
+    def _group_config(self) -> dict[str, object]:
+        """Of any member, whoever it is."""
         config: dict[str, object] = {
             "group.id": self._group,
-            "client.id": self._takeover.client_id,
             **self._reading,
             "max.poll.interval.ms": self._clients.connection.config.get("max.poll.interval.ms", 300_000),
             "topic.metadata.refresh.interval.ms": 30_000,
@@ -403,8 +406,6 @@ class KafkaInputs:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "heartbeat.interval.ms": 1_000,  # by a heartbeat a survivor learns that another member is gone
             }
-            if self._static:
-                config["group.instance.id"] = self._slot
         else:
             config["group.protocol"] = "consumer"
         return config

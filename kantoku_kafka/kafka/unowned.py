@@ -42,15 +42,15 @@ class UnownedWatch(threading.Thread):
         clients: the connection.
         group: its group.
         topics: to which it subscribes.
-        membership: settings of its consumer but for what names the member itself.
+        group_config: settings of a consumer that is a member of it.
     """
 
-    def __init__(self, clients: Clients, group: str, topics: Sequence[str], membership: Mapping[str, object]) -> None:
+    def __init__(self, clients: Clients, group: str, topics: Sequence[str], group_config: Mapping[str, object]) -> None:
         super().__init__(name="unowned", daemon=True)
         self._clients = clients
         self._group = group
         self._topics = list(topics)
-        self._membership = membership
+        self._group_config = group_config
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -99,7 +99,7 @@ class UnownedWatch(threading.Thread):
     def _pass_by(self) -> None:
         """Join and leave: either makes the group rebalance."""
         joined = threading.Event()
-        passer: Any = self._clients.consumer(**{"group.id": self._group, **self._membership})
+        passer: Any = self._clients.consumer(**self._group_config)
         try:
             passer.subscribe(self._topics, on_assign=lambda *_: joined.set())
             deadline = time.monotonic() + _JOIN_SECONDS

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from kantoku_kafka.model import EventName
+from kantoku_kafka.model import Event, EventName
 from kantoku_kafka.replay.fold import Fold
 from kantoku_kafka.verify.evidence import Evidence, Outcome, Place
 
@@ -103,12 +103,12 @@ class _Facts:
 
     def _begun_before(self) -> set[str]:
         """Tasks whose first record was not read: what was read of them is another attempt, or a duplicate."""
-        first: dict[str, int] = {}
-        for _, spawn in self.evidence.spawns:
-            if spawn.task_id is not None:
-                first[spawn.task_id] = min(first.get(spawn.task_id, spawn.attempt), spawn.attempt)
-        retried = {task_id for task_id, attempt in first.items() if attempt > 1}
+        attempts = {task_id: min(map(self._attempt_at, places)) for task_id, places in self.spawns.items()}
+        retried = {task_id for task_id, attempt in attempts.items() if attempt > 1}
         return retried | (self.duplicated - self.outcomes.keys())
+
+    def _attempt_at(self, place: Place) -> int:
+        return self.evidence.inputs[place[:2]].records[place.offset].attempt
 
     @property
     def judged(self) -> Iterator[tuple[str, list[Place]]]:
@@ -132,38 +132,39 @@ class _Facts:
         """Whether it may still get its result: a record of it waits or runs, or a timer has it."""
         return task_id in self.evidence.pending or not all(map(self.was_done, places))
 
+    @property
+    def events(self) -> Iterator[Event]:
+        """Every event that was logged."""
+        return (logged.event for history in self.evidence.histories.values() for logged in history)
+
     @cached_property
     def traces(self) -> frozenset[Place]:
         """Sources that something tells what became of."""
-        events = (logged.event for history in self.evidence.histories.values() for logged in history)
         return self.buried.union(
             (outcome.source for outcome in self.evidence.outcomes),
-            (Place(*event.source[:3]) for event in events if event.source is not None and event.name in _GOES_ON),
+            (Place(*event.source[:3]) for event in self.events if event.source is not None and event.name in _GOES_ON),
         )
 
     @cached_property
     def duplicated(self) -> frozenset[str]:
         """Tasks that were spawned more than once: of the events that say so, compaction keeps one."""
-        histories = self.evidence.histories.items()
-        return frozenset(
-            task_id for task_id, logged in histories if any(one.event.name == _DUPLICATE for one in logged)
-        )
+        return frozenset(event.task_id for event in self.events if event.name == _DUPLICATE)
 
     @cached_property
     def logs_all_steps(self) -> bool:
         """Whether every executor that has a result logs every step, so that a missing one is missing."""
-        events = (logged.event for history in self.evidence.histories.values() for logged in history)
-        thorough = {event.executor_id for event in events if event.name == _RECEIVED}
+        thorough = {event.executor_id for event in self.events if event.name == _RECEIVED}
         return {o.executor_id for o in self.evidence.outcomes} <= thorough and bool(thorough)
 
     @cached_property
     def log_ends(self) -> frozenset[str | None]:
         """Executors that log at least how tasks end."""
-        events = (logged.event for history in self.evidence.histories.values() for logged in history)
-        return frozenset(event.executor_id for event in events if event.name == _SENT)
+        return frozenset(event.executor_id for event in self.events if event.name == _SENT)
 
     def is_reused(self, outcomes: Sequence[Outcome]) -> bool:
         """Whether these, of one id, are those of spawns so far from each other that the id was forgotten between."""
+        if len(outcomes) < 2:
+            return False
         times_ms = []
         for source in {outcome.source for outcome in outcomes}:
             held = self.evidence.inputs.get(source[:2])
@@ -171,7 +172,7 @@ class _Facts:
             times_ms.append(spawn.at_ms if spawn else 0)
         times_ms.sort()
         apart = all(later - earlier >= self.remembered_ms for earlier, later in pairwise(times_ms))
-        return len(outcomes) > 1 and len(times_ms) == len(outcomes) and apart
+        return len(times_ms) == len(outcomes) and apart
 
 
 def judge(
@@ -209,9 +210,8 @@ def _acknowledged_is_there(facts: _Facts, cases: _Cases) -> None:
 
 def _one_result(facts: _Facts, cases: _Cases) -> None:
     for task_id, outcomes in facts.outcomes.items():
-        if len(outcomes) == 1 or facts.is_reused(outcomes):
-            continue
-        if facts.is_judged(task_id) or not facts.evidence.settled_from_ms:
+        whole = facts.is_judged(task_id) or not facts.evidence.settled_from_ms
+        if len(outcomes) > 1 and whole and not facts.is_reused(outcomes):
             text = f"has {len(outcomes)} results: {', '.join(outcome.status for outcome in outcomes)}"
             cases.violations.append(Violation(task_id, text, [outcome.at for outcome in outcomes]))
     for task_id, places in facts.judged:

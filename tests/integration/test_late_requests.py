@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message
+from accounting import read_all
+from confluent_kafka import Consumer, KafkaError
 from executors import until
 
 from kantoku_kafka import Kantoku, Task
 from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.channel import arguments
-from kantoku_kafka.kafka.scan import Scan, beginnings, ends
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import END_TXN
@@ -75,7 +75,7 @@ def test_a_late_end_does_not_end_the_next_transaction(cluster: Cluster) -> None:
         until(lambda n=number: _answered(cluster) == n + 1, 10, "the late request")
         transaction.abort()
     consumer.close()
-    assert [(record.key(), record.value()) for record in _visible(kan, results)] == wanted
+    assert [(record.key(), record.value()) for record in read_all(cluster.bootstrap, results)] == wanted
     assert _answers(cluster) == {_FENCED}
     kan.close()
 
@@ -94,14 +94,10 @@ def test_nor_that_of_a_spawner(cluster: Cluster) -> None:
             kan.spawn(Task("work", b"aborted %d" % number))
             until(lambda n=number: _answered(cluster) == n + 1, 10, "the late request")
             raise ZeroDivisionError
-    assert [kan.codec.decode_task(r.value()).data for r in _visible(kan, kan.topics.of_type("work"))] == wanted
+    assert [
+        kan.codec.decode_task(r.value()).data for r in read_all(cluster.bootstrap, kan.topics.of_type("work"))
+    ] == wanted
     kan.close()
-
-
-def _visible(kan: Kantoku, topic: str) -> list[Message]:
-    """To whoever reads what was committed."""
-    scan = Scan(kan.clients, topic, beginnings(kan.clients, topic), ends(kan.clients, topic))
-    return [record for batch in scan.batches() for record in batch]
 
 
 def _answers(cluster: Cluster) -> set[str]:

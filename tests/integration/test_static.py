@@ -10,7 +10,7 @@ from executors import ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Status, Task, key
 from kantoku_kafka.kafka import topics
-from kantoku_kafka.kafka.group import describe
+from kantoku_kafka.kafka.group import members_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,5 +40,4 @@ def _executor(bootstrap: str, namespace: str, slot: str, folder: Path, failpoint
 
 
 def _owned(kan: Kantoku) -> int:
-    members = describe(kan.clients, kan.topics.group).members
-    return sum(len(member.assignment.topic_partitions) for member in members if member.assignment)
+    return sum(len(held) for member in members_of(kan.clients, kan.topics) for held in member.partitions.values())

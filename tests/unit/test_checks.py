@@ -103,6 +103,10 @@ def _goes_on_after_the_end(evidence: Evidence) -> None:
     log(evidence, "a", "received_task", 9)
 
 
+def _impossible_without_a_result(evidence: Evidence) -> None:
+    log(evidence, "waits", "executed_task", 9)
+
+
 def _unreadable_result(evidence: Evidence) -> None:
     evidence.unreadable.append(Place("ns.results", 0, 7))
 
@@ -124,6 +128,7 @@ def _hanging_transaction(evidence: Evidence) -> None:
         (_terminal_event_alone, {"I4"}),
         (_another_status, {"I4"}),
         (_goes_on_after_the_end, {"I5"}),
+        (_impossible_without_a_result, {"I5"}),
         (_unreadable_result, {"I3"}),
         (_hanging_transaction, {"I8"}),
     ],

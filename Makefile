@@ -60,7 +60,7 @@ chaos-all: install ## Every run, SEEDS=20 seeds each: hours
 	$(BIN)/python -m tests.chaos all --seed $(SEED) --seeds $(or $(SEEDS),20) --scale $(SCALE) $(ARGS)
 
 mutants: install ## The program with one defect each: the checker has to catch them all
-	$(BIN)/python -m tests.chaos mutants --seed $(SEED) --scale $(SCALE) $(ARGS)
+	$(BIN)/python -m tests.chaos mutants --seed $(SEED) --seeds $(or $(SEEDS),3) --scale $(SCALE) $(ARGS)
 
 soak: install ## A steady load with rebalances; what executors hold must not grow; MINUTES=30
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)

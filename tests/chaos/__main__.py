@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("run", choices=[*RUNS, "all", "mutants"])
     parser.add_argument("--seed", type=int, default=1, help="the first one")
-    parser.add_argument("--seeds", type=int, default=1, help="so many, one after the other")
+    parser.add_argument("--seeds", type=int, default=1, help="so many, one after the other; of a mutant: until caught")
     parser.add_argument("--scale", type=float, default=0.1)
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="only this one")
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that brokers and executors end with us
     failed, commit = 0, _commit()
-    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        reports = _mutants(arguments, seed) if arguments.run == "mutants" else _runs(arguments, seed)
-        for report, text in reports:
-            with (arguments.out / "reports.jsonl").open("a") as kept:
-                at = datetime.now(UTC).isoformat(timespec="seconds")
-                kept.write(json.dumps({"at": at, "commit": commit} | report) + "\n")
-            print(text, flush=True)
-            failed += not report["ok"]
+    for report, text in _mutants(arguments) if arguments.run == "mutants" else _runs(arguments):
+        with (arguments.out / "reports.jsonl").open("a") as kept:
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            kept.write(json.dumps({"at": at, "commit": commit} | report) + "\n")
+        print(text, flush=True)
+        failed += not report["ok"]
     return 1 if failed else 0
 
 
@@ -46,8 +45,8 @@ def _commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
-def _runs(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[dict[str, Any], str]]:
-    for name in list(RUNS) if arguments.run == "all" else [arguments.run]:
+def _runs(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
+    for seed, name in product(_seeds(arguments), list(RUNS) if arguments.run == "all" else [arguments.run]):
         folder = arguments.out / f"{name}-{seed}"
         report: dict[str, Any] = {"run": name} | perform(RUNS[name], seed=seed, scale=arguments.scale, folder=folder)
         yield (
@@ -58,15 +57,20 @@ def _runs(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[dict[str, 
         )
 
 
-def _mutants(arguments: argparse.Namespace, seed: int) -> Iterator[tuple[dict[str, Any], str]]:
+def _mutants(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
     for name in [arguments.mutant] if arguments.mutant else list(MUTANTS):
         run = MUTANTS[name].run
-        folder = arguments.out / f"{name}-{seed}"
-        report: dict[str, Any] = {"run": run} | hunt(
-            RUNS[run], seed=seed, scale=arguments.scale, folder=folder, mutant=name
-        )
-        caught = f"caught by {', '.join(report['found'])}" if report["ok"] else "NOT CAUGHT"
-        yield report, f"{name} in {run}, seed {seed}: {caught} after {report['seconds']} s"
+        for seed in _seeds(arguments):
+            folder = arguments.out / f"{name}-{seed}"
+            found = hunt(RUNS[run], seed=seed, scale=arguments.scale, folder=folder, mutant=name)
+            if found["ok"]:
+                break
+        caught = f"caught by {', '.join(found['found'])}" if found["ok"] else "NOT CAUGHT"
+        yield {"run": run} | found, f"{name} in {run}, seed {seed}: {caught} after {found['seconds']} s"
+
+
+def _seeds(arguments: argparse.Namespace) -> range:
+    return range(arguments.seed, arguments.seed + arguments.seeds)
 
 
 if __name__ == "__main__":

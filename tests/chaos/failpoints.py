@@ -14,9 +14,11 @@ from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
 from tests.chaos.patching import replace
 
-__all__ = ["STEPS", "install"]
+__all__ = ["DEATH", "STEPS", "install"]
 
 STEPS = ("before-produce", "after-produce", "after-send-offsets", "during-commit", "after-commit", "revoked")
+DEATH = "this process dies {}\n"
+"""What it says on stderr before."""
 _LATEST_SECONDS = 0.004
 
 
@@ -49,7 +51,7 @@ def _begin(begin: Callable[..., None], reached: _Countdown) -> Callable[..., Non
     def failing(self: ExactlyOnceTransaction) -> None:
         begin(self)
         if reached("before-produce"):
-            _die()
+            _die("before-produce")
 
     return failing
 
@@ -58,10 +60,10 @@ def _commit(commit: Callable[..., None], reached: _Countdown) -> Callable[..., N
     def failing(self: ExactlyOnceTransaction, offsets: Sequence[Any]) -> None:
         if reached("after-produce"):
             self._producer.flush(5)  # the records stand there, and nothing else
-            _die()
+            _die("after-produce")
         commit(self, offsets)
         if reached("after-commit"):
-            _die()
+            _die("after-commit")
 
     return failing
 
@@ -70,7 +72,7 @@ def _send_offsets(send: Callable[..., None], reached: _Countdown) -> Callable[..
     def failing(self: ExactlyOnceTransaction, offsets: Sequence[Any], group_metadata: Any) -> None:
         send(self, offsets, group_metadata)
         if reached("after-send-offsets"):
-            _die()
+            _die("after-send-offsets")
         if reached("during-commit"):
             threading.Thread(target=_die_soon, daemon=True).start()
 
@@ -80,7 +82,7 @@ def _send_offsets(send: Callable[..., None], reached: _Countdown) -> Callable[..
 def _on_revoke(revoke: Callable[..., None], reached: _Countdown) -> Callable[..., None]:
     def failing(self: KafkaInputs, *arguments: Any) -> None:
         if reached("revoked"):
-            _die()
+            _die("revoked")
         revoke(self, *arguments)
 
     return failing
@@ -88,8 +90,9 @@ def _on_revoke(revoke: Callable[..., None], reached: _Countdown) -> Callable[...
 
 def _die_soon() -> None:
     time.sleep(random.uniform(0, _LATEST_SECONDS))
-    _die()
+    _die("during-commit")
 
 
-def _die() -> None:
+def _die(step: str) -> None:
+    os.write(2, DEATH.format(step).encode())
     os.kill(os.getpid(), signal.SIGKILL)

@@ -159,10 +159,11 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
-def failpoint(chance: random.Random) -> str:
-    """Where the next process is to die."""
-    step = chance.choice(STEPS)
-    return f"{step}:{1 if step == 'revoked' else chance.randint(2, 60)}"
+def failpoints(chance: random.Random) -> Iterator[str]:
+    """Where one process after the other is to die: at every step as often as at any other, mostly soon."""
+    while True:
+        for step in chance.sample(STEPS, len(STEPS)):
+            yield f"{step}:{1 if step == 'revoked' else round(12 ** chance.random())}"
 
 
 class Saboteur(threading.Thread):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from kantoku_kafka.kafka.group import input_topics
 from kantoku_kafka.verify import Evidence, Journal, Violation, collect, judge
 from tests.chaos.app import TYPES
 from tests.chaos.cluster import Cluster
-from tests.chaos.faults import PLANS, Fault, Saboteur, failpoint
+from tests.chaos.failpoints import DEATH, STEPS
+from tests.chaos.faults import PLANS, Fault, Saboteur, failpoints
 from tests.chaos.offsets import went_back
 from tests.chaos.reader import Reader
 from tests.chaos.runs import Run
@@ -130,7 +132,7 @@ def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") 
             kan,
             count=_executors(run, scale),
             options=("--types", run.types, *run.options),
-            failpoint=failpoint if run.fails else None,
+            failpoints=failpoints(random.Random(f"failpoints {seed}")) if run.fails else repeat(""),
             chance=random.Random(f"stage {seed}"),
             folder=folder,
             slots=run.slots,
@@ -162,6 +164,7 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         report = judge(performance.evidence(), seen, at_rest=True)
         proxied = Counter(line["what"] for line in performance.cluster.proxy_log())
         back = [] if performance.set_back else went_back(performance.kan.clients, performance.kan.topics.group)
+    logs = "".join(path.read_text() for path in sorted(folder.glob("executor-*.log")))
     problems = [f"{f.name}: {len(f.violations)} violations" for f in report.findings if f.violations]
     if settled_seconds is None:
         problems.append(f"not all tasks had ended {SETTLE_SECONDS:g} s after the last fault")
@@ -185,7 +188,8 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         "results": report.results,
         "faults": dict(Counter(fault.kind for fault in performance.faults)),
         "proxy": dict(proxied),
-        "refused_checkpoints": sum(path.read_text().count(_REFUSED) for path in folder.glob("executor-*.log")),
+        "refused_checkpoints": logs.count(_REFUSED),
+        "deaths": {step: count for step in STEPS if (count := logs.count(DEATH.format(step)))},
         "settled_seconds": settled_seconds,
         "seconds": round(time.monotonic() - started, 1),
         "cases": {f.name: f.cases for f in report.findings},

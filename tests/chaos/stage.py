@@ -7,9 +7,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Stage:
         kan: a client of the namespace that goes to the brokers directly.
         count: how many executors.
         options: of their command line.
-        failpoint: where the next process is to die by itself; None: nowhere.
+        failpoints: where one process after the other is to die by itself; an empty text: nowhere.
         folder: for their logs.
         slots: whether each has a slot of its own.
         may_end_with: exit codes that are no surprise with these faults.
@@ -66,7 +67,7 @@ class Stage:
         *,
         count: int,
         options: Sequence[str],
-        failpoint: Callable[[random.Random], str] | None,
+        failpoints: Iterator[str],
         chance: random.Random,
         folder: Path,
         slots: bool,
@@ -77,7 +78,7 @@ class Stage:
         self.unexpected: list[int] = []
         self.notes: list[str] = []
         self._options = list(options)
-        self._failpoint = failpoint
+        self._failpoints = failpoints
         self._chance = chance
         self._folder = folder
         self._slots = slots
@@ -129,7 +130,7 @@ class Stage:
         for node in sorted(self._dead_brokers):
             self._restart_broker(node)
         with self._lock:
-            self._failpoint = None
+            self._failpoints = repeat("")
             for number in list(self._stopped):
                 self._signal_executor(number, "SIGCONT")
             for executor in self._executors:
@@ -243,9 +244,11 @@ class Stage:
 
     def _start(self, executor: Executor) -> None:
         slot = ["--slot", f"s{executor.number}"] if self._slots else []
-        dies = self._failpoint(self._chance) if self._failpoint is not None else ""
         self._set_clock(executor.number, 0.0)
-        os.environ |= {"KANTOKU_FAILPOINT": dies, "KANTOKU_CLOCK": str(self._clock_of(executor.number))}
+        os.environ |= {
+            "KANTOKU_FAILPOINT": next(self._failpoints),
+            "KANTOKU_CLOCK": str(self._clock_of(executor.number)),
+        }
         with suppress(KeyError):
             os.environ.pop("KANTOKU_BOOTSTRAP_SERVERS")
         executor.process = ExecutorUnderTest(

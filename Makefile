@@ -15,7 +15,7 @@ $(BIN)/kantoku-kafka: pyproject.toml constraints.txt
 install: $(BIN)/kantoku-kafka ## Install the project and its tools into .venv
 
 test: install ## Run all tests; the integration tests run on a real Kafka
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .

@@ -199,11 +199,11 @@ class ExecutorProcess:
         for command in commands:
             ours = command.executor_id in (None, self.executor_id) and command.at_us >= self._started_at_us
             if ours and command.kind in (QUIET, STOP):
-                _log.info("told to %s", command.kind, extra={"action": command.kind})
                 if command.kind == STOP:
                     self.stop()
                 elif self._loop is not None:
                     self._loop.quiet()
+                _log.info("told to %s", command.kind, extra={"action": command.kind})
 
     def _announce(self, slot: Slot, outputs: Outputs, events: Events, promise: str) -> None:
         _log.info(

@@ -223,7 +223,7 @@ class Loop:
         """Hand over what may start, in chunks, for a slice of time: a pool may run them in this thread."""
         deadline = time.monotonic() + _SLICE_SECONDS
         for pool in self._pools:
-            while not self._batch_full():
+            while not self._batch_full() and not self.stopping:
                 jobs = pool.take(self._startable_left, time.monotonic())
                 if not jobs:
                     break

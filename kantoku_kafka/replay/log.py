@@ -215,7 +215,8 @@ class EventLog:
         """The view, up to date."""
         store = TaskStore(path, origin, fold)
         try:
-            if now_us() - store.refreshed_at_us > 1000 * tombstones_kept_ms(self._clients, self.topic):
+            stale_us = now_us() - store.refreshed_at_us
+            if store.offsets and stale_us > 1000 * tombstones_kept_ms(self._clients, self.topic):
                 raise StoreUnusable(f"{path} is so old that what was pruned since cannot be told.")
             self.fold_into(store)
         except BaseException:

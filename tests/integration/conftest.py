@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +19,12 @@ from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.testing.broker import BrokerHandle
 
 TYPES = ("echo", "work", "note", "nap", "outcome", "effects", "side")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Ctrl-C reaches what tests start, though a shell made these tests ignore it: a job in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

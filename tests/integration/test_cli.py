@@ -188,7 +188,7 @@ def test_two_processes_with_one_slot(kan: Kantoku, bootstrap: str, tmp_path: Pat
 
         until(one_has_ended, 60, "one of the two has ended")
         loser, winner = (a, b) if a.returncode is not None else (b, a)
-        assert loser.returncode == 2
+        assert loser.returncode == 2, loser.log()
         assert "--slot" in loser.log() and "Traceback" not in loser.log()
         spawned += kan.spawn_many([Task("work", b"x")] * 100)
         kan.gather(spawned, timeout_seconds=60)

@@ -66,16 +66,23 @@ class AtOnce(ByHand):
 
 
 class Noting(InMemoryInputs):
-    """Inputs that tell when the loop pauses partitions, and when it drains: it takes one job at a time then."""
+    """Inputs that tell when the loop pauses partitions, leaves, or drains: it takes one job at a time then."""
 
     def __init__(self, log: InMemoryLog) -> None:
         super().__init__(log)
-        self.draining, self.paused = Event(), Event()
+        self.draining, self.paused, self.left = Event(), Event(), Event()
+        self.on_jobs: Callable[[], None] = lambda: None
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
         if max_jobs == 1:
             self.draining.set()
-        return super().poll(max_jobs, timeout_seconds)
+        if jobs := super().poll(max_jobs, timeout_seconds):
+            self.on_jobs()
+        return jobs
+
+    def close(self) -> None:
+        super().close()
+        self.left.set()
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         super().pause(partitions)
@@ -176,6 +183,16 @@ def test_what_ends_in_the_drain_is_published_though_the_group_has_moved_on() -> 
         rig.log.join(object(), [TOPICS.of_type("quick")])
         rig.by_hand.end(job, b"done")
     assert rig.results() == [b"done"]
+
+
+def test_what_comes_as_the_loop_goes_quiet_is_for_others() -> None:
+    rig = Rig()
+    rig.spawn("quick")
+    rig.inputs.on_jobs = rig.loop.quiet
+    with rig.running():
+        assert rig.inputs.left.wait(10)
+    assert rig.by_hand.submitted.empty()
+    assert rig.results() == []
 
 
 def test_a_job_that_a_pool_gives_back_without_an_outcome_is_crashed() -> None:

@@ -31,10 +31,6 @@ _JOIN_SECONDS, _CLOSE_SECONDS = 30.0, 5.0
 Key = tuple[str, int]
 
 
-class _Rebalancing(Exception):
-    """Who owns what is being settled."""
-
-
 class UnownedWatch(threading.Thread):
     """Runs from the start of a static member until every partition of its topics has an owner.
 
@@ -54,28 +50,25 @@ class UnownedWatch(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        unowned: set[Key] = set()
+        before: set[Key] | None = None
         due = self._due()
         while not self._over.wait(_LOOK_SECONDS):
-            before = unowned
             try:
                 unowned = self._unowned()
-                if not unowned or unowned != before:
+                if unowned is not None and not unowned:
+                    return
+                if unowned is None or unowned != before:
                     due = self._due()
                 elif time.monotonic() > due:
                     _log.warning("nobody has %s: asking for a rebalance", _names(unowned), extra={"action": "unowned"})
                     self._pass_by()
                     due = self._due()
-            except _Rebalancing:
-                unowned = set()
+                before = unowned
             except AccessDenied as error:
                 _log.warning("who owns what stays unknown: %s", error, extra={"action": "unowned"})
                 return
             except (KantokuError, KafkaException) as error:
                 _log.info("who owns what is unknown: %s", error, extra={"action": "unowned"})
-            else:
-                if not unowned:
-                    return
 
     def close(self) -> None:
         """Look no more; waits a moment for what is under way."""
@@ -87,11 +80,11 @@ class UnownedWatch(threading.Thread):
         """When to do something about what has no owner now; members that look at once do not act at once."""
         return time.monotonic() + _PATIENCE_SECONDS + random.uniform(0, _JITTER_SECONDS)
 
-    def _unowned(self) -> set[Key]:
-        """What has no owner. Raises _Rebalancing, KantokuError."""
+    def _unowned(self) -> set[Key] | None:
+        """What has no owner; None while that is being settled. Raises KantokuError."""
         group = describe(self._clients, self._group)
         if group.state is not ConsumerGroupState.STABLE:
-            raise _Rebalancing
+            return None
         assignments = [member.assignment for member in group.members if member.assignment]
         owned = {(place.topic, place.partition) for held in assignments for place in held.topic_partitions}
         return {(t, n) for t in self._topics for n in range(partition_count(self._clients, t))} - owned

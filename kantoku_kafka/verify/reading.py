@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
 from kantoku_kafka.kafka.config import Clients, headers_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
+from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.verify.evidence import Evidence, Gathering, Input, Place, Position, position
@@ -66,10 +67,11 @@ def collect(
                     evidence.unreadable.append(_place(record))
     after = _positions(clients, topics.group, inputs, patience_seconds)
     for topic in inputs:
-        for partition, first in reading.starts(topic).items():
+        starts = reading.starts(topic)
+        for partition, first in starts.items():
             place = topic, partition
             evidence.inputs[place] = Input(first, before.get(place, Position(first)), after.get(place, Position(first)))
-        for record in reading.records(topic, ends(clients, topic)):
+        for record in reading.records(topic, starts, ends(clients, topic)):
             gathering.spawn(_place(record), record.value() or b"", record.timestamp()[1])
     return evidence
 
@@ -96,18 +98,19 @@ class _Reading:
 
     def traces(self, topic: str, until: Mapping[int, int]) -> Iterator[Record]:
         """The records of a topic; where the first ones are deleted, what is older than the rest is not judged."""
-        starts, firsts = self.starts(topic), beginnings(self._clients, topic)
+        starts = self.starts(topic)
+        firsts = starts if self._since_ms is None else beginnings(self._clients, topic)
         cut = {p for p, first in firsts.items() if topic != self._timers and starts.get(p, first) <= first > 0}
-        for record in self.records(topic, until):
+        for record in self.records(topic, starts, until):
             if record.partition() in cut:
                 cut.discard(record.partition() or 0)
                 oldest_ms = record.timestamp()[1] + _MARGIN_MS
                 self.evidence.settled_from_ms = max(self.evidence.settled_from_ms, oldest_ms)
             yield record
 
-    def records(self, topic: str, until: Mapping[int, int]) -> Iterator[Record]:
-        """The records of a topic up to these ends."""
-        scan = Scan(self._clients, topic, self.starts(topic), until, self._patience_seconds)
+    def records(self, topic: str, starts: Mapping[int, int], until: Mapping[int, int]) -> Iterator[Record]:
+        """The records of a topic from these offsets to those."""
+        scan = Scan(self._clients, topic, starts, until, self._patience_seconds)
         try:
             for batch in scan.batches():
                 yield from batch
@@ -123,7 +126,7 @@ def _positions(
     clients: Clients, group: str, inputs: Iterable[str], patience_seconds: float
 ) -> dict[tuple[str, int], Position]:
     """Where the group stands; waits for transactions that are about to change it, also for one whose member is dead."""
-    places = [TopicPartition(topic, p) for topic in inputs for p in beginnings(clients, topic)]
+    places = [TopicPartition(topic, p) for topic in inputs for p in range(partition_count(clients, topic))]
     observer = clients.consumer(**{"group.id": group})
 
     def asked() -> list[TopicPartition]:

@@ -86,7 +86,7 @@ class Channel:
                     produce(*record)
                     break
                 except BufferError:
-                    self._producer.poll(0.01)
+                    self._await_room(record[0])
                 except KafkaException as error:
                     raise self._refused(error.args[0], record[0]) from error
 
@@ -98,9 +98,19 @@ class Channel:
                 raise CheckpointRefused(f"topic {topic} refused a record a moment ago", culprit=True)
         self.send([arguments(*message) for message in messages])
 
+    def _await_room(self, topic: str) -> None:
+        try:
+            self._producer.poll(0.01)
+        except KafkaException as error:
+            raise self._refused(error.args[0], topic) from error
+
     def probe(self) -> None:
         """Wait for the broker's word on every staged record."""
-        if self._producer.flush(self._timeout_seconds) > 0:
+        try:
+            left = self._producer.flush(self._timeout_seconds)
+        except KafkaException as error:
+            raise self._refused(error.args[0], "the producer") from error
+        if left > 0:
             raise CheckpointRefused("the broker did not acknowledge all records in time")
         if self._failed is not None:
             raise self._refused(*self._failed)

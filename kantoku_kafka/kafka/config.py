@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from operator import methodcaller
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
+from kantoku_kafka.kafka.producer import Producer
 from kantoku_kafka.settings import Connection
 from kantoku_kafka.throttle import Throttle
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
@@ -20,6 +20,7 @@ from kantoku_kafka.model import Headers
 __all__ = ["Failures", "Spawner", "Ticket", "Written"]
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _NO_TOPIC = "kantoku-kafka"  # metadata of one topic that need not exist: of all of them they may be large
 _INTRODUCTION_SECONDS = 1.0
@@ -129,12 +130,12 @@ class Spawner:
                         f"The local queue stayed full for {self._queue_timeout_seconds:g} s; the task was refused. "
                         "Spawn more slowly, or raise queue.buffering.max.messages."
                     ) from None
-                self._producer.poll(min(_POLL_SECONDS, deadline - now))
+                self._poll(min(_POLL_SECONDS, deadline - now))
             except KafkaException as error:
                 raise self._failure(error.args[0], topic, 1) from error
         self._sent += 1
         if not self._sent % _POLL_EVERY:
-            self._producer.poll(0)
+            self._poll(0)
 
     def wait(self, tickets: Iterable[Ticket], failures: Failures) -> None:
         """Serve delivery reports until the broker has answered for every ticket.
@@ -145,7 +146,7 @@ class Spawner:
         deadline = time.monotonic() + self._delivery_timeout_seconds + 5
         for ticket in tickets:
             while not ticket.settled:
-                self._producer.poll(_POLL_SECONDS)
+                self._poll(_POLL_SECONDS)
                 if time.monotonic() > deadline:
                     raise self._clients.unreachable("waiting for the broker to acknowledge")
         self.check(failures)
@@ -214,7 +215,7 @@ class Spawner:
     def _flushed(self, seconds: float) -> bool:
         """In slices, between which Python serves signals."""
         deadline = time.monotonic() + seconds
-        while left := self._producer.flush(_FLUSH_SLICE_SECONDS):
+        while left := self._call("spawning", lambda: self._producer.flush(_FLUSH_SLICE_SECONDS)):
             if time.monotonic() > deadline:
                 break
         return not left
@@ -230,8 +231,11 @@ class Spawner:
             return SpawnError(f"{failed} tasks were not accepted by topic {topic}: {error.name()}: {error.str()}.")
         return known
 
-    def _call(self, doing: str, call: Callable[[], object]) -> None:
+    def _poll(self, seconds: float) -> None:
+        self._call("spawning", lambda: self._producer.poll(seconds))
+
+    def _call(self, doing: str, call: Callable[[], T]) -> T:
         try:
-            call()
+            return call()
         except KafkaException as error:
             raise self._clients.error(error.args[0], doing) from error

@@ -266,12 +266,14 @@ class PlainTransaction(Channel):
     def abort(self) -> None:
         """What has left cannot be taken back; what has not is dropped, and staged again if it is still wanted."""
         self._producer.purge(in_flight=False, blocking=False)
-        self._producer.poll(0)
+        with suppress(KafkaException):  # a producer that is beyond help: begin() replaces it
+            self._producer.poll(0)
 
     def close(self) -> None:
         """What was staged for a checkpoint that was given up does not leave any more."""
         self.abort()
-        self._producer.flush(self._timeout_seconds)
+        with suppress(KafkaException):
+            self._producer.flush(self._timeout_seconds)
 
     def _connect(self) -> Producer:
         self._tainted = False

@@ -1,0 +1,26 @@
+"""confluent-kafka's producer, with ``flush`` as its documentation has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaException
+
+__all__ = ["Producer"]
+
+
+class Producer(confluent_kafka.Producer):
+    """Raises a fatal error as what it is: KafkaException.
+
+    The binding raises it from whatever serves callbacks. ``flush`` goes on to deliver reports with the exception set,
+    and Python makes a SystemError of it at the first call within such a callback.
+    """
+
+    def flush(self, *timeout_seconds: Any) -> int:
+        try:
+            return super().flush(*timeout_seconds)
+        except SystemError as error:
+            if isinstance(error.__cause__, KafkaException):
+                raise error.__cause__ from None
+            raise

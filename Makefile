@@ -54,7 +54,7 @@ chaos: install ## Break Kafka and executors on purpose, judge the topics; RUN=eo
 	$(BIN)/python -m tests.chaos $(RUN) --seed $(SEED) --scale $(SCALE) $(ARGS)
 
 chaos-short: install ## Each run and each mutant that needs a broker, once and small: a quarter of an hour
-	KANTOKU_CHAOS=all $(BIN)/python -m pytest -q tests/integration/test_chaos.py
+	KANTOKU_CHAOS=all $(BIN)/python -m pytest -n 2 tests/integration/test_chaos.py
 
 chaos-all: install ## Every run, SEEDS=20 seeds each: hours
 	$(BIN)/python -m tests.chaos all --seed $(SEED) --seeds $(or $(SEEDS),20) --scale $(SCALE) $(ARGS)

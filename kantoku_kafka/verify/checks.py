@@ -252,7 +252,8 @@ def _result_event_and_offset(facts: _Facts, cases: _Cases) -> None:
         outcomes = [o for o in facts.outcomes.get(task_id, []) if o.executor_id in facts.log_ends]
         sent = [logged for logged in facts.evidence.histories.get(task_id, []) if logged.event.name == _SENT]
         said = {logged.event.attributes.get("status") for logged in sent}
-        if said != {outcome.status for outcome in outcomes} and facts.is_judged(task_id):
+        told = {outcome.status for outcome in outcomes if outcome.at not in facts.evidence.late}
+        if not told <= said <= {outcome.status for outcome in outcomes} and facts.is_judged(task_id):
             text = f"has results {_names(o.status for o in outcomes)}, and terminal events {_names(said)}"
             cases.violations.append(Violation(task_id, text, [outcome.at for outcome in outcomes]))
 

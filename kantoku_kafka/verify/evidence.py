@@ -88,6 +88,7 @@ class Evidence:
     Attributes:
         inputs: by topic and partition.
         outcomes: results in the order of the log.
+        late: where results stand that were read after the events: theirs may not be among those.
         histories: events by task.
         letters: dead letters.
         pending: where the timers stand that have not fired, by task.
@@ -98,6 +99,7 @@ class Evidence:
 
     inputs: dict[tuple[str, int], Input] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
+    late: set[Place] = field(default_factory=set)
     histories: defaultdict[str, list[LoggedEvent]] = field(default_factory=lambda: defaultdict(list))
     letters: list[Letter] = field(default_factory=list)
     pending: dict[str, Place] = field(default_factory=dict)

@@ -3,7 +3,9 @@
 The order of reading makes a log that is still written to judgeable. A task, its result, its events and the mark that
 its record is done come by one transaction, so:
 
-- where the group stood *before* the ends were taken: all that was done then has left its traces below the ends;
+- where the group stood *before* any end was taken: all that was done then has left its traces below the ends;
+- the end of each topic is taken when its turn comes: the transactions of all results that were read are decided by
+  then, so that their events are below the end of the events; what events tell of is below a later end of the results;
 - where it stood *after* all was read: it counts as done everything that left a trace below the ends;
 - the inputs are read last: every source of a trace is among them.
 """
@@ -57,14 +59,14 @@ def collect(
         topics.results: lambda record: gathering.result(_place(record), record.value() or b""),
         topics.events: lambda record: gathering.event(_place(record), record.value() or b""),
     }
-    until = {topic: ends(clients, topic) for topic in traces}
+    until: dict[str, Offsets] = {}
     for topic, take in traces.items():
-        for record in reading.traces(topic, until[topic]):
-            try:
-                take(record)
-            except EnvelopeError:
-                if record.value() is not None:
-                    evidence.unreadable.append(_place(record))
+        until[topic] = ends(clients, topic)
+        reading.gather(reading.traces(topic, until[topic]), take)
+    early = len(evidence.outcomes)
+    rest = reading.records(topics.results, until[topics.results], ends(clients, topics.results))
+    reading.gather(rest, traces[topics.results])
+    evidence.late.update(outcome.at for outcome in evidence.outcomes[early:])
     after = _positions(clients, topics.group, inputs, patience_seconds)
     for topic in inputs:
         starts = reading.starts(topic)
@@ -107,6 +109,15 @@ class _Reading:
                 oldest_ms = record.timestamp()[1] + _MARGIN_MS
                 self.evidence.settled_from_ms = max(self.evidence.settled_from_ms, oldest_ms)
             yield record
+
+    def gather(self, records: Iterable[Record], take: Callable[[Record], None]) -> None:
+        """Take these; one that is not of ours is a fact as well."""
+        for record in records:
+            try:
+                take(record)
+            except EnvelopeError:
+                if record.value() is not None:
+                    self.evidence.unreadable.append(_place(record))
 
     def records(self, topic: str, starts: Mapping[int, int], until: Mapping[int, int]) -> Iterator[Record]:
         """The records of a topic from these offsets to those."""

@@ -3,6 +3,7 @@ could read. The results stay exact, and no executor stalls or ends."""
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
@@ -91,12 +92,12 @@ def test_a_commit_whose_answer_is_lost(
     kan: Kantoku, bootstrap: str, app: Kantoku, monkeypatch: pytest.MonkeyPatch, happened: bool
 ) -> None:
     """Once it had happened, once it had not; either way the partitions that only were claimed mislead nobody."""
-    lost = []
+    lost, commits = [], itertools.count(1)
     real = ExactlyOnceTransaction._connect
 
     def connect(self: ExactlyOnceTransaction) -> Any:
         producer = real(self)
-        return producer if lost else LosesAnAnswer(producer, happened, lost)
+        return producer if lost else LosesAnAnswer(producer, happened, lost, commits)
 
     monkeypatch.setattr(ExactlyOnceTransaction, "_connect", connect)
     spawned = kan.spawn_many([Task("nap", b"0.3")] * 3 + [Task("echo", b"x")] * 300)
@@ -107,17 +108,16 @@ def test_a_commit_whose_answer_is_lost(
 
 
 class LosesAnAnswer:
-    """A real producer; the answer to its third commit is lost."""
+    """A real producer; the answer to the third commit is lost, whichever producer makes it."""
 
-    def __init__(self, producer: Producer, happened: bool, lost: list[bool]) -> None:
-        self._producer, self._happened, self._lost, self._commits = producer, happened, lost, 0
+    def __init__(self, producer: Producer, happened: bool, lost: list[bool], commits: Iterator[int]) -> None:
+        self._producer, self._happened, self._lost, self._commits = producer, happened, lost, commits
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
     def commit_transaction(self, timeout_seconds: float) -> None:
-        self._commits += 1
-        if self._commits != 3:
+        if next(self._commits) != 3:
             self._producer.commit_transaction(timeout_seconds)
             return
         self._lost.append(True)

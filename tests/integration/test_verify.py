@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from executors import ExecutorUnderTest, until
 from kantoku_kafka import Kantoku, Task, delay
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.kafka import topics
-from kantoku_kafka.kafka.group import describe
+from kantoku_kafka.kafka.channel import arguments
+from kantoku_kafka.kafka.group import describe, input_topics
+from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import beginnings
 from kantoku_kafka.model import TaskEnvelope, now_us
+from kantoku_kafka.verify import collect, judge
 
 ROOT = Path(__file__).parents[2]
 Verify = Callable[..., tuple[int, dict[str, list[dict[str, Any]]]]]
@@ -73,6 +77,39 @@ def test_nothing_is_found_where_all_is_well(
         assert verify() == (0, {}), "it may run beside executors"
         waiting.result(timeout_seconds=30)
     assert before == len(ended), "it writes nothing"
+
+
+def test_a_transaction_that_is_half_written_when_it_is_read_is_well(
+    kan: Kantoku, bootstrap: str, ended: list[str]
+) -> None:
+    """Its result stands below the end that the results had then; its events come later."""
+    task = kan.spawn(Task("echo", b"0"))
+    source = (task.topic, task.partition, task.offset, 0)
+    results = [kan.codec.decode_result(r.value() or b"") for r in read_all(bootstrap, kan.topics.results)]
+    result = next(r for r in results if r.task_id == ended[0])._replace(task_id=task.id, source=source)
+    events = [kan.codec.decode_event(r.value() or b"") for r in read_all(bootstrap, kan.topics.events)]
+    writer = EventWriter.connect(kan.clients, kan.topics.events, kan.codec)
+    producer: Any = kan.clients.producer(**{"transactional.id": f"{kan.namespace}.half"})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(kan.topics.results, kan.codec.encode_result(result), task.id.encode())
+    assert producer.flush(10) == 0
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(
+            collect, kan.clients, kan.topics, kan.codec, list(input_topics(kan.clients, kan.topics))
+        )
+        time.sleep(5)  # it has come to the result by now, and waits
+        assert not reading.done()
+        for event in events:
+            if event.task_id == ended[0] and event.name != "spawned":
+                producer.produce(*arguments(*writer.message(event._replace(task_id=task.id, source=source))))
+        group = kan.clients.consumer(**{"group.id": kan.topics.group})
+        behind = TopicPartition(task.topic, task.partition, task.offset + 1)
+        producer.send_offsets_to_transaction([behind], group.consumer_group_metadata(), 10)
+        producer.commit_transaction(10)
+        report = judge(reading.result(60))
+    group.close()
+    assert [f.violations for f in report.findings if f.violations] == []
 
 
 def test_a_second_result_and_one_from_nowhere_are_found(

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import repeat
@@ -161,11 +161,14 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         codes = stage.close()
         time.sleep(_LOOK_SECONDS)
         seen = Journal(frozenset(acknowledged), frozenset(refused), dict(performance.reader.seen))
-        report = judge(performance.evidence(), seen, at_rest=True)
+        evidence = performance.evidence()
+        report = judge(evidence, seen, at_rest=True)
         proxied = Counter(line["what"] for line in performance.cluster.proxy_log())
         back = [] if performance.set_back else went_back(performance.kan.clients, performance.kan.topics.group)
     logs = "".join(path.read_text() for path in sorted(folder.glob("executor-*.log")))
     problems = [f"{f.name}: {len(f.violations)} violations" for f in report.findings if f.violations]
+    broken = {violation.task_id for finding in report.findings for violation in finding.violations}
+    (folder / "violations.txt").write_text("".join(f"{line}\n" for line in _all_of(broken - {None}, evidence)))
     if settled_seconds is None:
         problems.append(f"not all tasks had ended {SETTLE_SECONDS:g} s after the last fault")
     if code != 0:
@@ -248,6 +251,15 @@ def _spawner(
         return subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.spawner", *map(str, arguments)], stdout=log, stderr=log
         )
+
+
+def _all_of(task_ids: Set[str | None], evidence: Evidence) -> Iterator[str]:
+    """Everything that the topics say of these tasks."""
+    for task_id in task_ids:
+        yield from (f"{place} {spawn}" for place, spawn in evidence.spawns if spawn.task_id == task_id)
+        yield from (str(outcome) for outcome in evidence.outcomes if outcome.task_id == task_id)
+        yield from (str(logged) for logged in evidence.histories.get(task_id or "", ()))
+        yield from [f"{task_id}: {evidence.pending[task_id]} is pending"] if task_id in evidence.pending else []
 
 
 def _shown(violation: Violation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ once. A part that cannot share it says so by :attr:`Outputs.promise`, and the pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from kantoku_kafka.errors import KantokuError
@@ -97,8 +97,8 @@ class Inputs(Protocol):
 class TableInputs(Inputs, Protocol):
     """Inputs whose topics are compacted and read as a whole: how far that is can be asked, where ``poll`` is called."""
 
-    def end_of(self, partition: Partition) -> int:
-        """The offset behind the last record that stands there now, be it visible yet or not. May block as ``poll``."""
+    def ends_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Behind the last record that stands in each now, be it visible yet or not. May block as ``poll``."""
         ...
 
     def read_up_to(self, partition: Partition) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.errors import UsageError
@@ -25,9 +25,9 @@ class Burst:
         self._inputs = inputs
         self._ends: dict[Partition, int] = {}
 
-    def assigned(self, partitions: Iterable[Partition]) -> None:
+    def assigned(self, partitions: Sequence[Partition]) -> None:
         """What stands on them now has to be done."""
-        self._ends |= {partition: self._inputs.end_of(partition) for partition in partitions}
+        self._ends |= self._inputs.ends_of(partitions)
 
     def is_done(self, windows: Mapping[Partition, Window]) -> bool:
         """Whether all of it is."""

@@ -154,12 +154,13 @@ class TimerLoop:
     def assigned(self, offsets: Sequence[Offset]) -> Sequence[Partition]:
         """Take partitions on. By now the last owner's transactions have ended: their records are below the end."""
         partitions = []
-        for topic, number, offset, _ in offsets:
+        for topic, number, _, _ in offsets:
             self._epoch += 1
-            partition = Partition(topic, number, self._epoch)
-            self._books[partition] = self._makers[topic](partition, offset, self._inputs.end_of(partition))
+            partitions.append(Partition(topic, number, self._epoch))
+        ends = self._inputs.ends_of(partitions)
+        for partition, (topic, _, offset, _) in zip(partitions, offsets, strict=True):
+            self._books[partition] = self._makers[topic](partition, offset, ends[partition])
             self._checkpoint.claim(partition)
-            partitions.append(partition)
         return partitions
 
     def revoked(self, partitions: Sequence[Partition]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -16,6 +16,7 @@ from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
 from kantoku_kafka.kafka.inheritance import Inheritance, Key
 from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.scan import ends_of
 from kantoku_kafka.kafka.takeover import Takeover, names
 from kantoku_kafka.kafka.unowned import UnownedWatch
 from kantoku_kafka.protocols import Rebalance
@@ -157,9 +158,10 @@ class KafkaInputs:
                 jobs.append(Job(partition, message.offset(), message.key(), message.value() or b"", headers))
         return jobs
 
-    def end_of(self, partition: Partition) -> int:
+    def ends_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""
-        return self._watermarks(partition.topic, partition.number)[1]
+        ends = ends_of(self._clients, [(p.topic, p.number) for p in partitions])
+        return {partition: ends[partition.topic, partition.number] for partition in partitions}
 
     def read_up_to(self, partition: Partition) -> int:
         """See :class:`~kantoku_kafka.protocols.TableInputs`; 0 as long as the end was not met."""
@@ -348,14 +350,13 @@ class KafkaInputs:
         """Where to begin: the committed offset, or the oldest record."""
         if committed.offset >= 0:
             return int(committed.offset)
-        return self._watermarks(committed.topic, committed.partition)[0]
+        return self._oldest(committed.topic, committed.partition)
 
-    def _watermarks(self, topic: str, number: int) -> tuple[int, int]:
+    def _oldest(self, topic: str, number: int) -> int:
         deadline = time.monotonic() + _OFFSETS_SECONDS
         while True:
             try:
-                low, high = self.consumer.get_watermark_offsets(TopicPartition(topic, number), self._timeout_seconds)
-                return int(low), int(high)
+                return int(self.consumer.get_watermark_offsets(TopicPartition(topic, number), self._timeout_seconds)[0])
             except KafkaException as error:
                 # A partition that was added just now is known to some brokers before others.
                 if error.args[0].code() not in PASSING | NO_TOPIC or time.monotonic() > deadline:

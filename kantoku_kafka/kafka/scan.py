@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
@@ -19,10 +19,12 @@ from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.topics import partition_count
 
-__all__ = ["Offsets", "Record", "Scan", "beginnings", "delete_before", "ends", "first_at", "pick"]
+__all__ = ["Offsets", "Record", "Scan", "beginnings", "delete_before", "ends", "ends_of", "first_at", "pick"]
 
 Offsets = dict[int, int]
 """By partition of one topic."""
+Place = tuple[str, int]
+"""Topic and partition."""
 
 _GROUP = "kantoku-scan"  # librdkafka wants one; nothing is ever committed
 _BATCH = 2_000
@@ -43,6 +45,16 @@ def ends(clients: Clients, topic: str) -> Offsets:
     return _offsets(clients, topic, latest())
 
 
+def ends_of(clients: Clients, places: Iterable[Place]) -> dict[Place, int]:
+    """The high watermark of each of these. (A consumer that reads what is committed is told the last stable offset.)
+
+    Raises AccessDenied, BrokerUnavailable; TopicMismatch if there is no such partition.
+    """
+    latest: Any = OffsetSpec.latest
+    wanted = {TopicPartition(topic, number): latest() for topic, number in places}
+    return _asked(clients, wanted, "reading the ends of partitions")
+
+
 def first_at(clients: Clients, topic: str, time_ms: int) -> Offsets:
     """Of each partition the first record stamped with this time or a later one, or its end. Raises as before."""
     present = ends(clients, topic)  # first: what is written between the two answers is later than the time, or counts
@@ -52,14 +64,18 @@ def first_at(clients: Clients, topic: str, time_ms: int) -> Offsets:
 
 def _offsets(clients: Clients, topic: str, spec: Any) -> Offsets:
     wanted = {TopicPartition(topic, number): spec for number in range(partition_count(clients, topic))}
+    return {n: offset for (_, n), offset in _asked(clients, wanted, f"reading the offsets of {topic}").items()}
+
+
+def _asked(clients: Clients, wanted: Mapping[TopicPartition, Any], doing: str) -> dict[Place, int]:
     admin = clients.admin()
 
-    def asked() -> Offsets:
-        answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+    def asked() -> dict[Place, int]:
+        answers = admin.list_offsets(dict(wanted), isolation_level=IsolationLevel.READ_UNCOMMITTED)
         seconds = clients.connection.timeout_seconds
-        return {place.partition: future.result(seconds).offset for place, future in answers.items()}
+        return {(p.topic, p.partition): future.result(seconds).offset for p, future in answers.items()}
 
-    return clients.insist(asked, f"reading the offsets of {topic}")
+    return clients.insist(asked, doing)
 
 
 def delete_before(clients: Clients, topic: str, time_ms: int | None) -> int:

@@ -7,7 +7,7 @@ member that missed a rebalance publishes nothing, offsets and metadata come back
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Offset, Partition
@@ -55,9 +55,9 @@ class InMemoryInputs:
                 return jobs
             self._log.wait(version, left)
 
-    def end_of(self, partition: Partition) -> int:
+    def ends_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""
-        return self._log.end((partition.topic, partition.number))
+        return {partition: self._log.end((partition.topic, partition.number)) for partition in partitions}
 
     def read_up_to(self, partition: Partition) -> int:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""

@@ -62,7 +62,7 @@ class InMemoryInputs:
     def read_up_to(self, partition: Partition) -> int:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""
         place = partition.topic, partition.number
-        end, position = self._log.end(place), self._positions[place]
+        end, position = self._log.stable_end(place), self._positions[place]
         return position if self._log.fetch(place, position, 1) else end
 
     def pause(self, partitions: Iterable[Partition]) -> None:

@@ -56,6 +56,7 @@ class InMemoryLog:
         self._topics: dict[str, list[Record]] = defaultdict(list)
         self._places: dict[Place, list[Record]] = defaultdict(list)
         self._ends: dict[Place, int] = defaultdict(int)
+        self._blocked: dict[Place, int] = {}
         self._committed: dict[Place, Offset] = {}
         self._generation = 0
         self._members: dict[object, frozenset[str]] = {}
@@ -107,6 +108,17 @@ class InMemoryLog:
                 )
             self._committed = {place: offset for place, offset in self._committed.items() if place[0] != topic}
 
+    def block(self, place: Place) -> None:
+        """As a transaction that is open does: nobody sees what is written there from now on, until :meth:`unblock`."""
+        with self._changed:
+            self._blocked.setdefault(place, self._ends[place])
+
+    def unblock(self, place: Place) -> None:
+        """That transaction has ended."""
+        with self._changed:
+            self._blocked.pop(place, None)
+            self._notify()
+
     # --- for the Transaction
 
     def publish(self, member: object, messages: Sequence[Message], offsets: Sequence[Offset]) -> None:
@@ -142,6 +154,11 @@ class InMemoryLog:
         """The offset that comes next."""
         with self._changed:
             return self._ends[place]
+
+    def stable_end(self, place: Place) -> int:
+        """The last stable offset: nothing from there on can be seen now."""
+        with self._changed:
+            return self._blocked.get(place, self._ends[place])
 
     # --- for the Inputs, which are the members
 
@@ -188,7 +205,8 @@ class InMemoryLog:
         with self._changed:
             records = self._places.get(place, [])
             first = bisect_left(records, offset, key=attrgetter("offset"))
-            return records[first : first + limit]
+            last = bisect_left(records, self.stable_end(place), key=attrgetter("offset"))
+            return records[first : min(last, first + limit)]
 
     @property
     def version(self) -> int:

@@ -35,7 +35,6 @@ NEED_A_BROKER = {
     "outcome-guessed",
     "partitions-seen-late",
     "result-before-fence",
-    "timers-half-read",
 }
 QUICKLY_CAUGHT = {"automatic-commits", "late-requests-trusted", "offsets-outside", "partitions-seen-late"}
 HUNTED = sorted(NEED_A_BROKER if os.environ.get("KANTOKU_CHAOS") == "all" else QUICKLY_CAUGHT)

@@ -113,8 +113,8 @@ class _Schedule:
             task_id = idempotent_id(self._kan.namespace, TASK_TYPE, key)
             data = _FAILURES[self._choices.below(len(_FAILURES))]
             envelope = TaskEnvelope(task_id, TASK_TYPE, data, self._kernel.now_us)
-            if self._choices.happens(10):
-                delay_us = self._choices.below(30) * 10_000
+            if self._choices.happens(25):
+                delay_us = self._choices.below(80) * 10_000
                 envelope = envelope._replace(not_before_us=self._kernel.now_us + delay_us)
             (record,) = self._log.append(Message(self._input, task_id.encode(), self._kan.codec.encode_task(envelope)))
             self._say(f"spawn {task_id[:8]} with {data.decode()}, at {record.partition}/{record.offset}")
@@ -125,7 +125,7 @@ class _Schedule:
         """Faults, one after the other."""
         faults = (
             *(self._kill, self._kill, self._freeze, self._freeze, self._throw_out, self._throw_out),
-            *(self._leave, self._join, self._cancel, self._reset),
+            *(self._leave, self._join, self._cancel, self._reset, self._block, self._block),
         )
         for _ in range(self._choices.below(_MOST_FAULTS + 1)):
             self._kernel.wait(seconds=self._choices.below(25) / 100)
@@ -197,6 +197,25 @@ class _Schedule:
         self._log.reset(self._input)
         for _ in present:
             self._start()
+
+    def _block(self) -> None:
+        """Somebody's transaction is open in a partition; what others commit behind it is not seen meanwhile."""
+        topic = (self._input, self._kan.topics.timers)[self._choices.below(2)]
+        place = topic, self._choices.below(PARTITIONS)
+        seconds = 0.05 + self._choices.below(40) / 100
+        self._say(f"{topic}[{place[1]}] is blocked for {seconds:.2f} s")
+        self._log.block(place)
+
+        def unblock() -> None:
+            self._kernel.wait(seconds=seconds)
+            self._log.unblock(place)
+            self._busy -= 1
+
+        self._busy += 1
+        self._kernel.start(self._world, unblock)
+        if self._choices.happens(70):
+            self._kernel.wait(seconds=self._choices.below(round(seconds * 100)) / 100)
+            self._throw_out()
 
     def _heal(self) -> None:
         self._say("peace")

@@ -57,8 +57,8 @@ def _run(name: str, mine: Sequence[Report]) -> list[object]:
     for report in mine:
         for kind, count in report["faults"].items():
             faults[kind] += count
-        for step, count in report.get("deaths", {}).items():
-            faults[f"{step} deaths"] += count
+        if deaths := report.get("deaths"):
+            faults["death-at-a-step"] += sum(deaths.values())
     settled = [report["settled_seconds"] for report in mine if report["settled_seconds"] is not None]
     wrong = sum(bool(report["violations"]) for report in mine)
     other = [report["seed"] for report in mine if not report["ok"] and not report["violations"]]

@@ -36,7 +36,7 @@ NEED_A_BROKER = {
     "partitions-seen-late",
     "result-before-fence",
 }
-QUICKLY_CAUGHT = {"automatic-commits", "late-requests-trusted", "offsets-outside", "partitions-seen-late"}
+QUICKLY_CAUGHT = {"automatic-commits", "offsets-outside", "partitions-seen-late"}
 HUNTED = sorted(NEED_A_BROKER if os.environ.get("KANTOKU_CHAOS") == "all" else QUICKLY_CAUGHT)
 
 

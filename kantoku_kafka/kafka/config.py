@@ -165,16 +165,23 @@ class Clients:
             return self.unreachable(doing, error)
         return kantoku_error(error, doing)
 
-    def insist(self, request: Callable[[], T], doing: str, passing: frozenset[int] = frozenset()) -> T:
+    def insist(
+        self,
+        request: Callable[[], T],
+        doing: str,
+        passing: frozenset[int] = frozenset(),
+        seconds: float | None = None,
+    ) -> T:
         """What a request comes to; one that fails in passing (a coordinator that loads) is made again meanwhile.
 
         Parameters:
             passing: codes of errors that pass as well.
+            seconds: for so long; default: the connection's timeout.
 
         Raises:
-            KantokuError: it failed, or was not answered within the connection's timeout.
+            KantokuError: it failed, or was not answered within this time.
         """
-        deadline = time.monotonic() + self.connection.timeout_seconds
+        deadline = time.monotonic() + (self.connection.timeout_seconds if seconds is None else seconds)
         while True:
             try:
                 return request()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -34,7 +33,7 @@ _MEMBERS_PASSING = PASSING | {
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
 }
-_OFFSETS_SECONDS, _ASK_AGAIN_SECONDS = 60.0, 0.1
+_OFFSETS_SECONDS = 60.0
 
 
 class KafkaInputs:
@@ -160,7 +159,7 @@ class KafkaInputs:
 
     def ends_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""
-        ends = ends_of(self._clients, [(p.topic, p.number) for p in partitions])
+        ends = ends_of(self._clients, [(p.topic, p.number) for p in partitions], _OFFSETS_SECONDS)
         return {partition: ends[partition.topic, partition.number] for partition in partitions}
 
     def read_up_to(self, partition: Partition) -> int:
@@ -350,18 +349,13 @@ class KafkaInputs:
         """Where to begin: the committed offset, or the oldest record."""
         if committed.offset >= 0:
             return int(committed.offset)
-        return self._oldest(committed.topic, committed.partition)
+        place = TopicPartition(committed.topic, committed.partition)
 
-    def _oldest(self, topic: str, number: int) -> int:
-        deadline = time.monotonic() + _OFFSETS_SECONDS
-        while True:
-            try:
-                return int(self.consumer.get_watermark_offsets(TopicPartition(topic, number), self._timeout_seconds)[0])
-            except KafkaException as error:
-                # A partition that was added just now is known to some brokers before others.
-                if error.args[0].code() not in PASSING | NO_TOPIC or time.monotonic() > deadline:
-                    raise self._clients.error(error.args[0], f"reading {topic}") from error
-                time.sleep(_ASK_AGAIN_SECONDS)
+        def oldest() -> int:
+            return int(self.consumer.get_watermark_offsets(place, self._timeout_seconds)[0])
+
+        # A partition that was added just now is known to some brokers before others.
+        return self._clients.insist(oldest, f"reading {place.topic}", NO_TOPIC, _OFFSETS_SECONDS)
 
     def _fresh_metadata(self) -> bytes | None:
         metadata: bytes = self.consumer.consumer_group_metadata()

@@ -16,7 +16,7 @@ from confluent_kafka import Message as Record
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import WaitTimeout
-from kantoku_kafka.kafka.config import PASSING, Clients
+from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients
 from kantoku_kafka.kafka.topics import partition_count
 
 __all__ = ["Offsets", "Record", "Scan", "beginnings", "delete_before", "ends", "ends_of", "first_at", "pick"]
@@ -45,14 +45,15 @@ def ends(clients: Clients, topic: str) -> Offsets:
     return _offsets(clients, topic, latest())
 
 
-def ends_of(clients: Clients, places: Iterable[Place]) -> dict[Place, int]:
+def ends_of(clients: Clients, places: Iterable[Place], seconds: float) -> dict[Place, int]:
     """The high watermark of each of these. (A consumer that reads what is committed is told the last stable offset.)
 
-    Raises AccessDenied, BrokerUnavailable; TopicMismatch if there is no such partition.
+    Asks for so long: a partition that was added just now is known to some brokers before others. Raises AccessDenied,
+    BrokerUnavailable; TopicMismatch if there is no such partition.
     """
     latest: Any = OffsetSpec.latest
     wanted = {TopicPartition(topic, number): latest() for topic, number in places}
-    return _asked(clients, wanted, "reading the ends of partitions")
+    return _asked(clients, wanted, "reading the ends of partitions", NO_TOPIC, seconds)
 
 
 def first_at(clients: Clients, topic: str, time_ms: int) -> Offsets:
@@ -67,15 +68,21 @@ def _offsets(clients: Clients, topic: str, spec: Any) -> Offsets:
     return {n: offset for (_, n), offset in _asked(clients, wanted, f"reading the offsets of {topic}").items()}
 
 
-def _asked(clients: Clients, wanted: Mapping[TopicPartition, Any], doing: str) -> dict[Place, int]:
+def _asked(
+    clients: Clients,
+    wanted: Mapping[TopicPartition, Any],
+    doing: str,
+    passing: frozenset[int] = frozenset(),
+    seconds: float | None = None,
+) -> dict[Place, int]:
     admin = clients.admin()
 
     def asked() -> dict[Place, int]:
         answers = admin.list_offsets(dict(wanted), isolation_level=IsolationLevel.READ_UNCOMMITTED)
-        seconds = clients.connection.timeout_seconds
-        return {(p.topic, p.partition): future.result(seconds).offset for p, future in answers.items()}
+        most = clients.connection.timeout_seconds if seconds is None else seconds
+        return {(p.topic, p.partition): future.result(most).offset for p, future in answers.items()}
 
-    return clients.insist(asked, doing)
+    return clients.insist(asked, doing, passing, seconds)
 
 
 def delete_before(clients: Clients, topic: str, time_ms: int | None) -> int:

@@ -260,7 +260,7 @@ def _end_of(inputs: KafkaInputs, committed: Any) -> int:
     if committed.offset >= 0:
         return int(committed.offset)
     place = committed.topic, committed.partition
-    return ends_of(inputs._clients, [place])[place]
+    return ends_of(inputs._clients, [place], 10.0)[place]
 
 
 def _timers_half_read() -> None:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
     from kantoku_kafka.model import TaskEnvelope
 
-__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Raised", "place_of"]
+__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Place", "Raised", "place_of"]
 
+Place = tuple[str, int]
+"""A partition, by topic and number."""
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 
 

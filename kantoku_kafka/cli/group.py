@@ -16,6 +16,7 @@ from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.cli.page import duration
 from kantoku_kafka.errors import AccessDenied, NotFound, TopicMismatch
+from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
 from kantoku_kafka.kafka.heartbeats import heartbeats
 from kantoku_kafka.model import Heartbeat, now_us
@@ -29,8 +30,6 @@ Sample = Annotated[
 
 _BLOCKED_SHARE = 1_000
 _CLEAR = "\x1b[H\x1b[J"
-
-Place = tuple[str, int]
 
 
 def register(app: typer.Typer) -> None:

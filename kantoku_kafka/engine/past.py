@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.ids import packed_id
+from kantoku_kafka.job import Place
 from kantoku_kafka.model import EventName
 from kantoku_kafka.protocols import Codec
 
@@ -39,7 +40,6 @@ class Past(NamedTuple):
 
 
 NO_PAST = Past()
-Place = tuple[str, int]
 History = Callable[[Sequence[Place]], Mapping[Place, Past]]
 """Tells the past of partitions, given by topic and number; of those without one it says nothing. May block."""
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import TopicPartition
 
-from kantoku_kafka.engine.past import Past, Place, Recollection
+from kantoku_kafka.engine.past import Past, Recollection
 from kantoku_kafka.errors import WaitTimeout
+from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends, first_at, pick
 from kantoku_kafka.kafka.topics import existing_topics

@@ -11,15 +11,14 @@ from collections.abc import Iterable
 
 from confluent_kafka import TopicPartition
 
-from kantoku_kafka.job import Offset
+from kantoku_kafka.job import Offset, Place
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.takeover import Takeover, writer_of
 from kantoku_kafka.kafka.topics import partition_count
 
-__all__ = ["Inheritance", "Key"]
+__all__ = ["Inheritance"]
 
-Key = tuple[str, int]
 """Topic and number of a partition."""
 
 
@@ -31,7 +30,7 @@ class Inheritance:
 
     def __init__(self, clients: Clients, group: str, settings: dict[str, object]) -> None:
         self._clients = clients
-        self._memberships: dict[Key, Membership] = {}
+        self._memberships: dict[Place, Membership] = {}
         self._refused: set[Membership] = set()
         self.consumer = clients.consumer(**{"group.id": group, **settings})
         self._template: bytes = self.consumer.consumer_group_metadata()
@@ -70,12 +69,12 @@ class Inheritance:
         """The broker took no commit under these: the member has gone."""
         self._refused |= {m for m in self._memberships.values() if m.group_metadata(self._template) == group_metadata}
 
-    def ended(self, assigned: Iterable[Key] = ()) -> set[Key]:
+    def ended(self, assigned: Iterable[Place] = ()) -> set[Place]:
         """What is inherited no longer: of members that were refused, or that lost one of these partitions."""
         gone = self._refused | {self._memberships[key] for key in assigned if key in self._memberships}
         return {key for key, membership in self._memberships.items() if membership in gone}
 
-    def drop(self, keys: Iterable[Key]) -> bool:
+    def drop(self, keys: Iterable[Place]) -> bool:
         """Read these no more. Whether anything is left."""
         for key in keys:
             del self._memberships[key]

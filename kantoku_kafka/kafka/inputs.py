@@ -11,9 +11,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
-from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.job import Job, Offset, Partition, Place
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
-from kantoku_kafka.kafka.inheritance import Inheritance, Key
+from kantoku_kafka.kafka.inheritance import Inheritance
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.scan import ends_of
 from kantoku_kafka.kafka.takeover import Takeover, names
@@ -79,7 +79,7 @@ class KafkaInputs:
         self._inherits = static and exactly_once and not self._classic
         self._timeout_seconds = timeout_seconds
         self._exactly_once = exactly_once
-        self._partitions: dict[Key, Partition] = {}
+        self._partitions: dict[Place, Partition] = {}
         self._inheritance: Inheritance | None = None
         self._unowned: UnownedWatch | None = None
         self._metadata: bytes | None = None
@@ -271,7 +271,7 @@ class KafkaInputs:
         self._lose([(p.topic, p.partition) for p in lost])
         self._metadata = None
 
-    def _lose(self, keys: Collection[Key]) -> None:
+    def _lose(self, keys: Collection[Place]) -> None:
         """These belong to somebody else by now: also what was stored of them must not be committed."""
         self._rebalance.lost(self._forget(keys))
         gone = set(keys)
@@ -282,7 +282,7 @@ class KafkaInputs:
         found = (self._partitions.get((p.topic, p.partition)) for p in partitions)
         return [partition for partition in found if partition is not None]
 
-    def _forget(self, keys: Iterable[Key]) -> list[Partition]:
+    def _forget(self, keys: Iterable[Place]) -> list[Partition]:
         found = [partition for key in keys if (partition := self._partitions.pop(key, None)) is not None]
         for partition in found:
             self._read_up_to.pop(partition, None)
@@ -318,7 +318,7 @@ class KafkaInputs:
         self.consumer.close()
         self._leaving = False
 
-    def _let_go(self, assigned: Iterable[Key] = ()) -> None:
+    def _let_go(self, assigned: Iterable[Place] = ()) -> None:
         """End what was inherited of members that have gone, which an assignment of theirs to somebody tells too."""
         inheritance = self._inheritance
         ended = inheritance.ended(assigned) if inheritance else ()

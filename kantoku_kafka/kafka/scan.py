@@ -16,6 +16,7 @@ from confluent_kafka import Message as Record
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import WaitTimeout
+from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients
 from kantoku_kafka.kafka.topics import partition_count
 
@@ -23,7 +24,6 @@ __all__ = ["Offsets", "Record", "Scan", "beginnings", "delete_before", "ends", "
 
 Offsets = dict[int, int]
 """By partition of one topic."""
-Place = tuple[str, int]
 """Topic and partition."""
 
 _GROUP = "kantoku-scan"  # librdkafka wants one; nothing is ever committed

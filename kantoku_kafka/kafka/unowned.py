@@ -17,6 +17,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupState, KafkaException
 
 from kantoku_kafka.errors import AccessDenied, KantokuError
+from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.topics import partition_count
@@ -27,8 +28,6 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 3.0
 _PATIENCE_SECONDS, _JITTER_SECONDS = 15.0, 5.0  # longer than a member takes that lets go of what moves
 _JOIN_SECONDS, _CLOSE_SECONDS = 30.0, 5.0
-
-Key = tuple[str, int]
 
 
 class UnownedWatch(threading.Thread):
@@ -50,7 +49,7 @@ class UnownedWatch(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        before: set[Key] | None = None
+        before: set[Place] | None = None
         due = self._due()
         while not self._over.wait(_LOOK_SECONDS):
             try:
@@ -80,7 +79,7 @@ class UnownedWatch(threading.Thread):
         """When to do something about what has no owner now; members that look at once do not act at once."""
         return time.monotonic() + _PATIENCE_SECONDS + random.uniform(0, _JITTER_SECONDS)
 
-    def _unowned(self) -> set[Key] | None:
+    def _unowned(self) -> set[Place] | None:
         """What has no owner; None while that is being settled. Raises KantokuError."""
         group = describe(self._clients, self._group)
         if group.state is not ConsumerGroupState.STABLE:
@@ -102,5 +101,5 @@ class UnownedWatch(threading.Thread):
             passer.close()
 
 
-def _names(keys: set[Key]) -> str:
+def _names(keys: set[Place]) -> str:
     return ", ".join(f"{topic}[{number}]" for topic, number in sorted(keys))

@@ -10,11 +10,11 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.job import Job, Message, Offset, Partition
+from kantoku_kafka.job import Job, Message, Offset, Partition, Place
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.model import Result, Trail
 from kantoku_kafka.protocols import EXACTLY_ONCE, Codec, Rebalance
-from kantoku_kafka.testing.memory_log import InMemoryLog, Place, Record
+from kantoku_kafka.testing.memory_log import InMemoryLog, Record
 
 __all__ = ["InMemoryEvents", "InMemoryInputs", "InMemoryLog", "InMemoryOutputs", "InMemoryTransaction", "Record"]
 

@@ -10,15 +10,12 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.job import Message, Offset
+from kantoku_kafka.job import Message, Offset, Place
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.model import Headers, now_us
 from kantoku_kafka.protocols import CheckpointRefused
 
-__all__ = ["InMemoryLog", "Place", "Record"]
-
-Place = tuple[str, int]
-"""A topic and the number of one of its partitions."""
+__all__ = ["InMemoryLog", "Record"]
 
 
 class Record(NamedTuple):

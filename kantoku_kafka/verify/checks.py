@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kantoku_kafka.model import Event, EventName
 from kantoku_kafka.replay.fold import Fold
-from kantoku_kafka.verify.evidence import Evidence, Outcome, Place
+from kantoku_kafka.verify.evidence import Coordinates, Evidence, Outcome
 
 __all__ = ["Finding", "Journal", "Report", "Violation", "judge"]
 
@@ -29,7 +29,7 @@ class Violation(NamedTuple):
 
     task_id: str | None
     text: str
-    records: Sequence[Place] = ()
+    records: Sequence[Coordinates] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class _Facts:
         self.outcomes: defaultdict[str, list[Outcome]] = defaultdict(list)
         for outcome in evidence.outcomes:
             self.outcomes[outcome.task_id].append(outcome)
-        self.spawns: defaultdict[str, list[Place]] = defaultdict(list)
+        self.spawns: defaultdict[str, list[Coordinates]] = defaultdict(list)
         self.too_old: set[str] = set()
         for place, spawn in evidence.spawns:
             if spawn.task_id is not None:
@@ -107,20 +107,20 @@ class _Facts:
         retried = {task_id for task_id, attempt in attempts.items() if attempt > 1}
         return retried | (self.duplicated - self.outcomes.keys())
 
-    def _attempt_at(self, place: Place) -> int:
+    def _attempt_at(self, place: Coordinates) -> int:
         return self.evidence.inputs[place[:2]].records[place.offset].attempt
 
     @property
-    def judged(self) -> Iterator[tuple[str, list[Place]]]:
+    def judged(self) -> Iterator[tuple[str, list[Coordinates]]]:
         """The tasks whose whole life was read, with their input records."""
         return ((task_id, places) for task_id, places in self.spawns.items() if task_id not in self.too_old)
 
     @cached_property
-    def buried(self) -> frozenset[Place]:
+    def buried(self) -> frozenset[Coordinates]:
         """Sources of dead letters."""
         return frozenset(letter.source for letter in self.evidence.letters if letter.source is not None)
 
-    def was_done(self, place: Place) -> bool:
+    def was_done(self, place: Coordinates) -> bool:
         """Whether it was done before the traces were read: then they are there."""
         return self.evidence.inputs[place[:2]].before.is_done(place.offset)
 
@@ -128,7 +128,7 @@ class _Facts:
         """Whether its whole life was read."""
         return task_id in self.spawns and task_id not in self.too_old
 
-    def is_pending(self, task_id: str, places: Iterable[Place]) -> bool:
+    def is_pending(self, task_id: str, places: Iterable[Coordinates]) -> bool:
         """Whether it may still get its result: a record of it waits or runs, or a timer has it."""
         return task_id in self.evidence.pending or not all(map(self.was_done, places))
 
@@ -138,11 +138,15 @@ class _Facts:
         return (logged.event for history in self.evidence.histories.values() for logged in history)
 
     @cached_property
-    def traces(self) -> frozenset[Place]:
+    def traces(self) -> frozenset[Coordinates]:
         """Sources that something tells what became of."""
         return self.buried.union(
             (outcome.source for outcome in self.evidence.outcomes),
-            (Place(*event.source[:3]) for event in self.events if event.source is not None and event.name in _GOES_ON),
+            (
+                Coordinates(*event.source[:3])
+                for event in self.events
+                if event.source is not None and event.name in _GOES_ON
+            ),
         )
 
     @cached_property

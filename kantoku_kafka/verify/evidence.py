@@ -17,10 +17,10 @@ from kantoku_kafka.model import Headers
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.replay.fold import LoggedEvent
 
-__all__ = ["Evidence", "Gathering", "Input", "Letter", "Outcome", "Place", "Position", "Spawn", "position"]
+__all__ = ["Coordinates", "Evidence", "Gathering", "Input", "Letter", "Outcome", "Position", "Spawn", "position"]
 
 
-class Place(NamedTuple):
+class Coordinates(NamedTuple):
     """Where a record stands."""
 
     topic: str
@@ -42,19 +42,19 @@ class Spawn(NamedTuple):
 class Outcome(NamedTuple):
     """A result, and the input record it names as its source."""
 
-    at: Place
+    at: Coordinates
     task_id: str
     status: str
     attempt: int
     executor_id: str
-    source: Place
+    source: Coordinates
 
 
 class Letter(NamedTuple):
     """A dead letter, and where its record stood before."""
 
-    at: Place
-    source: Place | None
+    at: Coordinates
+    source: Coordinates | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +99,20 @@ class Evidence:
 
     inputs: dict[tuple[str, int], Input] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
-    late: set[Place] = field(default_factory=set)
+    late: set[Coordinates] = field(default_factory=set)
     histories: defaultdict[str, list[LoggedEvent]] = field(default_factory=lambda: defaultdict(list))
     letters: list[Letter] = field(default_factory=list)
-    pending: dict[str, Place] = field(default_factory=dict)
+    pending: dict[str, Coordinates] = field(default_factory=dict)
     settled_from_ms: int = 0
-    unreadable: list[Place] = field(default_factory=list)
+    unreadable: list[Coordinates] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
 
     @property
-    def spawns(self) -> Iterator[tuple[Place, Spawn]]:
+    def spawns(self) -> Iterator[tuple[Coordinates, Spawn]]:
         """Every input record."""
         for (topic, partition), held in self.inputs.items():
             for offset, spawn in held.records.items():
-                yield Place(topic, partition, offset), spawn
+                yield Coordinates(topic, partition, offset), spawn
 
 
 class Gathering:
@@ -125,7 +125,7 @@ class Gathering:
         self._codec = codec
         self.evidence = Evidence()
 
-    def spawn(self, at: Place, value: bytes, at_ms: int) -> None:
+    def spawn(self, at: Coordinates, value: bytes, at_ms: int) -> None:
         """Of an input; what nobody can read is a fact as well."""
         try:
             task_id, _, _, attempt, _ = self._codec.peek_task(value)
@@ -135,24 +135,24 @@ class Gathering:
         if held is not None:
             held.records[at.offset] = Spawn(task_id, attempt, at_ms)
 
-    def result(self, at: Place, value: bytes) -> None:
+    def result(self, at: Coordinates, value: bytes) -> None:
         """Of the results."""
         found = self._codec.decode_result(value)
-        source = Place(*found.source[:3])
+        source = Coordinates(*found.source[:3])
         self.evidence.outcomes.append(
             Outcome(at, found.task_id, found.status, found.attempt, found.executor_id, source)
         )
 
-    def event(self, at: Place, value: bytes) -> None:
+    def event(self, at: Coordinates, value: bytes) -> None:
         """Of the events."""
         event = self._codec.decode_event(value)
         self.evidence.histories[event.task_id].append(LoggedEvent(event, at.partition, at.offset))
 
-    def letter(self, at: Place, headers: Headers) -> None:
+    def letter(self, at: Coordinates, headers: Headers) -> None:
         """A dead letter."""
         self.evidence.letters.append(Letter(at, _source_of(headers)))
 
-    def timer(self, at: Place, key: bytes, value: bytes) -> None:
+    def timer(self, at: Coordinates, key: bytes, value: bytes) -> None:
         """Of one key the last one counts; a tombstone says that it has fired."""
         task_id = key.decode("utf-8", "replace")
         if not value:
@@ -168,11 +168,11 @@ def position(topic: str, partition: int, offset: int, metadata: str | None) -> P
     return Position(offset, tuple(done.runs) if done else ())
 
 
-def _source_of(headers: Headers) -> Place | None:
+def _source_of(headers: Headers) -> Coordinates | None:
     """What the headers of a dead letter say; of several with the same name the last one is the system's."""
     said = {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
     try:
-        return Place(
+        return Coordinates(
             said["kantoku-source-topic"], int(said["kantoku-source-partition"]), int(said["kantoku-source-offset"])
         )
     except (KeyError, ValueError):

@@ -23,7 +23,7 @@ from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, fi
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
-from kantoku_kafka.verify.evidence import Evidence, Gathering, Input, Place, Position, position
+from kantoku_kafka.verify.evidence import Coordinates, Evidence, Gathering, Input, Position, position
 
 __all__ = ["collect"]
 
@@ -129,8 +129,8 @@ class _Reading:
             self.evidence.stuck.append(str(error))
 
 
-def _place(record: Record) -> Place:
-    return Place(record.topic() or "", record.partition() or 0, record.offset() or 0)
+def _place(record: Record) -> Coordinates:
+    return Coordinates(record.topic() or "", record.partition() or 0, record.offset() or 0)
 
 
 def _positions(

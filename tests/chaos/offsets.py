@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.scan import Scan, beginnings, ends
 
@@ -12,8 +13,6 @@ __all__ = ["commits", "went_back"]
 
 _TOPIC = "__consumer_offsets"
 _OFFSET_KEYS = (0, 1)  # versions of a key that is about an offset
-
-Place = tuple[str, int]
 
 
 def went_back(clients: Clients, group: str) -> list[str]:

@@ -14,7 +14,7 @@ from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.model import Command, TaskEnvelope
 from kantoku_kafka.verify import Evidence, Journal, judge
-from kantoku_kafka.verify.evidence import Gathering, Input, Place, position
+from kantoku_kafka.verify.evidence import Coordinates, Gathering, Input, position
 from tests.simulation.choices import Choices
 from tests.simulation.kernel import Kernel, Process, Stuck, installed
 from tests.simulation.world import PARTITIONS, TASK_TYPE, SimulatedExecutor, SimulatedLog, make_app
@@ -253,13 +253,13 @@ class _Schedule:
             stands = position(*log.committed(self._input, number))
             evidence.inputs[self._input, number] = Input(0, stands, stands)
         for record in log.read(self._input):
-            gathering.spawn(Place(*record[:3]), record.value, record.timestamp_us // 1_000)
+            gathering.spawn(Coordinates(*record[:3]), record.value, record.timestamp_us // 1_000)
         for record in log.read(topics.timers):
-            gathering.timer(Place(*record[:3]), record.key or b"", record.value)
+            gathering.timer(Coordinates(*record[:3]), record.key or b"", record.value)
         for record in log.read(topics.results):
-            gathering.result(Place(*record[:3]), record.value)
+            gathering.result(Coordinates(*record[:3]), record.value)
         for record in log.read(topics.events):
-            gathering.event(Place(*record[:3]), record.value)
+            gathering.event(Coordinates(*record[:3]), record.value)
         for record in log.read(topics.dlq):
-            gathering.letter(Place(*record[:3]), record.headers)
+            gathering.letter(Coordinates(*record[:3]), record.headers)
         return evidence

@@ -11,13 +11,13 @@ from kantoku_kafka.bindings import chosen_types
 from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
-from kantoku_kafka.engine.past import Past, Place, Recollection
+from kantoku_kafka.engine.past import Past, Recollection
 from kantoku_kafka.engine.pools import PoolBinding, Pools
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.invoke import Invoker
-from kantoku_kafka.job import Job, Message, Offset
+from kantoku_kafka.job import Job, Message, Offset, Place
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.model import Command
 from kantoku_kafka.protocols import CheckpointRefused

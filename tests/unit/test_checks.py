@@ -9,7 +9,7 @@ import pytest
 from kantoku_kafka.model import Event, Source
 from kantoku_kafka.replay.fold import LoggedEvent
 from kantoku_kafka.verify import Evidence, Journal, judge
-from kantoku_kafka.verify.evidence import Input, Letter, Outcome, Place, Position, Spawn
+from kantoku_kafka.verify.evidence import Coordinates, Input, Letter, Outcome, Position, Spawn
 
 TASKS = ("a", "b", "c")
 INPUT = "ns.tasks.work"
@@ -31,8 +31,8 @@ def sound() -> Evidence:
 def end(evidence: Evidence, task_id: str, offset: int, status: str = "OK") -> None:
     """A result and all the events before it."""
     at = len(evidence.outcomes)
-    source = Place(INPUT, 0, offset)
-    evidence.outcomes.append(Outcome(Place("ns.results", 0, at), task_id, status, 1, "host", source))
+    source = Coordinates(INPUT, 0, offset)
+    evidence.outcomes.append(Outcome(Coordinates("ns.results", 0, at), task_id, status, 1, "host", source))
     for number, name in enumerate(("spawned", "received_task", "executed_task", "sent_outputs")):
         log(evidence, task_id, name, number, status=status)
 
@@ -64,15 +64,15 @@ def test_at_rest_nothing_may_wait() -> None:
 
 
 def _twice(evidence: Evidence) -> None:
-    evidence.outcomes.append(evidence.outcomes[0]._replace(at=Place("ns.results", 0, 9)))
+    evidence.outcomes.append(evidence.outcomes[0]._replace(at=Coordinates("ns.results", 0, 9)))
 
 
 def _result_without_task(evidence: Evidence) -> None:
-    evidence.outcomes[0] = evidence.outcomes[0]._replace(source=Place(INPUT, 0, 2))
+    evidence.outcomes[0] = evidence.outcomes[0]._replace(source=Coordinates(INPUT, 0, 2))
 
 
 def _result_of_another_record(evidence: Evidence) -> None:
-    evidence.outcomes[0] = evidence.outcomes[0]._replace(source=Place(INPUT, 0, 1))
+    evidence.outcomes[0] = evidence.outcomes[0]._replace(source=Coordinates(INPUT, 0, 1))
 
 
 def _done_without_result(evidence: Evidence) -> None:
@@ -108,7 +108,7 @@ def _impossible_without_a_result(evidence: Evidence) -> None:
 
 
 def _unreadable_result(evidence: Evidence) -> None:
-    evidence.unreadable.append(Place("ns.results", 0, 7))
+    evidence.unreadable.append(Coordinates("ns.results", 0, 7))
 
 
 def _hanging_transaction(evidence: Evidence) -> None:
@@ -146,7 +146,7 @@ def test_what_goes_on_elsewhere_is_done(name: str) -> None:
     evidence.inputs[INPUT, 0].before = evidence.inputs[INPUT, 0].after = Position(5)
     assert broken(evidence) == {"I2", "I6"}
     log(evidence, "waits", name, 5, offset=4)
-    evidence.pending["waits"] = Place("ns.timers", 0, 0)
+    evidence.pending["waits"] = Coordinates("ns.timers", 0, 0)
     assert broken(evidence) == set()
 
 
@@ -155,7 +155,7 @@ def test_a_dead_letter_is_an_end() -> None:
     evidence.inputs[INPUT, 0].records[4] = Spawn(None, 0, AT_MS)
     evidence.inputs[INPUT, 0].before = evidence.inputs[INPUT, 0].after = Position(5)
     assert broken(evidence) == {"I6"}
-    evidence.letters.append(Letter(Place("ns.dead", 0, 0), Place(INPUT, 0, 4)))
+    evidence.letters.append(Letter(Coordinates("ns.dead", 0, 0), Coordinates(INPUT, 0, 4)))
     assert broken(evidence, at_rest=True) == set()
 
 

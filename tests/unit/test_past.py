@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.intake import Intake
-from kantoku_kafka.engine.past import NO_PAST, Past, Place, Recollection
+from kantoku_kafka.engine.past import NO_PAST, Past, Recollection
 from kantoku_kafka.ids import idempotent_id, packed_id
-from kantoku_kafka.job import Offset, place_of
+from kantoku_kafka.job import Offset, Place, place_of
 from kantoku_kafka.model import Event, Result, Source, Status, Trail
 
 CODEC = AvroCodec()

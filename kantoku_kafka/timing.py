@@ -101,6 +101,7 @@ class TimerService:
                 books=books,
                 commands=self._commands,
                 cancellations=self._cancellations,
+                timeout_seconds=self._settings.timeout_seconds,
             )
             if self._end.is_set():
                 self._loop.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 from dataclasses import replace
 from types import FrameType
@@ -60,7 +61,7 @@ def run_executor(
     """Take tasks from the inputs, run them, publish results.
 
     SIGTERM or Ctrl-C: drain and end. SIGHUP, except in a terminal: drain and begin anew with the code as it is then;
-    several processes do so one after the other.
+    several processes do so one after the other. SIGUSR1: say on stderr where all threads are.
 
     Example: kantoku-kafka run-executor shop.tasks:kan -c 64 -b localhost:9092
     """
@@ -133,7 +134,7 @@ def run_scheduler(
 def _heed_signals(process: ExecutorProcess | SchedulerProcess) -> Renewal:
     """The first SIGTERM or SIGINT drains, the second one ends at once; so does the first, if nothing runs yet.
 
-    SIGHUP drains and asks for the renewal that is returned.
+    SIGHUP drains and asks for the renewal that is returned; SIGUSR1 has all threads say on stderr where they are.
     """
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -144,6 +145,7 @@ def _heed_signals(process: ExecutorProcess | SchedulerProcess) -> Renewal:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    faulthandler.register(signal.SIGUSR1)
     renewal = Renewal(process.stop)
     on_hangup(renewal.ask)
     return renewal

@@ -81,7 +81,7 @@ class Loop:
         self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end)
         self._paused: set[Partition] = set()
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
-        self._publisher = Publisher(checkpoint, lambda: self._ended.put(None))
+        self._publisher = Publisher(checkpoint, lambda: self._ended.put(None), settings.timeout_seconds)
         self._failures = FailureLog()
         self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
         self._fetching = False

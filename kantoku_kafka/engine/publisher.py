@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from kantoku_kafka.engine.checkpoint import Batch, Checkpoint, Progress
+from kantoku_kafka.errors import BrokerUnavailable
 from kantoku_kafka.job import Partition
+from kantoku_kafka.one_thread import OneThread
 from kantoku_kafka.protocols import CheckpointRefused
 
 __all__ = ["Publisher"]
@@ -17,6 +19,7 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = (0.05, 2.0)
 _REFUSALS_TO_WARN = 5
 _ANNOUNCE_SECONDS = 0.5
+_REQUESTS = 6  # that a checkpoint waits for in turn, at the worst: each of them ends within the timeout
 
 
 class Publisher:
@@ -25,13 +28,17 @@ class Publisher:
     Parameters:
         checkpoint: what has ended.
         wake: called, in any thread, when a checkpoint has been answered.
+        timeout_seconds: of one request to Kafka. A checkpoint that takes several times as long is given up, and this
+            executor with it: clients have calls that never return (librdkafka #5456).
     """
 
-    def __init__(self, checkpoint: Checkpoint, wake: Callable[[], None]) -> None:
+    def __init__(self, checkpoint: Checkpoint, wake: Callable[[], None], timeout_seconds: float) -> None:
         self._checkpoint = checkpoint
         self._wake = wake
-        self._thread = ThreadPoolExecutor(1, "kantoku-publisher")
+        self._patience_seconds = _REQUESTS * timeout_seconds
+        self._thread = OneThread("kantoku-publisher")
         self._under_way: tuple[Future[None], Batch] | None = None
+        self._end_by = 0.0
         self._refusals = 0
         self._not_before = 0.0
         self._announce_at = 0.0
@@ -56,7 +63,8 @@ class Publisher:
 
         Raises what :meth:`conclude` raises.
         """
-        if self.waiting_for_broker:
+        now = time.monotonic()
+        if self.waiting_for_broker and now < self._end_by:
             return
         self.conclude()
         now = time.monotonic()
@@ -64,6 +72,7 @@ class Publisher:
         if due and now >= self._not_before:
             batch = self._checkpoint.take(windows)
             self._announce_at = now + _ANNOUNCE_SECONDS
+            self._end_by = now + self._patience_seconds
             future = self._thread.submit(self._checkpoint.publish, batch)
             self._under_way = future, batch
             future.add_done_callback(lambda _: self._wake())
@@ -76,17 +85,21 @@ class Publisher:
         """
         if self._under_way is None:
             return
-        (future, batch), self._under_way = self._under_way, None
+        future, batch = self._under_way
         try:
-            future.result()
+            error = future.exception(max(0.0, self._end_by - time.monotonic()))
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"For {self._patience_seconds:g} s nothing has told what became of a checkpoint. This executor ends; "
+                "the next one finds out, and nothing is lost. Start it again, if nothing does that by itself."
+            ) from None
+        self._under_way = None
+        if isinstance(error, CheckpointRefused):
+            self._put_off(batch, error)
+        elif error is not None:
+            raise error
+        else:
             self._refusals = 0
-        except CheckpointRefused as refusal:
-            self._checkpoint.restore(batch)
-            first, last = _RETRY_SECONDS
-            self._not_before = time.monotonic() + min(last, first * 2**self._refusals)
-            self._refusals += 1
-            level = logging.INFO if self._refusals < _REFUSALS_TO_WARN else logging.WARNING
-            _log.log(level, "checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})
 
     def publish_rest(self, windows: Mapping[Partition, Progress], within_seconds: float) -> None:
         """Publish what has ended by now, in this call; what is refused until the time is over stays. Raises so too."""
@@ -99,5 +112,13 @@ class Publisher:
 
     def close(self) -> None:
         """Wait for the thread; what became of its last checkpoint is nobody's concern any more. Idempotent."""
-        self._thread.shutdown()
+        self._thread.close(max(0.0, self._end_by - time.monotonic()))
         self._under_way = None
+
+    def _put_off(self, batch: Batch, refusal: CheckpointRefused) -> None:
+        self._checkpoint.restore(batch)
+        first, last = _RETRY_SECONDS
+        self._not_before = time.monotonic() + min(last, first * 2**self._refusals)
+        self._refusals += 1
+        level = logging.INFO if self._refusals < _REFUSALS_TO_WARN else logging.WARNING
+        _log.log(level, "checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})

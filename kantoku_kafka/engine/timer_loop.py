@@ -42,6 +42,7 @@ class TimerLoop:
         commands: where those that cancel tasks come from.
         cancellations: what was cancelled before; the books ask it.
         clock: the time in microseconds; nothing fires before this says so.
+        timeout_seconds: of one request to Kafka.
         progress_seconds: how often to commit that timers have gone, when nothing else is committed; default 5.
     """
 
@@ -54,6 +55,7 @@ class TimerLoop:
         commands: SimpleQueue[Sequence[Command]],
         cancellations: Cancellations,
         clock: Callable[[], int] = now_us,
+        timeout_seconds: float,
         progress_seconds: float = 5.0,
     ) -> None:
         self._inputs = inputs
@@ -63,7 +65,7 @@ class TimerLoop:
         self._cancellations = cancellations
         self._clock = clock
         self._progress_seconds = progress_seconds
-        self._publisher = Publisher(checkpoint, lambda: None)
+        self._publisher = Publisher(checkpoint, lambda: None, timeout_seconds)
         self._books: dict[Partition, Book] = {}
         self._committed: dict[Partition, int] = {}
         self._epoch = 0

@@ -19,6 +19,7 @@ from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka.channel import Channel
 from kantoku_kafka.kafka.config import Clients, kantoku_error
 from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
+from kantoku_kafka.one_thread import OneThread
 from kantoku_kafka.protocols import AT_LEAST_ONCE, EXACTLY_ONCE, CheckpointRefused
 
 __all__ = ["ExactlyOnceTransaction", "PlainTransaction", "end_transaction_of"]
@@ -83,6 +84,7 @@ class ExactlyOnceTransaction(Channel):
         self._transactional_id = transactional_id
         self._on_fenced = on_fenced
         self._open = False
+        self._sender = OneThread("kantoku-offsets")
         super().__init__(clients, own_topics, batch_size_bytes, timeout_seconds)
 
     def begin(self) -> None:
@@ -98,6 +100,7 @@ class ExactlyOnceTransaction(Channel):
         self._open = True
 
     def commit(self, offsets: Sequence[Offset]) -> None:
+        self._open = False  # who gives up on this call does not abort it from outside
         shares = self._memberships.shares(offsets)
         if shares is None:
             self._abort()
@@ -116,13 +119,19 @@ class ExactlyOnceTransaction(Channel):
             if not self._settle(error.args[0], offsets, committing):
                 return
             raise self._reason(error.args[0]) from error
-        finally:
-            self._open = False
         self._tainted = self._tainted or may_be_under_way(started)
 
     def _send_offsets(self, offsets: Sequence[Offset], group_metadata: Any) -> None:
+        """In a thread of its own: without an answer to that request the client never returns (librdkafka #5456)."""
+        send, positions = self._producer.send_offsets_to_transaction, _positions(offsets)
+        sent = self._sender.submit(send, positions, group_metadata, self._timeout_seconds)
         try:
-            self._producer.send_offsets_to_transaction(_positions(offsets), group_metadata, self._timeout_seconds)
+            sent.result(self._timeout_seconds)
+        except TimeoutError:
+            self._sender.close()
+            self._sender = OneThread("kantoku-offsets")
+            self._tainted = True  # the next epoch ends this transaction, and fences what the call may still do
+            raise CheckpointRefused("nobody answered the offsets of a checkpoint") from None
         except KafkaException as error:
             if error.args[0].code() in _FENCED_BY_GROUP:
                 self._memberships.refused(group_metadata)
@@ -135,6 +144,7 @@ class ExactlyOnceTransaction(Channel):
 
     def close(self) -> None:
         self.abort()
+        self._sender.close()
 
     def _settle(self, error: KafkaError, offsets: Sequence[Offset], committing: bool) -> bool:
         """After a failure: make sure of the outcome. True if nothing became visible."""

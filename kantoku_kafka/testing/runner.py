@@ -166,6 +166,7 @@ def _timers(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, wait
         commands=SimpleQueue(),
         cancellations=cancellations,
         clock=now_us if waits else lambda: _END_OF_TIME_US,
+        timeout_seconds=settings.timeout_seconds,
         progress_seconds=0.0,
     )
 

@@ -280,7 +280,8 @@ def _done_left_a_trace(facts: _Facts, cases: _Cases) -> None:
             continue
         cases.count += 1
         if facts.was_done(place):
-            if place not in facts.traces and spawn.task_id not in settled:
+            forgotten = spawn.task_id is None and spawn.at_ms < facts.evidence.letters_from_ms
+            if place not in facts.traces and spawn.task_id not in settled and not forgotten:
                 text = "its record is marked done, and nothing tells what became of it"
                 cases.violations.append(Violation(spawn.task_id, text, [place]))
         elif facts.at_rest:

@@ -93,6 +93,7 @@ class Evidence:
         letters: dead letters.
         pending: where the timers stand that have not fired, by task.
         settled_from_ms: records older than this may have left traces that are deleted by now, or were not read.
+        letters_from_ms: dead letters older than this may be deleted, or were not read.
         unreadable: what stands among results and events and is none.
         stuck: topics that could not be read to their ends, with the reason.
     """
@@ -104,6 +105,7 @@ class Evidence:
     letters: list[Letter] = field(default_factory=list)
     pending: dict[str, Coordinates] = field(default_factory=dict)
     settled_from_ms: int = 0
+    letters_from_ms: int = 0
     unreadable: list[Coordinates] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
 

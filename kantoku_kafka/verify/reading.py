@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
 from kantoku_kafka.kafka.config import Clients, headers_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
-from kantoku_kafka.kafka.topics import partition_count
+from kantoku_kafka.kafka.topics import partition_count, topic_configs
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.verify.evidence import Coordinates, Evidence, Gathering, Input, Position, position
@@ -87,7 +87,8 @@ class _Reading:
         self._clients = clients
         self._since_ms = since_ms
         self._patience_seconds = patience_seconds
-        self._timers = topics.timers
+        self._timers, self._letters = topics.timers, topics.dlq
+        self._began_ms = time.time_ns() // 1_000_000
         self.gathering = Gathering(codec)
         self.evidence = self.gathering.evidence
         self.evidence.settled_from_ms = since_ms or 0
@@ -99,16 +100,30 @@ class _Reading:
         return first_at(self._clients, topic, max(0, self._since_ms - _MARGIN_MS))
 
     def traces(self, topic: str, until: Mapping[int, int]) -> Iterator[Record]:
-        """The records of a topic; where the first ones are deleted, what is older than the rest is not judged."""
+        """The records of a topic; where some are deleted, what is older than the rest is not judged."""
         starts = self.starts(topic)
         firsts = starts if self._since_ms is None else beginnings(self._clients, topic)
         cut = {p for p, first in firsts.items() if topic != self._timers and starts.get(p, first) <= first > 0}
         for record in self.records(topic, starts, until):
             if record.partition() in cut:
                 cut.discard(record.partition() or 0)
-                oldest_ms = record.timestamp()[1] + _MARGIN_MS
-                self.evidence.settled_from_ms = max(self.evidence.settled_from_ms, oldest_ms)
+                self._deleted_before(topic, record.timestamp()[1] + _MARGIN_MS)
             yield record
+        if cut:
+            self._deleted_before(topic, self._began_ms - self._retention_ms(topic))
+
+    def _retention_ms(self, topic: str) -> int:
+        """How old a record is at least that is deleted; 0 where that is not by age alone."""
+        configs = topic_configs(self._clients, self._clients.admin(), [topic]).get(topic, {})
+        retention_ms, limit_bytes = (int(configs.get(name, -1)) for name in ("retention.ms", "retention.bytes"))
+        return max(0, retention_ms) if limit_bytes < 0 else 0
+
+    def _deleted_before(self, topic: str, at_ms: int) -> None:
+        evidence = self.evidence
+        if topic == self._letters:
+            evidence.letters_from_ms = max(evidence.letters_from_ms, at_ms)
+        else:
+            evidence.settled_from_ms = max(evidence.settled_from_ms, at_ms)
 
     def gather(self, records: Iterable[Record], take: Callable[[Record], None]) -> None:
         """Take these; one that is not of ours is a fact as well."""

@@ -158,6 +158,8 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         saboteur.join()
         acknowledged, refused = performance.journal()
         settled_seconds = performance.settle(acknowledged, max(saboteur.ended_at or 0.0, spawned_at))
+        if settled_seconds is None:
+            stage.ask_where()
         codes = stage.close()
         time.sleep(_LOOK_SECONDS)
         seen = Journal(frozenset(acknowledged), frozenset(refused), dict(performance.reader.seen))

@@ -108,9 +108,17 @@ class Stage:
         while any(process.returncode is None for process in alive) and time.monotonic() < deadline:
             time.sleep(_WATCH_SECONDS)
         codes = [process.returncode for process in alive]
+        self.ask_where()
         for process in alive:
             process.kill()
         return [code for code in codes if code not in self._may_end_with]
+
+    def ask_where(self) -> None:
+        """Have the executors write into their logs where their threads are."""
+        for executor in self._executors:
+            if executor.process is not None and executor.process.returncode is None:
+                executor.process.kill(signal.SIGUSR1)
+        time.sleep(_WATCH_SECONDS)
 
     def kill(self) -> None:
         """All at once, whatever happened."""

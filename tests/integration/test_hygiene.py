@@ -109,6 +109,15 @@ def test_a_hangup_brings_the_new_code(kan: Kantoku, bootstrap: str, tmp_path: Pa
         assert running.wait(40) == 0, running.log()
 
 
+def test_an_executor_says_where_its_threads_are(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    options = (bootstrap, kan.namespace, "--types", "warm")
+    with ExecutorUnderTest(*options, log=tmp_path / "log", app="hygiene_app:kan") as running:
+        assert kan.wait(kan.spawn(Task("warm", b"x")).id, timeout_seconds=60).ok
+        running.kill(signal.SIGUSR1)
+        until(lambda: "in _turn" in running.log(), 10, "the loop is among them")
+        assert kan.wait(kan.spawn(Task("warm", b"x")).id, timeout_seconds=60).ok, "it goes on"
+
+
 def test_code_that_does_not_import_stops_a_reload(kan: Kantoku, bootstrap: str, tmp_path: Path, code: Path) -> None:
     options = (bootstrap, kan.namespace, "--processes", "2")
     with ExecutorUnderTest(*options, log=tmp_path / "log", app="reloaded_app:kan", cwd=code) as running:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from accounting import Account, read_all
 from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from conftest import Running
 from executors import ExecutorUnderTest, until
 
@@ -24,7 +25,7 @@ from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.channel import arguments
 from kantoku_kafka.kafka.group import describe, input_topics
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.kafka.scan import beginnings
+from kantoku_kafka.kafka.scan import beginnings, ends
 from kantoku_kafka.model import TaskEnvelope, now_us
 from kantoku_kafka.verify import collect, judge
 
@@ -131,6 +132,39 @@ def test_a_second_result_and_one_from_nowhere_are_found(
     code, broken = verify("--since", "1s")
     assert code == 1 and next(v["records"] for v in broken.pop("I3"))[0].startswith(kan.topics.results)
     assert not broken, "tasks that were spawned before are not judged"
+
+
+def test_what_was_deleted_since_is_no_violation(
+    kan: Kantoku, ended: list[str], running: Running, verify: Verify
+) -> None:
+    with running():
+        junk = Producer({"bootstrap.servers": kan.clients.connection.bootstrap_servers})
+        junk.produce(kan.topics.of_type("echo"), b"no envelope", partition=0)
+        assert junk.flush(10) == 0
+        until(lambda: read_all(kan.clients.connection.bootstrap_servers, kan.topics.dlq), 30, "the dead letter")
+    assert verify() == (0, {})
+    _delete_all(kan, kan.topics.dlq)
+    _configure(kan, kan.topics.dlq, "retention.ms", "1")
+    assert verify() == (0, {}), "nobody can tell what that junk was"
+    commit(kan, [TopicPartition(lost.topic, lost.partition, lost.offset + 1) for lost in [kan.spawn(Task("echo"))]])
+    assert verify()[0] == 1, "the rest is judged as before"
+    _delete_all(kan, kan.topics.results)
+    _configure(kan, kan.topics.results, "retention.ms", "1")
+    assert verify() == (0, {}), "nor what had become of all these tasks"
+
+
+def _delete_all(kan: Kantoku, topic: str) -> None:
+    admin = kan.clients.admin()
+    places = [TopicPartition(topic, p, end) for p, end in ends(kan.clients, topic).items()]
+    for deleted in admin.delete_records(places).values():
+        deleted.result(20)
+
+
+def _configure(kan: Kantoku, topic: str, name: str, value: str) -> None:
+    admin, entry = kan.clients.admin(), ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result(20)
 
 
 def test_what_was_passed_over_is_found(kan: Kantoku, ended: list[str], verify: Verify) -> None:

@@ -222,20 +222,20 @@ class _Queue(Generic[T]):
 
 
 class _Future(Future[T]):
-    """Its ``result`` waits as actors do."""
+    """Its ``exception`` waits as actors do."""
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
         self._kernel = kernel
 
-    def result(self, timeout: float | None = None) -> T:
+    def exception(self, timeout: float | None = None) -> BaseException | None:
         if not self.done():
             self._kernel.wait(self.done, timeout)
-        return super().result(0)
+        return super().exception(0)
 
 
 class _Threads:
-    """Stands for ``ThreadPoolExecutor`` with one thread, of the process that makes it."""
+    """Stands for ``OneThread``, of the process that makes it."""
 
     def __init__(self, kernel: Kernel) -> None:
         assert kernel._present is not None, "only actors make threads"
@@ -258,9 +258,9 @@ class _Threads:
         self._kernel.start(self._process, work)
         return future
 
-    def shutdown(self) -> None:
+    def close(self, within_seconds: float) -> None:
         if self._last is not None and not self._last.done() and self._process.alive:
-            self._kernel.wait(self._last.done)
+            self._kernel.wait(self._last.done, within_seconds)
 
 
 @contextmanager
@@ -269,7 +269,7 @@ def installed(kernel: Kernel) -> Iterator[None]:
     stand_in: Any = _Time(kernel)
     names: dict[tuple[ModuleType, str], object] = {(module, "time"): stand_in for module in _MODULES}
     names[loop, "SimpleQueue"] = lambda: _Queue(kernel)
-    names[publisher, "ThreadPoolExecutor"] = lambda *_: _Threads(kernel)
+    names[publisher, "OneThread"] = lambda *_: _Threads(kernel)
     before = {(module, name): getattr(module, name) for module, name in names}
     assert all(value is time for (_, name), value in before.items() if name == "time"), "it is installed already"
     try:

@@ -225,6 +225,7 @@ class SimulatedExecutor:
             commands=self._commands,
             cancellations=cancellations,
             clock=lambda: self._kernel.now_us,
+            timeout_seconds=ExecutorSettings().timeout_seconds,
             progress_seconds=0.1,
         )
         if self._stop_asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Event
@@ -17,7 +17,7 @@ from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.pools import PoolBinding, Pools
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Scheduler, TypeLimits
-from kantoku_kafka.errors import AccessDenied
+from kantoku_kafka.errors import AccessDenied, BrokerUnavailable
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.kafka.outputs import EventWriter
@@ -96,6 +96,13 @@ class Broken(InMemoryTransaction):
         raise AccessDenied("ACL")
 
 
+class Hanging(InMemoryTransaction):
+    """The client does not return."""
+
+    def commit(self, offsets: Sequence[Offset]) -> None:
+        Event().wait()
+
+
 class Rig:
     """A loop that takes tasks of type ``t``, which end by hand, and of type ``quick``, which end at once."""
 
@@ -139,12 +146,12 @@ class Rig:
         return [CODEC.decode_result(record.value).data for record in self.log.read(TOPICS.results)]
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Iterator[Future[None]]:
         """The loop in a thread; what it raises is raised again."""
         with ThreadPoolExecutor(1) as threads:
             ended = threads.submit(self.loop.run)
             try:
-                yield
+                yield ended
             finally:
                 self.loop.stop()
                 ended.result(20)
@@ -212,3 +219,19 @@ def test_after_a_failure_the_inputs_are_left_and_nothing_is_published() -> None:
         rig.loop.run()
     rig.inputs.close()
     assert rig.results() == []
+
+
+def test_a_checkpoint_that_never_ends_ends_the_executor() -> None:
+    rig = Rig(Hanging, timeout_seconds=0.05)
+    with pytest.raises(BrokerUnavailable, match="nothing has told"), rig.running() as ended:
+        rig.by_hand.end(rig.by_hand.submitted.get(timeout=10), b"done")
+        ended.result(10)
+    assert rig.results() == []
+
+
+def test_nor_does_a_rebalance_wait_for_it_for_ever() -> None:
+    rig = Rig(Hanging, timeout_seconds=0.2)
+    with pytest.raises(BrokerUnavailable, match="nothing has told"), rig.running() as ended:
+        rig.by_hand.end(rig.by_hand.submitted.get(timeout=10), b"done")
+        rig.log.expel(rig.inputs)
+        ended.result(10)

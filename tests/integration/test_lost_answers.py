@@ -1,0 +1,98 @@
+"""Requests and answers that the network loses: a checkpoint never waits for ever, whatever the client does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from accounting import read_all
+from confluent_kafka import Consumer
+from executors import until
+
+from kantoku_kafka import Kantoku
+from kantoku_kafka.job import Offset
+from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.channel import arguments
+from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
+from kantoku_kafka.protocols import CheckpointRefused
+from tests.chaos.cluster import Cluster
+from tests.chaos.proxy import ADD_PARTITIONS, END_TXN, PRODUCE, TXN_OFFSET_COMMIT
+
+TIMEOUT_SECONDS = 3.0
+
+
+class _Membership:
+    """Of the only member of its group."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def shares(self, offsets: Sequence[Offset]) -> Sequence[tuple[Any, Sequence[Offset]]]:
+        return [(self._consumer.consumer_group_metadata(), offsets)]
+
+    def refused(self, group_metadata: bytes) -> None:
+        raise AssertionError("the group refused its only member")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Cluster(1, proxied=True, folder=tmp_path) as cluster:
+        yield cluster
+
+
+def test_a_checkpoint_ends_whatever_request_or_answer_was_lost(cluster: Cluster) -> None:
+    kan = Kantoku("lost", bootstrap_servers=cluster.bootstrap)
+    topics.create(kan.clients, topics.plan(kan.topics, ["work"], partitions=1))
+    source, results = kan.topics.of_type("work"), kan.topics.results
+    consumer = kan.clients.consumer(**{"group.id": kan.topics.group})
+    consumer.subscribe([source])
+    until(lambda: consumer.poll(0.1) or consumer.assignment(), 20, "the assignment")
+    transaction = ExactlyOnceTransaction(
+        kan.clients,
+        group=kan.topics.group,
+        memberships=_Membership(consumer),
+        transactional_id=f"{kan.topics.group}.a",
+        on_fenced=lambda: pytest.fail("fenced by nobody"),
+        own_topics=[results],
+        batch_size_bytes=1_000_000,
+        timeout_seconds=TIMEOUT_SECONDS,
+    )
+    losses = [(do, api) for api in (TXN_OFFSET_COMMIT, ADD_PARTITIONS, PRODUCE, END_TXN) for do in ("drop", "mute")]
+    for number, (do, api) in enumerate(losses):
+        cluster.command(do=do, api=api)
+        _within(10 * TIMEOUT_SECONDS, _insist, transaction, arguments(results, b"%d" % number, b""), number, source)
+    consumer.close()
+    assert [record.key() for record in read_all(cluster.bootstrap, results)] == [b"%d" % n for n in range(len(losses))]
+    lost = [line["api"] for line in cluster.proxy_log() if line["what"] == "dropped"]
+    assert set(lost) >= {TXN_OFFSET_COMMIT, END_TXN}
+    kan.close()
+
+
+def _insist(transaction: ExactlyOnceTransaction, record: Any, number: int, source: str) -> None:
+    """As the publisher does."""
+    while True:
+        try:
+            transaction.begin()
+            transaction.send([record])
+            transaction.commit([Offset(source, 0, number + 1, f"checkpoint {number}")])
+            return
+        except CheckpointRefused:
+            transaction.abort()
+
+
+def _within(seconds: float, function: Any, *arguments: Any) -> None:
+    """Fail instead of hanging with it."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 - raised again by the future
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    future.result(seconds)

@@ -146,7 +146,7 @@ class Channel:
     def _shrink_batches(self, topic: str) -> bool:
         """Whether it may have been the batch that was too large for the topic, not the record: they are smaller now."""
         try:
-            (configs,) = topic_configs(self._clients, self._clients.admin(), [topic]).values()
+            (configs,) = topic_configs(self._clients, [topic]).values()
             limit_bytes = int(configs["max.message.bytes"])
         except (KantokuError, KeyError, ValueError):  # ours to guess, where we may not read it
             limit_bytes = _LEAST_BATCH_BYTES

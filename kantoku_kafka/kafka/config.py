@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from operator import methodcaller
@@ -23,6 +24,7 @@ T = TypeVar("T")
 _CHECK_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
+_ADMIN_SECONDS = 5.0
 _DENIED_SECONDS = 30.0  # librdkafka tries and fails again within this time; later it was a hiccup
 _LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
 
@@ -102,6 +104,9 @@ class Clients:
         self.connection = connection
         self._log = LimitedLog()
         self._denied: tuple[str, float] | None = None
+        self._lock = threading.Lock()
+        self._admin: AdminClient | None = None
+        self._admin_until = 0.0
 
     @property
     def client_id(self) -> str:
@@ -143,9 +148,17 @@ class Clients:
         )
 
     def admin(self) -> AdminClient:
-        """An administrative client; keep the reference until its futures have resolved."""
-        # To look a topic up must not create it: brokers do that by default, with their own policy.
-        return self._made(AdminClient, {"allow.auto.create.topics": False})
+        """An administrative client; keep the reference until its futures have resolved.
+
+        One that was made a moment ago serves the next requests too; an older one may not know who leads now.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self._admin is None or now > self._admin_until:
+                # To look a topic up must not create it: brokers do that by default, with their own policy.
+                settings = {"allow.auto.create.topics": False, "connections.max.idle.ms": 30_000}
+                self._admin, self._admin_until = self._made(AdminClient, settings), now + _ADMIN_SECONDS
+            return self._admin
 
     def unreachable(self, doing: str, error: KafkaError | None = None) -> KantokuError:
         """What to raise when no answer came: access denied if a broker said so meanwhile."""

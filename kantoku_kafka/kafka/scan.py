@@ -75,9 +75,8 @@ def _asked(
     passing: frozenset[int] = frozenset(),
     seconds: float | None = None,
 ) -> dict[Place, int]:
-    admin = clients.admin()
-
     def asked() -> dict[Place, int]:
+        admin = clients.admin()
         answers = admin.list_offsets(dict(wanted), isolation_level=IsolationLevel.READ_UNCOMMITTED)
         most = clients.connection.timeout_seconds if seconds is None else seconds
         return {(p.topic, p.partition): future.result(most).offset for p, future in answers.items()}
@@ -96,9 +95,10 @@ def delete_before(clients: Clients, topic: str, time_ms: int | None) -> int:
     wanted = [TopicPartition(topic, number, offset) for number, offset in until.items() if offset > first[number]]
     if not wanted:
         return 0
-    admin, seconds = clients.admin(), clients.connection.timeout_seconds
+    seconds = clients.connection.timeout_seconds
 
     def deleted() -> None:
+        admin = clients.admin()
         for future in admin.delete_records(wanted).values():
             future.result(seconds)
 

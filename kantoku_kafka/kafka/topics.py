@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without __all__
-    AdminClient,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -99,10 +98,9 @@ def plan(
 
 def compare(clients: Clients, plans: Iterable[TopicPlan]) -> list[Difference]:
     """How the cluster differs from the plans. Raises AccessDenied, BrokerUnavailable."""
-    admin = clients.admin()
-    existing = _existing(clients, admin)
+    existing = existing_topics(clients)
     wanted = list(plans)
-    configs = topic_configs(clients, admin, [p.name for p in wanted if p.name in existing])
+    configs = topic_configs(clients, [p.name for p in wanted if p.name in existing])
     return [
         Difference(p, True) if p.name not in existing else Difference(p, False, _problems(p, configs.get(p.name, {})))
         for p in wanted
@@ -119,7 +117,7 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
         AccessDenied, BrokerUnavailable, KantokuError: nothing more is created then.
     """
     admin = clients.admin()
-    existing = _existing(clients, admin)
+    existing = existing_topics(clients)
     missing = [p for p in plans if p.name not in existing]
     if not missing:
         return []
@@ -136,7 +134,7 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
             raise clients.unreachable(f"creating topic {name}") from error
         else:
             created.append(name)
-    _await_served(clients, admin, [p for p in missing if p.name in created])
+    _await_served(clients, [p for p in missing if p.name in created])
     return created
 
 
@@ -164,18 +162,18 @@ def partition_count(clients: Clients, topic: str) -> int:
 
 def max_message_bytes(clients: Clients, names: Iterable[str]) -> dict[str, int]:
     """What each topic takes as one record; a topic whose settings may not be read counts with Kafka's default."""
-    admin = clients.admin()
     wanted = list(names)
-    configs = topic_configs(clients, admin, wanted)
+    configs = topic_configs(clients, wanted)
     return {name: int(configs.get(name, {}).get("max.message.bytes", 1_048_588)) for name in wanted}
 
 
-def topic_configs(clients: Clients, admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+def topic_configs(clients: Clients, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """The settings of topics, as far as we may read them."""
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     found: dict[str, dict[str, str]] = {}
     if not resources:
         return found
+    admin = clients.admin()
     for resource, future in admin.describe_configs(resources).items():
         try:
             entries = future.result(clients.connection.timeout_seconds)
@@ -201,14 +199,14 @@ def topic_identity(clients: Clients, topic: str) -> str:
 
 def retention_ms(clients: Clients, topic: str) -> int | None:
     """For how long a topic keeps its records; None: for ever, or it may not be asked."""
-    config = topic_configs(clients, clients.admin(), [topic]).get(topic, {})
+    config = topic_configs(clients, [topic]).get(topic, {})
     kept_ms = int(config.get("retention.ms", "-1"))
     return kept_ms if kept_ms >= 0 and "delete" in config.get("cleanup.policy", "") else None
 
 
 def retention_warnings(clients: Clients, topic: str) -> list[str]:
     """What an audit topic with these settings no longer holds; nothing if it is compacted, or may not be asked."""
-    config = topic_configs(clients, clients.admin(), [topic]).get(topic, {})
+    config = topic_configs(clients, [topic]).get(topic, {})
     policy = config.get("cleanup.policy", "compact")
     if "delete" not in policy:
         return []
@@ -219,7 +217,7 @@ def retention_warnings(clients: Clients, topic: str) -> list[str]:
 
 def tombstones_kept_ms(clients: Clients, topic: str) -> int:
     """For how long every reader finds the tombstones of a compacted topic; Kafka's default if it may not be asked."""
-    config = topic_configs(clients, clients.admin(), [topic]).get(topic, {})
+    config = topic_configs(clients, [topic]).get(topic, {})
     return int(config.get("delete.retention.ms", _DAY_MS))
 
 
@@ -228,23 +226,20 @@ _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC
 
 def existing_topics(clients: Clients) -> set[str]:
     """The names of all topics that we may see."""
-    return _existing(clients, clients.admin())
-
-
-def _existing(clients: Clients, admin: AdminClient) -> set[str]:
     try:
-        return set(admin.list_topics(timeout=clients.connection.timeout_seconds).topics)
+        return set(clients.admin().list_topics(timeout=clients.connection.timeout_seconds).topics)
     except KafkaException as error:
         raise clients.error(error.args[0], "listing topics") from error
 
 
-def _await_served(clients: Clients, admin: AdminClient, plans: Iterable[TopicPlan]) -> None:
+def _await_served(clients: Clients, plans: Iterable[TopicPlan]) -> None:
     """A topic is created before its leaders know that they lead it: wait until each of them answers."""
     latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka leaves it untyped
     unserved = {TopicPartition(p.name, n) for p in plans for n in range(p.partitions)}
     deadline = time.monotonic() + clients.connection.timeout_seconds
     while unserved and time.monotonic() < deadline:
-        _existing(clients, admin)  # without it librdkafka may remember "no leader" until its next refresh
+        existing_topics(clients)  # without it librdkafka may remember "no leader" until its next refresh
+        admin = clients.admin()
         for partition, future in admin.list_offsets(dict.fromkeys(unserved, latest)).items():
             try:
                 future.result(clients.connection.timeout_seconds)

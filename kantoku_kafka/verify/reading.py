@@ -114,7 +114,7 @@ class _Reading:
 
     def _retention_ms(self, topic: str) -> int:
         """How old a record is at least that is deleted; 0 where that is not by age alone."""
-        configs = topic_configs(self._clients, self._clients.admin(), [topic]).get(topic, {})
+        configs = topic_configs(self._clients, [topic]).get(topic, {})
         retention_ms, limit_bytes = (int(configs.get(name, -1)) for name in ("retention.ms", "retention.bytes"))
         return max(0, retention_ms) if limit_bytes < 0 else 0
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
@@ -16,6 +15,7 @@ from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, k
 from kantoku_kafka.kafka.inheritance import Inheritance
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.scan import ends_of
+from kantoku_kafka.kafka.stored import StoredOffsets
 from kantoku_kafka.kafka.takeover import Takeover, names
 from kantoku_kafka.kafka.unowned import UnownedWatch
 from kantoku_kafka.protocols import Rebalance
@@ -83,7 +83,7 @@ class KafkaInputs:
         self._inheritance: Inheritance | None = None
         self._unowned: UnownedWatch | None = None
         self._metadata: bytes | None = None
-        self._stored: deque[Sequence[Offset]] = deque()
+        self._stored = StoredOffsets()
         self._closed = self._leaving = False
         self._untrusted = self._outdated = False
         self._connect()
@@ -120,7 +120,7 @@ class KafkaInputs:
         )
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
-        self._commit_stored()
+        self._stored.commit(self.consumer)
         if self._untrusted:
             self._start_over()
         self._let_go()
@@ -229,7 +229,7 @@ class KafkaInputs:
 
     def store(self, offsets: Sequence[Offset]) -> None:
         """Commit these outside of any transaction, with the next poll, or before the partitions go."""
-        self._stored.append(offsets)
+        self._stored.store(offsets)
 
     # --- rebalances: librdkafka calls these from inside poll and close, on the loop thread
 
@@ -262,7 +262,7 @@ class KafkaInputs:
         if self._classic:  # the group has a new generation by now
             self._metadata = self._fresh_metadata()
         self._rebalance.revoked(self._known(revoked))
-        self._commit_stored(wait=True)
+        self._stored.commit(self.consumer, wait=True)
         self._forget((p.topic, p.partition) for p in revoked)
         self._metadata = None
 
@@ -274,9 +274,7 @@ class KafkaInputs:
     def _lose(self, keys: Collection[Place]) -> None:
         """These belong to somebody else by now: also what was stored of them must not be committed."""
         self._rebalance.lost(self._forget(keys))
-        gone = set(keys)
-        kept = [[o for o in offsets if (o.topic, o.partition) not in gone] for offsets in self._stored]
-        self._stored = deque(offsets for offsets in kept if offsets)
+        self._stored.drop(set(keys))
 
     def _known(self, partitions: Iterable[TopicPartition]) -> list[Partition]:
         found = (self._partitions.get((p.topic, p.partition)) for p in partitions)
@@ -334,16 +332,6 @@ class KafkaInputs:
         inheritance = self._inheritance
         inherited = inheritance and inheritance.membership_of(partition.topic, partition.number)
         return inheritance.consumer if inheritance and inherited else self.consumer
-
-    def _commit_stored(self, *, wait: bool = False) -> None:
-        """Commit what was stored. A commit that fails is made up for by a later one: this promises at least once."""
-        commit: Any = self.consumer.commit  # its stub knows either constant of asynchronous, but no bool
-        while self._stored:
-            positions = [TopicPartition(o.topic, o.partition, o.offset, o.metadata) for o in self._stored.popleft()]
-            try:
-                commit(offsets=positions, asynchronous=not wait)
-            except KafkaException as error:
-                _log.info("offsets were not committed: %s", error, extra={"action": "commit_refused"})
 
     def _start_of(self, committed: TopicPartition) -> int:
         """Where to begin: the committed offset, or the oldest record."""

@@ -26,73 +26,72 @@ def install(failpoint: str) -> None:
     """Make this process such a one; nothing happens if the text is empty."""
     step, _, count = failpoint.partition(":")
     if step:
-        reached = _Countdown(step, int(count))
-        replace(ExactlyOnceTransaction, "begin", lambda old: _begin(old, reached))
-        replace(ExactlyOnceTransaction, "commit", lambda old: _commit(old, reached))
-        replace(ExactlyOnceTransaction, "_send_offsets", lambda old: _send_offsets(old, reached))
-        replace(KafkaInputs, "_on_revoke", lambda old: _on_revoke(old, reached))
+        here = _Failpoint(step, int(count))
+        replace(ExactlyOnceTransaction, "begin", lambda old: _begin(old, here))
+        replace(ExactlyOnceTransaction, "commit", lambda old: _commit(old, here))
+        replace(ExactlyOnceTransaction, "_send_offsets", lambda old: _send_offsets(old, here))
+        replace(KafkaInputs, "_on_revoke", lambda old: _on_revoke(old, here))
 
 
-class _Countdown:
-    """Whether a step is reached for the last time. Thread-safe: timers and tasks have a transaction each."""
+def _die(step: str) -> None:
+    os.write(2, DEATH.format(step).encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Failpoint:
+    """Is told each step that is reached, and dies at the last of them. Thread-safe."""
 
     def __init__(self, step: str, count: int) -> None:
         self._step = step
         self._left = count
         self._lock = threading.Lock()
 
-    def __call__(self, step: str) -> bool:
+    def __call__(self, step: str, die: Callable[[str], None] = _die) -> None:
         with self._lock:
             self._left -= step == self._step
-            return step == self._step and self._left == 0
+            over = step == self._step and self._left == 0
+        if over:
+            die(step)
 
 
-def _begin(begin: Callable[..., None], reached: _Countdown) -> Callable[..., None]:
+def _begin(begin: Callable[..., None], here: _Failpoint) -> Callable[..., None]:
     def failing(self: ExactlyOnceTransaction) -> None:
         begin(self)
-        if reached("before-produce"):
-            _die("before-produce")
+        here("before-produce")
 
     return failing
 
 
-def _commit(commit: Callable[..., None], reached: _Countdown) -> Callable[..., None]:
+def _commit(commit: Callable[..., None], here: _Failpoint) -> Callable[..., None]:
     def failing(self: ExactlyOnceTransaction, offsets: Sequence[Any]) -> None:
-        if reached("after-produce"):
-            self._producer.flush(5)  # the records stand there, and nothing else
-            _die("after-produce")
+        def die_with_records_there(step: str) -> None:
+            self._producer.flush(5)
+            _die(step)
+
+        here("after-produce", die_with_records_there)
         commit(self, offsets)
-        if reached("after-commit"):
-            _die("after-commit")
+        here("after-commit")
 
     return failing
 
 
-def _send_offsets(send: Callable[..., None], reached: _Countdown) -> Callable[..., None]:
+def _send_offsets(send: Callable[..., None], here: _Failpoint) -> Callable[..., None]:
     def failing(self: ExactlyOnceTransaction, offsets: Sequence[Any], group_metadata: Any) -> None:
         send(self, offsets, group_metadata)
-        if reached("after-send-offsets"):
-            _die("after-send-offsets")
-        if reached("during-commit"):
-            threading.Thread(target=_die_soon, daemon=True).start()
+        here("after-send-offsets")
+        here("during-commit", lambda step: threading.Thread(target=_die_soon, args=(step,), daemon=True).start())
 
     return failing
 
 
-def _on_revoke(revoke: Callable[..., None], reached: _Countdown) -> Callable[..., None]:
+def _on_revoke(revoke: Callable[..., None], here: _Failpoint) -> Callable[..., None]:
     def failing(self: KafkaInputs, *arguments: Any) -> None:
-        if reached("revoked"):
-            _die("revoked")
+        here("revoked")
         revoke(self, *arguments)
 
     return failing
 
 
-def _die_soon() -> None:
+def _die_soon(step: str) -> None:
     time.sleep(random.uniform(0, _LATEST_SECONDS))
-    _die("during-commit")
-
-
-def _die(step: str) -> None:
-    os.write(2, DEATH.format(step).encode())
-    os.kill(os.getpid(), signal.SIGKILL)
+    _die(step)

@@ -169,8 +169,8 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         back = [] if performance.set_back else went_back(performance.kan.clients, performance.kan.topics.group)
     logs = "".join(path.read_text() for path in sorted(folder.glob("executor-*.log")))
     problems = [f"{f.name}: {len(f.violations)} violations" for f in report.findings if f.violations]
-    broken = {violation.task_id for finding in report.findings for violation in finding.violations}
-    (folder / "violations.txt").write_text("".join(f"{line}\n" for line in _all_of(broken - {None}, evidence)))
+    broken = {v.task_id for finding in report.findings for v in finding.violations if v.task_id is not None}
+    (folder / "violations.txt").write_text("".join(f"{line}\n" for line in _all_of(broken, evidence)))
     if settled_seconds is None:
         problems.append(f"not all tasks had ended {SETTLE_SECONDS:g} s after the last fault")
     if code != 0:
@@ -255,12 +255,12 @@ def _spawner(
         )
 
 
-def _all_of(task_ids: Set[str | None], evidence: Evidence) -> Iterator[str]:
+def _all_of(task_ids: Set[str], evidence: Evidence) -> Iterator[str]:
     """Everything that the topics say of these tasks."""
     for task_id in task_ids:
         yield from (f"{place} {spawn}" for place, spawn in evidence.spawns if spawn.task_id == task_id)
         yield from (str(outcome) for outcome in evidence.outcomes if outcome.task_id == task_id)
-        yield from (str(logged) for logged in evidence.histories.get(task_id or "", ()))
+        yield from (str(logged) for logged in evidence.histories.get(task_id, ()))
         yield from [f"{task_id}: {evidence.pending[task_id]} is pending"] if task_id in evidence.pending else []
 
 

@@ -177,3 +177,26 @@ def test_both_tell_the_same_story(kantoku_broker: BrokerHandle, seed: int, proto
     real = Stage(rig).play(steps)
     rig.close()
     assert Stage(MemoryRig()).play(steps) == real
+
+
+def test_what_stands_behind_an_open_transaction_is_unseen_and_counts(kantoku_broker: BrokerHandle) -> None:
+    rig = KafkaRig(kantoku_broker.bootstrap_servers, GroupProtocol.CLASSIC, exactly_once=True)
+    _look_behind_a_transaction(rig)
+    rig.close()
+
+
+def test_so_it_does_in_memory() -> None:
+    _look_behind_a_transaction(MemoryRig())
+
+
+def _look_behind_a_transaction(rig: KafkaRig | MemoryRig) -> None:
+    member, key = rig.join(), b"k0"
+    rig.put([(key, b"before", ())])
+    assert [job.value for job in member.poll(1)] == [b"before"]
+    (mine,) = [p for p in member.partitions if p.number == partition_of(key, PARTITIONS)]
+    with rig.behind_a_transaction(mine.number):
+        rig.put([(key, b"behind", ())])
+        assert member.poll(1, timeout_seconds=1.0) == []
+        end = member.inputs.ends_of([mine])[mine]
+    (job,) = member.poll(1)
+    assert (job.value, job.offset) == (b"behind", end - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ class KafkaRig(LogRig):
         for key, value, headers in records:
             producer.produce(self._topics.of_type(self.task_type), value, key, headers=list(headers))
         assert producer.flush(10) == 0
+
+    @contextmanager
+    def behind_a_transaction(self, partition: int) -> Iterator[None]:
+        """Somebody's transaction is open in the input meanwhile; it is aborted."""
+        producer = self._kan.clients.producer(**{"transactional.id": f"{self._topics.group}.stranger"})
+        producer.init_transactions(15)
+        producer.begin_transaction()
+        producer.produce(self.input_topic, b"aborted", partition=partition)
+        assert producer.flush(15) == 0
+        yield
+        producer.abort_transaction(15)
 
     def _visible(self, topic: str) -> list[KafkaMessage]:
         return read_all(self._bootstrap, topic, wait_for_open=False)

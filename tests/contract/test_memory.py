@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -44,6 +45,13 @@ class MemoryRig(LogRig):
     def put(self, records: Iterable[tuple[bytes | None, bytes, Headers]]) -> None:
         topic = TOPICS.of_type(self.task_type)
         self.log.append(*(Message(topic, key, value, headers) for key, value, headers in records))
+
+    @contextmanager
+    def behind_a_transaction(self, partition: int) -> Iterator[None]:
+        """Somebody's transaction is open in the input meanwhile."""
+        self.log.block((self.input_topic, partition))
+        yield
+        self.log.unblock((self.input_topic, partition))
 
     def results(self) -> list[tuple[bytes | None, Result]]:
         return [(r.key, CODEC.decode_result(r.value)) for r in self.log.read(TOPICS.results)]

@@ -59,8 +59,8 @@ chaos: install ## Break Kafka and executors on purpose, judge the topics; RUN=eo
 chaos-short: install ## Each run and each mutant that needs a broker, once and small: a quarter of an hour
 	KANTOKU_CHAOS=all $(BIN)/python -m pytest -n 2 tests/integration/test_chaos.py
 
-chaos-all: install ## Every run, SEEDS=20 seeds each: hours
-	$(BIN)/python -m tests.chaos all --seed $(SEED) --seeds $(or $(SEEDS),20) --scale $(SCALE) $(ARGS)
+chaos-all: install ## Every run, SEEDS=20 seeds each, JOBS=1 at once: hours; called again, it goes on
+	$(BIN)/python -m tests.chaos all --seed $(SEED) --seeds $(or $(SEEDS),20) --scale $(SCALE) --jobs $(or $(JOBS),1) $(ARGS)
 
 mutants: install ## The program with one defect each: the checker has to catch them all
 	$(BIN)/python -m tests.chaos mutants --seed $(SEED) --seeds $(or $(SEEDS),3) --scale $(SCALE) $(ARGS)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -25,10 +26,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first one")
     parser.add_argument("--seeds", type=int, default=1, help="so many, one after the other; of a mutant: until caught")
     parser.add_argument("--scale", type=float, default=0.1)
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="so many runs at once; those that were well are not repeated"
+    )
     parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="only this one")
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that brokers and executors end with us
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.jobs > 1 and arguments.run != "mutants":
+        return _at_once(arguments)
     failed, commit = 0, _commit()
     for report, text in _mutants(arguments) if arguments.run == "mutants" else _runs(arguments):
         with (arguments.out / "reports.jsonl").open("a") as kept:
@@ -45,8 +52,29 @@ def _commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
+def _at_once(arguments: argparse.Namespace) -> int:
+    """Each run in a process of its own."""
+
+    def perform_apart(case: tuple[int, str]) -> int:
+        seed, name = case
+        command = [sys.executable, "-m", "tests.chaos", name, "--seed", seed, "--scale", arguments.scale]
+        return subprocess.run([*map(str, command), "--out", arguments.out]).returncode
+
+    reports = arguments.out / "reports.jsonl"
+    rows = [json.loads(line) for line in reports.read_text().splitlines()] if reports.exists() else []
+    present = _commit(), arguments.scale
+    well = {(row["seed"], row["run"]) for row in rows if row["ok"] and (row["commit"], row["scale"]) == present}
+    with ThreadPoolExecutor(arguments.jobs) as threads:
+        codes = threads.map(perform_apart, [case for case in _cases(arguments) if case not in well])
+    return max(codes, default=0)
+
+
+def _cases(arguments: argparse.Namespace) -> Iterator[tuple[int, str]]:
+    return product(_seeds(arguments), list(RUNS) if arguments.run == "all" else [arguments.run])
+
+
 def _runs(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
-    for seed, name in product(_seeds(arguments), list(RUNS) if arguments.run == "all" else [arguments.run]):
+    for seed, name in _cases(arguments):
         folder = arguments.out / f"{name}-{seed}"
         report: dict[str, Any] = {"run": name} | perform(RUNS[name], seed=seed, scale=arguments.scale, folder=folder)
         yield (

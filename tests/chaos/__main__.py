@@ -63,7 +63,11 @@ def _at_once(arguments: argparse.Namespace) -> int:
     reports = arguments.out / "reports.jsonl"
     rows = [json.loads(line) for line in reports.read_text().splitlines()] if reports.exists() else []
     present = _commit(), arguments.scale
-    well = {(row["seed"], row["run"]) for row in rows if row["ok"] and (row["commit"], row["scale"]) == present}
+    well = {
+        (row["seed"], row["run"])
+        for row in rows
+        if row["ok"] and "mutant" not in row and (row["commit"], row["scale"]) == present
+    }
     with ThreadPoolExecutor(arguments.jobs) as threads:
         codes = threads.map(perform_apart, [case for case in _cases(arguments) if case not in well])
     return max(codes, default=0)

@@ -14,9 +14,6 @@ $(BIN)/kantoku-kafka: pyproject.toml constraints.txt
 
 install: $(BIN)/kantoku-kafka ## Install the project and its tools into .venv
 
-# Brokers that live for a minute: the JVM's second compiler would cost them half of their time.
-test crash retries chaos chaos-short chaos-all mutants soak: export JDK_JAVA_OPTIONS ?= -XX:TieredStopAtLevel=1
-
 test: install ## Run all tests; the integration tests run on a real Kafka
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -49,6 +49,7 @@ class EmbeddedBroker:
             that is given it. Default: a temporary directory, removed by ``stop``.
         port: port of node 1, the next nodes take the next ports. Default: free ports, others at every start.
         heap_mb: Java heap of each node in MiB, default 512.
+        short_lived: it will run for minutes: Java compiles quickly, not well; default False.
         settings: server properties added to, or put in place of, those this class chooses; or a function that
             answers them for a node, given its number and what was chosen for it.
         cache_dir: where the jars are kept, default ``~/.cache/kantoku-kafka`` (honours ``XDG_CACHE_HOME``).
@@ -67,6 +68,7 @@ class EmbeddedBroker:
         data_dir: Path | None = None,
         port: int | None = None,
         heap_mb: int = 512,
+        short_lived: bool = False,
         settings: Mapping[str, str] | Callable[[int, Mapping[str, str]], Mapping[str, str]] | None = None,
         cache_dir: Path | None = None,
         on_progress: Callable[[str], None] | None = None,
@@ -76,7 +78,7 @@ class EmbeddedBroker:
         self._size = nodes
         self._data_dir = None if data_dir is None else data_dir.absolute()
         self._port = port
-        self._heap_mb = heap_mb
+        self._options = [f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", *([_QUICK_JIT] if short_lived else [])]
         self._settings = settings if callable(settings) else partial(_same, dict(settings or {}))
         self._cache_dir = default_cache_dir() if cache_dir is None else cache_dir
         self._on_progress = on_progress
@@ -313,7 +315,7 @@ class EmbeddedBroker:
             raise EmbeddedBrokerError(f"Kafka did not answer within {START_TIMEOUT_SECONDS:.0f} s:\n{logs}")
 
     def _server_command(self) -> list[str]:
-        return java_command(self.java, self.classpath, f"-Xmx{self._heap_mb}m", "-XX:+ExitOnOutOfMemoryError")
+        return java_command(self.java, self.classpath, *self._options)
 
     def _classpath_of(self, part: str) -> str:
         return os.pathsep.join(str(jar.absolute()) for jar in jars(part, self._cache_dir, self._on_progress))

@@ -68,7 +68,7 @@ def _start(demanded: Engine | None, running: ExitStack) -> BrokerHandle:
             logger.warning("Docker runs no Kafka, the embedded one is next", exc_info=True, extra=_ACTION)
         else:
             return BrokerHandle(bootstrap_servers=servers, engine="docker")
-    broker = running.enter_context(EmbeddedBroker())
+    broker = running.enter_context(EmbeddedBroker(short_lived=True))
     return BrokerHandle(bootstrap_servers=broker.bootstrap_servers, engine="embedded")
 
 

@@ -51,7 +51,7 @@ class Cluster:
         self._fronts = free_ports(2 * nodes) if proxied else []
         self._backs, self._fronts = self._fronts[nodes:], self._fronts[:nodes]
         self._proxy: subprocess.Popen[str] | None = None
-        self.broker = EmbeddedBroker(nodes=nodes, heap_mb=_HEAP_MB, settings=self._of_node)
+        self.broker = EmbeddedBroker(nodes=nodes, heap_mb=_HEAP_MB, short_lived=True, settings=self._of_node)
 
     @property
     def bootstrap(self) -> str:

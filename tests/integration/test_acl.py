@@ -36,7 +36,7 @@ def secured() -> Iterator[str]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",
     }
-    with EmbeddedBroker(settings=settings) as broker:
+    with EmbeddedBroker(short_lived=True, settings=settings) as broker:
         kan = Kantoku(NAMESPACE, bootstrap_servers=broker.bootstrap_servers)
         topics.create(kan.clients, topics.plan(kan.topics, ["work", "echo"]))
         yield broker.bootstrap_servers

@@ -29,7 +29,7 @@ from kantoku_kafka.settings import GroupProtocol, Guarantee
 @pytest.fixture(scope="module")
 def broker() -> Iterator[EmbeddedBroker]:
     """One that may be frozen."""
-    with EmbeddedBroker() as own:
+    with EmbeddedBroker(short_lived=True) as own:
         yield own
 
 
@@ -221,7 +221,7 @@ def _produce_raw_header(bootstrap: str, topic: str, value: bytes) -> None:
 
 def test_looking_for_topics_does_not_create_them() -> None:
     """Brokers do that by default, with a policy of their own: the audit topic would lose its history."""
-    with EmbeddedBroker(settings={"auto.create.topics.enable": "true"}) as broker:
+    with EmbeddedBroker(short_lived=True, settings={"auto.create.topics.enable": "true"}) as broker:
         kan = an_app("looking", broker.bootstrap_servers, create=False)
         looks: list[Callable[[], object]] = [
             lambda: kan.spawn(Task("nap", b"x")),

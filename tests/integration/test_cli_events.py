@@ -236,7 +236,7 @@ def test_what_is_missing_is_said(cli: Cli, finished: list[str], kan: Kantoku, bo
     newer[3] ^= 255
     producer = Producer({"bootstrap.servers": bootstrap})
     producer.produce(kan.topics.events, bytes(newer), b"x/1/y")
-    producer.flush(10)
+    assert producer.flush(60) == 0
     alter_topic(bootstrap, kan.topics.events, cleanup_policy="compact,delete", retention_ms="3600000")
     for command in (["tasks", "list"], ["tasks", "list"], ["events", "replay"], ["events", "snapshot"]):
         gap, unreadable = cli("--log-level", "error", *command).stderr.splitlines()
@@ -344,7 +344,7 @@ def test_processes_that_share_a_view(cli: Cli, kan: Kantoku, bootstrap: str) -> 
     producer = Producer({"bootstrap.servers": bootstrap})
     for number in range(4000):
         producer.produce(kan.topics.events, b"unreadable", str(number), partition=number % 4)
-    producer.flush(10)
+    assert producer.flush(60) == 0
     with ThreadPoolExecutor(4) as pool:
         shown = list(pool.map(lambda _: cli("--log-level", "error", "tasks", "list").stderr, range(4)))
     assert all("records left out: 4000;" in one for one in shown), shown

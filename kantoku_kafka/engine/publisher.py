@@ -63,8 +63,7 @@ class Publisher:
 
         Raises what :meth:`conclude` raises.
         """
-        now = time.monotonic()
-        if self.waiting_for_broker and now < self._end_by:
+        if self.waiting_for_broker and self._patience_left_seconds:
             return
         self.conclude()
         now = time.monotonic()
@@ -87,7 +86,7 @@ class Publisher:
             return
         future, batch = self._under_way
         try:
-            error = future.exception(max(0.0, self._end_by - time.monotonic()))
+            error = future.exception(self._patience_left_seconds)
         except TimeoutError:
             raise BrokerUnavailable(
                 f"For {self._patience_seconds:g} s nothing has told what became of a checkpoint. This executor ends; "
@@ -112,8 +111,12 @@ class Publisher:
 
     def close(self) -> None:
         """Wait for the thread; what became of its last checkpoint is nobody's concern any more. Idempotent."""
-        self._thread.close(max(0.0, self._end_by - time.monotonic()))
+        self._thread.close(self._patience_left_seconds)
         self._under_way = None
+
+    @property
+    def _patience_left_seconds(self) -> float:
+        return max(0.0, self._end_by - time.monotonic())
 
     def _put_off(self, batch: Batch, refusal: CheckpointRefused) -> None:
         self._checkpoint.restore(batch)

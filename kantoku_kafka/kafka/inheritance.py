@@ -19,8 +19,6 @@ from kantoku_kafka.kafka.topics import partition_count
 
 __all__ = ["Inheritance"]
 
-"""Topic and number of a partition."""
-
 
 class Inheritance:
     """Reads the inherited partitions by a consumer that is no member, and knows under whom to commit each.

@@ -24,7 +24,6 @@ __all__ = ["Offsets", "Record", "Scan", "beginnings", "delete_before", "ends", "
 
 Offsets = dict[int, int]
 """By partition of one topic."""
-"""Topic and partition."""
 
 _GROUP = "kantoku-scan"  # librdkafka wants one; nothing is ever committed
 _BATCH = 2_000

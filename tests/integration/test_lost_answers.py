@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.channel import arguments
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
+from kantoku_kafka.one_thread import OneThread
 from kantoku_kafka.protocols import CheckpointRefused
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import ADD_PARTITIONS, END_TXN, PRODUCE, TXN_OFFSET_COMMIT
@@ -64,7 +63,10 @@ def test_a_checkpoint_ends_whatever_request_or_answer_was_lost(cluster: Cluster)
     losses = [(do, api) for api in (TXN_OFFSET_COMMIT, ADD_PARTITIONS, PRODUCE, END_TXN) for do in ("drop", "mute")]
     for number, (do, api) in enumerate(losses):
         cluster.command(do=do, api=api)
-        _within(10 * TIMEOUT_SECONDS, _insist, transaction, arguments(results, b"%d" % number, b""), number, source)
+        done = OneThread("checkpoint").submit(
+            _insist, transaction, arguments(results, b"%d" % number, b""), number, source
+        )
+        done.result(10 * TIMEOUT_SECONDS)
     consumer.close()
     assert [record.key() for record in read_all(cluster.bootstrap, results)] == [b"%d" % n for n in range(len(losses))]
     lost = [line["api"] for line in cluster.proxy_log() if line["what"] == "dropped"]
@@ -82,17 +84,3 @@ def _insist(transaction: ExactlyOnceTransaction, record: Any, number: int, sourc
             return
         except CheckpointRefused:
             transaction.abort()
-
-
-def _within(seconds: float, function: Any, *arguments: Any) -> None:
-    """Fail instead of hanging with it."""
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function(*arguments))
-        except BaseException as error:  # noqa: BLE001 - raised again by the future
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    future.result(seconds)

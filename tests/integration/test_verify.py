@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from accounting import Account, read_all
+from administration import alter_topic
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from conftest import Running
 from executors import ExecutorUnderTest, until
 
@@ -135,21 +135,21 @@ def test_a_second_result_and_one_from_nowhere_are_found(
 
 
 def test_what_was_deleted_since_is_no_violation(
-    kan: Kantoku, ended: list[str], running: Running, verify: Verify
+    kan: Kantoku, bootstrap: str, ended: list[str], running: Running, verify: Verify
 ) -> None:
     with running():
-        junk = Producer({"bootstrap.servers": kan.clients.connection.bootstrap_servers})
+        junk = Producer({"bootstrap.servers": bootstrap})
         junk.produce(kan.topics.of_type("echo"), b"no envelope", partition=0)
         assert junk.flush(10) == 0
-        until(lambda: read_all(kan.clients.connection.bootstrap_servers, kan.topics.dlq), 30, "the dead letter")
+        until(lambda: read_all(bootstrap, kan.topics.dlq), 30, "the dead letter")
     assert verify() == (0, {})
     _delete_all(kan, kan.topics.dlq)
-    _configure(kan, kan.topics.dlq, "retention.ms", "1")
+    alter_topic(bootstrap, kan.topics.dlq, retention_ms="1")
     assert verify() == (0, {}), "nobody can tell what that junk was"
     commit(kan, [TopicPartition(lost.topic, lost.partition, lost.offset + 1) for lost in [kan.spawn(Task("echo"))]])
     assert verify()[0] == 1, "the rest is judged as before"
     _delete_all(kan, kan.topics.results)
-    _configure(kan, kan.topics.results, "retention.ms", "1")
+    alter_topic(bootstrap, kan.topics.results, retention_ms="1")
     assert verify() == (0, {}), "nor what had become of all these tasks"
 
 
@@ -158,13 +158,6 @@ def _delete_all(kan: Kantoku, topic: str) -> None:
     places = [TopicPartition(topic, p, end) for p, end in ends(kan.clients, topic).items()]
     for deleted in admin.delete_records(places).values():
         deleted.result(20)
-
-
-def _configure(kan: Kantoku, topic: str, name: str, value: str) -> None:
-    admin, entry = kan.clients.admin(), ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    for altered in admin.incremental_alter_configs([resource]).values():
-        altered.result(20)
 
 
 def test_what_was_passed_over_is_found(kan: Kantoku, ended: list[str], verify: Verify) -> None:

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from accounting import read_all
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import KafkaError
 from executors import until
+from proxied import transaction_of_an_only_member
 
 from kantoku_kafka import Kantoku, Task
 from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.channel import arguments
-from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import END_TXN
 
 _RELEASE_SECONDS = 1.5
 _FENCED = f"{KafkaError.INVALID_PRODUCER_EPOCH:04x}"
-
-
-class _Membership:
-    """Of the only member of its group."""
-
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
-
-    def shares(self, offsets: Sequence[Offset]) -> Sequence[tuple[Any, Sequence[Offset]]]:
-        return [(self._consumer.consumer_group_metadata(), offsets)]
-
-    def refused(self, group_metadata: bytes) -> None:
-        raise AssertionError("the group refused its only member")
 
 
 @pytest.fixture
@@ -47,34 +33,21 @@ def test_a_late_end_does_not_end_the_next_transaction(cluster: Cluster) -> None:
     kan = Kantoku("late", bootstrap_servers=cluster.bootstrap)
     topics.create(kan.clients, topics.plan(kan.topics, ["work"], partitions=1))
     source, results = kan.topics.of_type("work"), kan.topics.results
-    consumer = kan.clients.consumer(**{"group.id": kan.topics.group})
-    consumer.subscribe([source])
-    until(lambda: consumer.poll(0.1) or consumer.assignment(), 20, "the assignment")
-    transaction = ExactlyOnceTransaction(
-        kan.clients,
-        group=kan.topics.group,
-        memberships=_Membership(consumer),
-        transactional_id=f"{kan.topics.group}.a",
-        on_fenced=lambda: pytest.fail("fenced by nobody"),
-        own_topics=[results],
-        batch_size_bytes=1_000_000,
-        timeout_seconds=15.0,
-    )
-    wanted = []
-    for number, cut_seconds in enumerate((0.0, 0.02, 0.1, 0.5)):
-        cluster.command(do="hold", api=END_TXN, cut_seconds=cut_seconds, release_seconds=_RELEASE_SECONDS)
-        time.sleep(0.1)
-        transaction.begin()
-        transaction.send([arguments(results, b"%d" % number, b"committed")])
-        transaction.commit([Offset(source, 0, number, "")])
-        wanted.append((b"%d" % number, b"committed"))
+    with transaction_of_an_only_member(kan, source, 15.0) as transaction:
+        wanted = []
+        for number, cut_seconds in enumerate((0.0, 0.02, 0.1, 0.5)):
+            cluster.command(do="hold", api=END_TXN, cut_seconds=cut_seconds, release_seconds=_RELEASE_SECONDS)
+            time.sleep(0.1)
+            transaction.begin()
+            transaction.send([arguments(results, b"%d" % number, b"committed")])
+            transaction.commit([Offset(source, 0, number, "")])
+            wanted.append((b"%d" % number, b"committed"))
 
-        transaction.begin()
-        transaction.send([arguments(results, b"%d" % number, b"aborted")])
-        transaction.probe()
-        until(lambda n=number: _answered(cluster) == n + 1, 10, "the late request")
-        transaction.abort()
-    consumer.close()
+            transaction.begin()
+            transaction.send([arguments(results, b"%d" % number, b"aborted")])
+            transaction.probe()
+            until(lambda n=number: _answered(cluster) == n + 1, 10, "the late request")
+            transaction.abort()
     assert [(record.key(), record.value()) for record in read_all(cluster.bootstrap, results)] == wanted
     assert _answers(cluster) == {_FENCED}
     kan.close()

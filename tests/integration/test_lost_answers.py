@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from accounting import read_all
-from confluent_kafka import Consumer
-from executors import until
+from proxied import transaction_of_an_only_member
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.job import Offset
@@ -24,19 +23,6 @@ from tests.chaos.proxy import ADD_PARTITIONS, END_TXN, PRODUCE, TXN_OFFSET_COMMI
 TIMEOUT_SECONDS = 3.0
 
 
-class _Membership:
-    """Of the only member of its group."""
-
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
-
-    def shares(self, offsets: Sequence[Offset]) -> Sequence[tuple[Any, Sequence[Offset]]]:
-        return [(self._consumer.consumer_group_metadata(), offsets)]
-
-    def refused(self, group_metadata: bytes) -> None:
-        raise AssertionError("the group refused its only member")
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with Cluster(1, proxied=True, folder=tmp_path) as cluster:
@@ -47,27 +33,14 @@ def test_a_checkpoint_ends_whatever_request_or_answer_was_lost(cluster: Cluster)
     kan = Kantoku("lost", bootstrap_servers=cluster.bootstrap)
     topics.create(kan.clients, topics.plan(kan.topics, ["work"], partitions=1))
     source, results = kan.topics.of_type("work"), kan.topics.results
-    consumer = kan.clients.consumer(**{"group.id": kan.topics.group})
-    consumer.subscribe([source])
-    until(lambda: consumer.poll(0.1) or consumer.assignment(), 20, "the assignment")
-    transaction = ExactlyOnceTransaction(
-        kan.clients,
-        group=kan.topics.group,
-        memberships=_Membership(consumer),
-        transactional_id=f"{kan.topics.group}.a",
-        on_fenced=lambda: pytest.fail("fenced by nobody"),
-        own_topics=[results],
-        batch_size_bytes=1_000_000,
-        timeout_seconds=TIMEOUT_SECONDS,
-    )
-    losses = [(do, api) for api in (TXN_OFFSET_COMMIT, ADD_PARTITIONS, PRODUCE, END_TXN) for do in ("drop", "mute")]
-    for number, (do, api) in enumerate(losses):
-        cluster.command(do=do, api=api)
-        done = OneThread("checkpoint").submit(
-            _insist, transaction, arguments(results, b"%d" % number, b""), number, source
-        )
-        done.result(10 * TIMEOUT_SECONDS)
-    consumer.close()
+    with transaction_of_an_only_member(kan, source, TIMEOUT_SECONDS) as transaction:
+        losses = [(do, api) for api in (TXN_OFFSET_COMMIT, ADD_PARTITIONS, PRODUCE, END_TXN) for do in ("drop", "mute")]
+        for number, (do, api) in enumerate(losses):
+            cluster.command(do=do, api=api)
+            done = OneThread("checkpoint").submit(
+                _insist, transaction, arguments(results, b"%d" % number, b""), number, source
+            )
+            done.result(10 * TIMEOUT_SECONDS)
     assert [record.key() for record in read_all(cluster.bootstrap, results)] == [b"%d" % n for n in range(len(losses))]
     lost = [line["api"] for line in cluster.proxy_log() if line["what"] == "dropped"]
     assert set(lost) >= {TXN_OFFSET_COMMIT, END_TXN}

@@ -19,7 +19,6 @@ from kantoku_kafka.engine.cancel import CANCEL, command_message
 from kantoku_kafka.errors import (
     AccessDenied,
     KantokuError,
-    SpawnError,
     TopicMismatch,
     UsageError,
 )
@@ -167,12 +166,7 @@ class Client(Waiting):
             raise
         finally:
             self._open_transaction.reset(token)
-        try:
-            usable = spawner.commit()
-        except SpawnError:
-            spawner.abort()
-            raise
-        if usable:
+        if spawner.commit():
             self._idle_spawners.append(spawner)
 
     async def spawn_async(self, task: Task) -> Spawned:

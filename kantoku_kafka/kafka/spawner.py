@@ -179,7 +179,6 @@ class Spawner:
         """Make all records since :meth:`begin` visible. False: do not use this again.
 
         Raises:
-            SpawnError: none is.
             BrokerUnavailable: it is not known whether they are. Only a new Spawner can be used then.
         """
         started = time.monotonic()
@@ -190,8 +189,6 @@ class Spawner:
                 return not may_be_under_way(started)
             except KafkaException as error:
                 reason = error.args[0]
-                if reason.txn_requires_abort():
-                    raise SpawnError(f"The transaction was refused, no task was accepted: {reason.str()}.") from error
                 if not reason.retriable() or time.monotonic() > deadline:
                     raise BrokerUnavailable(
                         f"No broker has confirmed the transaction ({reason.name()}): its tasks may have been accepted, "

@@ -38,6 +38,10 @@ _FENCED_BY_GROUP = frozenset(
         KafkaError.FENCED_MEMBER_EPOCH,
     }
 )
+# What ended a connection; whether the broker denies us, the next one tells.
+_OF_A_CONNECTION = frozenset(
+    {KafkaError._SSL, KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._RESOLVE}
+)
 
 
 class Memberships(Protocol):
@@ -113,9 +117,11 @@ class ExactlyOnceTransaction(Channel):
             self._tainted = may_be_under_way(started)
             self._producer.flush(self._timeout_seconds)  # records may be sent twice: they are numbered
             started = time.monotonic()
-            committing = True
+            committing = self._failed is None  # else the client refuses to
             self._producer.commit_transaction(self._timeout_seconds)
         except KafkaException as error:
+            with suppress(KafkaException):  # a producer that has been fenced raises here as well
+                self._producer.poll(0)  # delivery reports say which record it was
             if not self._settle(error.args[0], offsets, committing):
                 return
             raise self._reason(error.args[0]) from error
@@ -147,9 +153,13 @@ class ExactlyOnceTransaction(Channel):
         self._sender.close()
 
     def _settle(self, error: KafkaError, offsets: Sequence[Offset], committing: bool) -> bool:
-        """After a failure: make sure of the outcome. True if nothing became visible."""
+        """After a failure: make sure of the outcome. True if nothing became visible.
+
+        That librdkafka wants it aborted says nothing once the end may have been sent: so it does when the
+        coordinator's answer is lost, and its name or its certificate with it.
+        """
         _log.info("checkpoint refused: %s", error, extra={"action": "checkpoint_refused"})
-        if not committing or error.txn_requires_abort():
+        if not committing:
             self._abort()
             self._tainted = True
             return True
@@ -189,14 +199,13 @@ class ExactlyOnceTransaction(Channel):
             self._transactional_id = self._on_fenced()
 
     def _reason(self, error: KafkaError) -> KantokuError:
-        with suppress(KafkaException):  # a producer that has been fenced raises here as well
-            self._producer.poll(0)  # delivery reports say which record it was
         if error.code() == KafkaError.FENCED_INSTANCE_ID:
             return SlotTaken.of(self._group, self._transactional_id.removeprefix(f"{self._group}."))
         if self._failed is not None:
             return self._refused(*self._failed)
         known = kantoku_error(error, "committing a checkpoint")
-        return CheckpointRefused(error.name()) if type(known) is KantokuError else known
+        passes = type(known) is KantokuError or error.code() in _OF_A_CONNECTION
+        return CheckpointRefused(error.name()) if passes else known
 
     def _connect(self) -> Producer:
         producer = self._clients.producer(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from accounting import read_all
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from executors import ExecutorUnderTest, until
@@ -27,6 +27,7 @@ from kantoku_kafka.errors import (
     UsageError,
     WaitTimeout,
 )
+from kantoku_kafka.kafka.producer import Producer as SpawningProducer
 
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens there
 
@@ -263,3 +264,23 @@ def test_who_waits_learns_that_the_client_is_closed(kan: Kantoku) -> None:
     kan.close()
     thread.join(10)
     assert [str(failure) for failure in failures] == ["The client was closed while somebody waited for a result."]
+
+
+def test_a_transaction_that_nobody_confirmed_may_have_been_accepted(
+    kan: Kantoku, bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client claims that it has to be aborted though it was committed: the broker's name was unknown meanwhile."""
+
+    def commit(producer: SpawningProducer, timeout_seconds: float) -> None:
+        real(producer, timeout_seconds)
+        raise KafkaException(KafkaError(KafkaError._RESOLVE, "no such host", False, False, True))
+
+    real = Producer.commit_transaction
+    monkeypatch.setattr(SpawningProducer, "commit_transaction", commit)
+    with pytest.raises(BrokerUnavailable, match="all of them or none"), kan.transaction():
+        spawned = kan.spawn(Task("echo", b"there"))
+    monkeypatch.undo()
+    with kan.transaction():
+        later = kan.spawn(Task("echo", b"later"))
+    there = {record.key() for record in read_all(bootstrap, kan.topics.of_type("echo"))}
+    assert there == {spawned.id.encode(), later.id.encode()}

@@ -11,7 +11,8 @@ from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.events import Since
 from kantoku_kafka.cli.output import table, tell
 from kantoku_kafka.cli.times import parse_time_us
-from kantoku_kafka.kafka.group import input_topics
+from kantoku_kafka.kafka.group import worked_topics
+from kantoku_kafka.settings import EventDetail
 from kantoku_kafka.verify import Finding, Violation, collect, judge
 
 _SHOWN = 20
@@ -31,6 +32,10 @@ def verify(
     deduplicate_seconds: Annotated[
         float, typer.Option(help="For so long ids are remembered: spawns of one id further apart are two tasks.")
     ] = 3_600.0,
+    events: Annotated[
+        EventDetail | None,
+        typer.Option(help="What all executors log (run-executor --events); default: each is judged by what it logs."),
+    ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
 ) -> None:
     """Check from the topics alone that every task has one result, and the other promises. Changes nothing.
@@ -47,10 +52,10 @@ def verify(
             clients,
             topics,
             kantoku.codec,
-            list(input_topics(clients, topics)),
+            worked_topics(clients, topics),
             since_ms=None if since_us is None else since_us // 1000,
         )
-    report = judge(evidence, at_rest=at_rest, remembered_seconds=deduplicate_seconds)
+    report = judge(evidence, at_rest=at_rest, remembered_seconds=deduplicate_seconds, events=events)
     table((_row(finding, output) for finding in report.findings), output)
     for finding in report.findings:
         for violation in finding.violations[:_SHOWN]:
@@ -58,6 +63,8 @@ def verify(
         if len(finding.violations) > _SHOWN:
             tell(f"{finding.name}: and {len(finding.violations) - _SHOWN} more; -o json shows all")
     tell(f"{report.tasks} tasks, {report.results} results, {report.pending} tasks that have not ended")
+    if not report.tasks:
+        tell(f"nothing could be judged: the inputs of {topics.namespace!r} hold no task whose whole life was read")
     if not report.ok:
         raise typer.Exit(1)
 

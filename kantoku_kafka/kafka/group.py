@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.job import place_of
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.scan import beginnings, ends, pick
-from kantoku_kafka.kafka.topics import existing_topics
+from kantoku_kafka.kafka.topics import existing_topics, partition_counts
 from kantoku_kafka.names import Topics
 
-__all__ = ["InputLag", "Member", "describe", "input_topics", "lag_of", "members_of"]
+__all__ = ["InputLag", "Member", "describe", "input_topics", "lag_of", "members_of", "worked_topics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,30 @@ def input_topics(clients: Clients, topics: Topics) -> dict[str, tuple[str, str]]
     """The input topics that the namespace has, with task type and priority, by the names that are not overridden."""
     told = {name: topics.told_by(name) for name in existing_topics(clients)}
     return {name: of for name, of in sorted(told.items(), key=lambda item: item[1] or ()) if of is not None}
+
+
+def worked_topics(clients: Clients, topics: Topics) -> list[str]:
+    """The inputs, also those with names of their own: of all topics that we see those where the group has committed.
+
+    (``AdminClient.list_consumer_group_offsets`` would tell, but ends the process when a coordinator is still loading:
+    librdkafka 2.16.) Raises KantokuError.
+    """
+    places = [TopicPartition(topic, n) for topic, count in partition_counts(clients).items() for n in range(count)]
+    observer = clients.consumer(**{"group.id": topics.group})
+    try:
+        committed = clients.insist(
+            lambda: observer.committed(places, clients.connection.timeout_seconds),
+            f"reading the committed offsets of {topics.group}",
+        )
+    finally:
+        observer.close()
+    worked = {place.topic for place in committed if place.offset >= 0 or _is_unstable(place)}
+    return sorted(worked.union(input_topics(clients, topics)))
+
+
+def _is_unstable(place: TopicPartition) -> bool:
+    """Whether an open transaction is about to commit there."""
+    return place.error is not None and place.error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT
 
 
 def members_of(clients: Clients, topics: Topics) -> list[Member]:

@@ -226,10 +226,16 @@ _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC
 
 def existing_topics(clients: Clients) -> set[str]:
     """The names of all topics that we may see."""
+    return set(partition_counts(clients))
+
+
+def partition_counts(clients: Clients) -> dict[str, int]:
+    """How many partitions each topic has that we may see; 0 of one that nobody leads now."""
     try:
-        return set(clients.admin().list_topics(timeout=clients.connection.timeout_seconds).topics)
+        found = clients.admin().list_topics(timeout=clients.connection.timeout_seconds).topics
     except KafkaException as error:
         raise clients.error(error.args[0], "listing topics") from error
+    return {name: len(topic.partitions) for name, topic in found.items()}
 
 
 def _await_served(clients: Clients, plans: Iterable[TopicPlan]) -> None:

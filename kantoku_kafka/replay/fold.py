@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from kantoku_kafka.model import ErrorInfo, Event, EventName, Source, Status
@@ -18,7 +19,8 @@ __all__ = ["Fold", "LoggedEvent", "Phase", "TaskState"]
 _LABEL = "label."
 _SPAWNED, _SENT = EventName.SPAWNED.value, EventName.SENT_OUTPUTS.value
 _RECEIVED, _EXECUTED, _ERROR = EventName.RECEIVED_TASK.value, EventName.EXECUTED_TASK.value, EventName.ERROR.value
-_RETRY = EventName.RETRY_SCHEDULED.value
+_RETRY, _DELAYED = EventName.RETRY_SCHEDULED.value, EventName.DELAYED.value
+_ATTEMPT = frozenset({_RECEIVED, _EXECUTED, _ERROR, _RETRY, EventName.TIMED_OUT.value, EventName.CANCELLED.value})
 _STATUSES = frozenset(status.value for status in Status)
 
 
@@ -41,7 +43,7 @@ class Phase(StrEnum):
 
 
 _PHASES = {
-    EventName.DELAYED.value: Phase.DELAYED,
+    _DELAYED: Phase.DELAYED,
     _RECEIVED: Phase.RUNNING,
     _EXECUTED: Phase.RUNNING,
     _ERROR: Phase.RUNNING,
@@ -180,11 +182,18 @@ def _problems(history: Sequence[LoggedEvent]) -> list[str]:
                 found.append(f"attempt {event.attempt} ended without having been received")
             elif received > offset:
                 found.append(f"attempt {event.attempt} was received again after it had ended")
-        if event.name in (_RECEIVED, _EXECUTED, _RETRY) and sent and offset > max(at for _, at in sent):
+        if event.name in _ATTEMPT | {_DELAYED} and sent and offset > max(at for _, at in sent):
             found.append(f"{event.name} of attempt {event.attempt} after the result")
         before = by_step.get((event.attempt - 1, _EXECUTED))
         if event.name == _RECEIVED and before is not None and (event.attempt - 1, _RETRY) not in by_step:
             found.append(f"attempt {event.attempt}, though attempt {event.attempt - 1} was not to be tried again")
+    spans: dict[int, list[int]] = {}
+    for logged in history:
+        if logged.event.name in _ATTEMPT:
+            spans.setdefault(logged.event.attempt, []).append(logged.offset)
+    for earlier, later in pairwise(sorted(spans)):
+        if max(spans[earlier]) > min(spans[later]):
+            found.append(f"attempt {later} began before attempt {earlier} had ended")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.judge import FIRED
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import place_of
 from kantoku_kafka.model import Headers
@@ -32,11 +33,17 @@ class Coordinates(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """An input record; without an id nobody can read it."""
+    """An input record; without an id nobody can read it. ``moved``: a timer has put it there."""
 
     task_id: str | None
     attempt: int
     at_ms: int
+    moved: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether a task begins with it."""
+        return self.attempt == 1 and not self.moved
 
 
 class Outcome(NamedTuple):
@@ -91,6 +98,7 @@ class Evidence:
         late: where results stand that were read after the events: theirs may not be among those.
         histories: events by task.
         letters: dead letters.
+        timers: their topic.
         pending: where the timers stand that have not fired, by task.
         settled_from_ms: records older than this may have left traces that are deleted by now, or were not read.
         letters_from_ms: dead letters older than this may be deleted, or were not read.
@@ -103,6 +111,7 @@ class Evidence:
     late: set[Coordinates] = field(default_factory=set)
     histories: defaultdict[str, list[LoggedEvent]] = field(default_factory=lambda: defaultdict(list))
     letters: list[Letter] = field(default_factory=list)
+    timers: str = ""
     pending: dict[str, Coordinates] = field(default_factory=dict)
     settled_from_ms: int = 0
     letters_from_ms: int = 0
@@ -127,7 +136,7 @@ class Gathering:
         self._codec = codec
         self.evidence = Evidence()
 
-    def spawn(self, at: Coordinates, value: bytes, at_ms: int) -> None:
+    def spawn(self, at: Coordinates, value: bytes, headers: Headers, at_ms: int) -> None:
         """Of an input; what nobody can read is a fact as well."""
         try:
             task_id, _, _, attempt, _ = self._codec.peek_task(value)
@@ -135,7 +144,7 @@ class Gathering:
             task_id, attempt = None, 0
         held = self.evidence.inputs.get((at.topic, at.partition))
         if held is not None:
-            held.records[at.offset] = Spawn(task_id, attempt, at_ms)
+            held.records[at.offset] = Spawn(task_id, attempt, at_ms, any(name == FIRED for name, _ in headers))
 
     def result(self, at: Coordinates, value: bytes) -> None:
         """Of the results."""
@@ -145,10 +154,20 @@ class Gathering:
             Outcome(at, found.task_id, found.status, found.attempt, found.executor_id, source)
         )
 
-    def event(self, at: Coordinates, value: bytes) -> None:
-        """Of the events."""
+    def event(self, at: Coordinates, key: bytes, value: bytes | None) -> None:
+        """Of the events; a tombstone (None) removes those before it that have its key."""
+        if value is None:
+            self._prune(key.decode("utf-8", "replace"))
+            return
         event = self._codec.decode_event(value)
         self.evidence.histories[event.task_id].append(LoggedEvent(event, at.partition, at.offset))
+
+    def _prune(self, key: str) -> None:
+        task_id, _, step = key.partition("/")
+        histories = self.evidence.histories
+        kept = [one for one in histories.pop(task_id, ()) if f"{one.event.attempt}/{one.event.name}" != step]
+        if kept:
+            histories[task_id] = kept
 
     def letter(self, at: Coordinates, headers: Headers) -> None:
         """A dead letter."""

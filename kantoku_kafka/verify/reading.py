@@ -52,12 +52,13 @@ def collect(
     """
     reading = _Reading(clients, topics, codec, since_ms, patience_seconds)
     gathering, evidence = reading.gathering, reading.evidence
+    evidence.timers = topics.timers
     before = _positions(clients, topics.group, inputs, patience_seconds)
     traces: Mapping[str, Callable[[Record], None]] = {
         topics.timers: lambda record: gathering.timer(_place(record), record.key() or b"", record.value() or b""),
         topics.dlq: lambda record: gathering.letter(_place(record), tuple(headers_of(record) or ())),
         topics.results: lambda record: gathering.result(_place(record), record.value() or b""),
-        topics.events: lambda record: gathering.event(_place(record), record.value() or b""),
+        topics.events: lambda record: gathering.event(_place(record), record.key() or b"", record.value()),
     }
     until: dict[str, Offsets] = {}
     for topic, take in traces.items():
@@ -74,7 +75,8 @@ def collect(
             place = topic, partition
             evidence.inputs[place] = Input(first, before.get(place, Position(first)), after.get(place, Position(first)))
         for record in reading.records(topic, starts, ends(clients, topic)):
-            gathering.spawn(_place(record), record.value() or b"", record.timestamp()[1])
+            headers = tuple(headers_of(record) or ())
+            gathering.spawn(_place(record), record.value() or b"", headers, record.timestamp()[1])
     return evidence
 
 
@@ -113,7 +115,9 @@ class _Reading:
             self._deleted_before(topic, self._began_ms - self._retention_ms(topic))
 
     def _retention_ms(self, topic: str) -> int:
-        """How old a record is at least that is deleted; 0 where that is not by age alone."""
+        """How old a record is at least that is deleted; 0 where that is not by age alone: letters are purged too."""
+        if topic == self._letters:
+            return 0
         configs = topic_configs(self._clients, [topic]).get(topic, {})
         retention_ms, limit_bytes = (int(configs.get(name, -1)) for name in ("retention.ms", "retention.bytes"))
         return max(0, retention_ms) if limit_bytes < 0 else 0
@@ -136,7 +140,8 @@ class _Reading:
 
     def records(self, topic: str, starts: Mapping[int, int], until: Mapping[int, int]) -> Iterator[Record]:
         """The records of a topic from these offsets to those."""
-        scan = Scan(self._clients, topic, starts, until, self._patience_seconds)
+        begun = {p: start for p, start in starts.items() if p in until}  # a partition may be younger than the ends
+        scan = Scan(self._clients, topic, begun, until, self._patience_seconds)
         try:
             for batch in scan.batches():
                 yield from batch

@@ -7,7 +7,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import product
@@ -17,6 +18,9 @@ from typing import Any
 from tests.chaos.harness import hunt, perform
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.runs import RUNS
+
+_NONE = "none"
+"""The program as it is: in the runs that have to catch mutants nothing must be found of it."""
 
 
 def main() -> int:
@@ -29,7 +33,7 @@ def main() -> int:
     parser.add_argument(
         "--jobs", type=int, default=1, help="so many runs at once; those that were well are not repeated"
     )
-    parser.add_argument("--mutant", default="", choices=["", *MUTANTS], help="only this one")
+    parser.add_argument("--mutant", default="", choices=["", *MUTANTS, _NONE], help="only this one")
     parser.add_argument("--out", type=Path, default=Path("chaos"))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that brokers and executors end with us
@@ -37,11 +41,11 @@ def main() -> int:
     if arguments.jobs > 1 and arguments.run != "mutants":
         return _at_once(arguments)
     failed, commit = 0, _commit()
-    for report, text in _mutants(arguments) if arguments.run == "mutants" else _runs(arguments):
+    for report in _mutants(arguments) if arguments.run == "mutants" else _runs(arguments):
         with (arguments.out / "reports.jsonl").open("a") as kept:
             at = datetime.now(UTC).isoformat(timespec="seconds")
             kept.write(json.dumps({"at": at, "commit": commit} | report) + "\n")
-        print(text, flush=True)
+        print(_told(report), flush=True)
         failed += not report["ok"]
     return 1 if failed else 0
 
@@ -77,28 +81,49 @@ def _cases(arguments: argparse.Namespace) -> Iterator[tuple[int, str]]:
     return product(_seeds(arguments), list(RUNS) if arguments.run == "all" else [arguments.run])
 
 
-def _runs(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
+def _runs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for seed, name in _cases(arguments):
-        folder = arguments.out / f"{name}-{seed}"
-        report: dict[str, Any] = {"run": name} | perform(RUNS[name], seed=seed, scale=arguments.scale, folder=folder)
-        yield (
-            report,
-            f"{name} seed {seed}: {report['tasks']} tasks, {sum(report['faults'].values())} faults, settled after "
-            f"{report['settled_seconds']} s, {report['seconds']} s in all: "
-            + ("ok" if report["ok"] else "; ".join(report["problems"])),
-        )
+        yield _attempted(perform, name, arguments, seed, name)
 
 
-def _mutants(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
-    for name in [arguments.mutant] if arguments.mutant else list(MUTANTS):
-        run = MUTANTS[name].run
+def _mutants(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for name in [arguments.mutant] if arguments.mutant else [*MUTANTS, _NONE]:
+        if name == _NONE:
+            for run, seed in product(sorted({mutant.run for mutant in MUTANTS.values()}), _seeds(arguments)):
+                yield _attempted(hunt, run, arguments, seed, f"{name}-{run}", mutant="")
+            continue
         for seed in _seeds(arguments):
-            folder = arguments.out / f"{name}-{seed}"
-            found = hunt(RUNS[run], seed=seed, scale=arguments.scale, folder=folder, mutant=name)
+            found = _attempted(hunt, MUTANTS[name].run, arguments, seed, name, mutant=name)
             if found["ok"]:
                 break
-        caught = f"caught by {', '.join(found['found'])}" if found["ok"] else "NOT CAUGHT"
-        yield {"run": run} | found, f"{name} in {run}, seed {seed}: {caught} after {found['seconds']} s"
+        yield found
+
+
+def _attempted(
+    act: Callable[..., dict[str, Any]], run: str, arguments: argparse.Namespace, seed: int, name: str, **more: str
+) -> dict[str, Any]:
+    """Its report; also one that could not be brought to its end has one."""
+    case = {"seed": seed, "scale": arguments.scale} | more
+    try:
+        return {"run": run} | act(RUNS[run], folder=arguments.out / f"{name}-{seed}", **case)
+    except Exception as error:  # noqa: BLE001 - part of the report
+        traceback.print_exc()
+        return {"run": run, "ok": False, "problems": [f"it was not brought to its end: {error!r}"]} | case
+
+
+def _told(report: dict[str, Any]) -> str:
+    """One line."""
+    case = f"{report['run']} seed {report['seed']}"
+    if "found" in report:
+        caught = f"caught by {', '.join(report['found'])}" if report["found"] else "nothing found"
+        return f"{report['mutant'] or _NONE} in {case}: {caught} after {report['seconds']} s"
+    if "tasks" not in report:
+        return f"{case}: {'; '.join(report['problems'])}"
+    return (
+        f"{case}: {report['tasks']} tasks, {sum(report['faults'].values())} faults, settled after "
+        f"{report['settled_seconds']} s, {report['seconds']} s in all: "
+        + ("ok" if report["ok"] else "; ".join(report["problems"]))
+    )
 
 
 def _seeds(arguments: argparse.Namespace) -> range:

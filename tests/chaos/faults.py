@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -95,19 +96,15 @@ def bad_network(chance: random.Random, seconds: float, _: int) -> Iterator[Fault
 
 def comings_and_goings(chance: random.Random, seconds: float, executors: int) -> Iterator[Fault]:
     """Every 2 s or so one joins or leaves, in order or not."""
-    at = chance.uniform(2, 4)
-    while at < seconds:
-        kind = chance.choice(("toggle-executor", "toggle-executor", "kill-executor"))
+    kinds = ("toggle-executor", "toggle-executor", "kill-executor")
+    for at, kind in _each(chance, kinds, chance.uniform(2, 4), seconds, (1, 3)):
         yield Fault(at, kind, {"number": chance.randrange(executors)})
-        at += chance.uniform(1, 3)
 
 
 def resets_and_growth(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
     """All executors stop, the group is set back to the beginning, they start again; meanwhile the inputs grow."""
-    at = chance.uniform(4, 8)
-    while at < seconds:
-        yield Fault(at, chance.choice(("reset-group", "grow-inputs")))
-        at += chance.uniform(8, 14)
+    for at, kind in _each(chance, ("reset-group", "grow-inputs"), chance.uniform(4, 8), seconds, (8, 14)):
+        yield Fault(at, kind)
 
 
 def replays(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
@@ -120,21 +117,24 @@ def replays(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
 
 def bad_surroundings(chance: random.Random, seconds: float, executors: int) -> Iterator[Fault]:
     """A disk is full, or a clock is set back; a while later all is well again."""
-    at = chance.uniform(2, 4)
-    while at < seconds:
+    for at, kind in _each(chance, ("fill-disk", "set-clock"), chance.uniform(2, 4), seconds, (8, 13)):
         away, number = chance.uniform(4, 8), chance.randrange(executors)
-        begin, end = chance.choice(
-            (
-                (Fault(at, "fill-disk", {"node": 2}), Fault(at + away, "free-disk", {"node": 2})),
-                (
-                    Fault(at, "set-clock", {"number": number, "seconds": -chance.uniform(1, 7_200)}),
-                    Fault(at + away, "set-clock", {"number": number, "seconds": 0.0}),
-                ),
-            )
-        )
-        yield begin
-        yield end
-        at += away + chance.uniform(2, 5)
+        if kind == "fill-disk":
+            yield Fault(at, kind, {"node": 2})
+            yield Fault(at + away, "free-disk", {"node": 2})
+        else:
+            yield Fault(at, kind, {"number": number, "seconds": -chance.uniform(1, 7_200)})
+            yield Fault(at + away, kind, {"number": number, "seconds": 0.0})
+
+
+def _each(
+    chance: random.Random, kinds: Sequence[str], at: float, seconds: float, gap_seconds: tuple[float, float]
+) -> Iterator[tuple[float, str]]:
+    """When and what: each kind once, however little time there is, then any of them until it is over."""
+    left = chance.sample(kinds, len(kinds))
+    while left or at < seconds:
+        yield at, left.pop() if left else chance.choice(kinds)
+        at += chance.uniform(*gap_seconds)
 
 
 def nothing(_: random.Random, __: float, ___: int) -> Iterator[Fault]:
@@ -167,12 +167,19 @@ def failpoints(chance: random.Random) -> Iterator[str]:
 
 
 class Saboteur(threading.Thread):
-    """Carries a schedule out. ``ended_at``: when the last fault was over, monotonic; ``error``: what went wrong."""
+    """Carries a schedule out.
+
+    Attributes:
+        hits: by kind how many faults found somebody to be done to.
+        ended_at: when the last fault was over, monotonic.
+        error: what went wrong.
+    """
 
     def __init__(self, stage: Stage, faults: Sequence[Fault]) -> None:
         super().__init__(name="saboteur", daemon=True)
         self._stage = stage
         self._faults = sorted(faults, key=lambda fault: fault.at_seconds)
+        self.hits: Counter[str] = Counter()
         self.ended_at: float | None = None
         self.error: Exception | None = None
 
@@ -181,7 +188,7 @@ class Saboteur(threading.Thread):
         try:
             for fault in self._faults:
                 time.sleep(max(0.0, began + fault.at_seconds - time.monotonic()))
-                self._stage.apply(fault.kind, **fault.details)
+                self.hits[fault.kind] += self._stage.apply(fault.kind, **fault.details)
             self._stage.heal()
         except Exception as error:  # noqa: BLE001 - part of the report
             self.error = error

@@ -13,21 +13,22 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.errors import BrokerUnavailable
 from kantoku_kafka.kafka import topics
-from kantoku_kafka.kafka.group import input_topics
-from kantoku_kafka.verify import Evidence, Journal, Violation, collect, judge
+from kantoku_kafka.kafka.group import worked_topics
+from kantoku_kafka.settings import EventDetail
+from kantoku_kafka.verify import Evidence, Journal, Report, Violation, collect, judge
 from tests.chaos.app import TYPES
 from tests.chaos.cluster import Cluster
 from tests.chaos.failpoints import DEATH, STEPS
 from tests.chaos.faults import PLANS, Fault, Saboteur, failpoints
 from tests.chaos.offsets import went_back
+from tests.chaos.proxy import EFFECTS
 from tests.chaos.reader import Reader
 from tests.chaos.runs import Run
 from tests.chaos.spawner import Journal as SpawnJournal
@@ -41,7 +42,6 @@ _UNREACHABLE = {"kill-broker", "proxy", "signal-executor", "fill-disk"}  # who b
 _REFUSED = "checkpoint put off"
 _LOOK_SECONDS = 0.5
 _LEAST_SCALE, _LEAST_EXECUTORS = 0.05, 3  # a run of less is cut short: for a first look
-_MUTANT_SETTLE_SECONDS = 20.0
 _SPAWNER_SECONDS = 400.0
 
 
@@ -51,6 +51,10 @@ def schedule_of(run: Run, seed: int, scale: float) -> list[Fault]:
     return sorted(
         PLANS[run.faults](chance, _seconds(run, scale), _executors(run, scale)), key=lambda fault: fault.at_seconds
     )
+
+
+Violations = dict[str, Sequence[Violation]]
+"""By invariant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +80,45 @@ class Performance:
 
     def evidence(self) -> Evidence:
         """What the topics say now."""
+        kan = self.kan
         while True:
             try:
-                return collect(self.kan.clients, self.kan.topics, self.kan.codec, self._inputs())
+                return collect(kan.clients, kan.topics, kan.codec, worked_topics(kan.clients, kan.topics))
             except BrokerUnavailable:
                 if self.saboteur.ended_at and time.monotonic() > self.saboteur.ended_at + 2 * SETTLE_SECONDS:
                     raise
 
-    def journal(self) -> tuple[set[str], set[str]]:
+    def journal(self) -> Journal:
         """The ids that the spawner knows to be taken, or not to be."""
-        return SpawnJournal.read(self.folder / "journal.jsonl")
+        acknowledged, refused = SpawnJournal.read(self.folder / "journal.jsonl")
+        return Journal(frozenset(acknowledged), frozenset(refused))
 
-    def settle(self, acknowledged: set[str], since: float) -> float | None:
-        """Wait until every task has ended, or one never will; how long that took, None if it took too long."""
+    def broken(self) -> tuple[Violations, Violations]:
+        """What is violated now, by invariant; and what would be if nothing ran any more."""
+        journal = self.journal()  # before the topics: what it knows stands there by then
+        evidence = self.evidence()
+        now = _violations(judge(evidence, journal, events=EventDetail.FULL))
+        if self.set_back:  # there are results whose records have to be gone through again
+            now.pop("I4", None)
+        return now, _violations(judge(evidence, journal, at_rest=True, events=EventDetail.FULL))
+
+    def settle(self, since: float) -> tuple[float | None, Violations]:
+        """Wait until every task has ended, or something is broken for good.
+
+        How long that took, None if it took too long; and what is broken.
+        """
         deadline = since + SETTLE_SECONDS
+        acknowledged = self.journal().acknowledged
         while not acknowledged <= self.reader.ids and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-        while time.monotonic() < deadline:
+        while True:
             seconds = time.monotonic() - since
-            evidence = self.evidence()
-            if judge(evidence, at_rest=True).ok or not judge(evidence).ok:
-                return round(seconds, 1)
+            broken, unsettled = self.broken()
+            if broken or not unsettled:
+                return round(seconds, 1), broken
+            if time.monotonic() > deadline:
+                return None, unsettled
             time.sleep(_LOOK_SECONDS)
-        return None
-
-    def _inputs(self) -> list[str]:
-        return list(input_topics(self.kan.clients, self.kan.topics))
 
 
 @contextmanager
@@ -132,7 +149,7 @@ def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") 
             kan,
             count=_executors(run, scale),
             options=("--types", run.types, *run.options),
-            failpoints=failpoints(random.Random(f"failpoints {seed}")) if run.fails else repeat(""),
+            failpoints=failpoints(random.Random(f"failpoints {seed}")) if run.fails else None,
             chance=random.Random(f"stage {seed}"),
             folder=folder,
             slots=run.slots,
@@ -156,21 +173,29 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         code = performance.load.wait(_SPAWNER_SECONDS + _seconds(run, scale))
         spawned_at = time.monotonic()
         saboteur.join()
-        acknowledged, refused = performance.journal()
-        settled_seconds = performance.settle(acknowledged, max(saboteur.ended_at or 0.0, spawned_at))
+        settled_seconds, early = performance.settle(max(saboteur.ended_at or 0.0, spawned_at))
         if settled_seconds is None:
             stage.ask_where()
         codes = stage.close()
         time.sleep(_LOOK_SECONDS)
-        seen = Journal(frozenset(acknowledged), frozenset(refused), dict(performance.reader.seen))
+        journal = replace(performance.journal(), seen=dict(performance.reader.seen))
         evidence = performance.evidence()
-        report = judge(evidence, seen, at_rest=True)
+        report = judge(evidence, journal, at_rest=True, events=EventDetail.FULL)
+        problems = _went_back(performance)[:3]
         proxied = Counter(line["what"] for line in performance.cluster.proxy_log())
-        back = [] if performance.set_back else went_back(performance.kan.clients, performance.kan.topics.group)
     logs = "".join(path.read_text() for path in sorted(folder.glob("executor-*.log")))
-    problems = [f"{f.name}: {len(f.violations)} violations" for f in report.findings if f.violations]
-    broken = {v.task_id for finding in report.findings for v in finding.violations if v.task_id is not None}
+    deaths = {step: count for step in STEPS if (count := logs.count(DEATH.format(step)))}
+    hits = {kind: count for kind, count in saboteur.hits.items() if kind != "proxy"} | {
+        kind: count for kind, count in proxied.items() if kind in EFFECTS
+    }
+    late = _violations(report)
+    violations = {name: [*early.get(name, ()), *late.get(name, ())] for name in early.keys() | late.keys()}
+    broken = {v.task_id for found in violations.values() for v in found if v.task_id is not None}
     (folder / "violations.txt").write_text("".join(f"{line}\n" for line in _all_of(broken, evidence)))
+    problems += [f"{name}: {len(found)} violations" for name, found in violations.items()]
+    problems += [f"no {kind} has met anybody" for kind in _intended(performance) if not hits.get(kind)]
+    if run.fails and not deaths:
+        problems.append("nobody has died at a step")
     if settled_seconds is None:
         problems.append(f"not all tasks had ended {SETTLE_SECONDS:g} s after the last fault")
     if code != 0:
@@ -179,7 +204,6 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         problems.append(f"a fault could not be done: {saboteur.error!r}")
     if surprises := [*stage.unexpected, *codes]:
         problems.append(f"executors ended with {surprises}")
-    problems += back[:3]
     problems += [note for note in stage.notes if not note.endswith(" 0 of them impossible")]
     if orphans := _marked():
         problems.append(f"{len(orphans)} processes are left: {orphans}")
@@ -188,17 +212,17 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         "scale": scale,
         "ok": not problems,
         "problems": problems,
-        "acknowledged": len(acknowledged),
+        "acknowledged": len(journal.acknowledged),
         "tasks": report.tasks,
         "results": report.results,
-        "faults": dict(Counter(fault.kind for fault in performance.faults)),
-        "proxy": dict(proxied),
+        "faults": hits,
+        "deaths": deaths,
+        "gave_up": stage.gave_up,
         "refused_checkpoints": logs.count(_REFUSED),
-        "deaths": {step: count for step in STEPS if (count := logs.count(DEATH.format(step)))},
         "settled_seconds": settled_seconds,
         "seconds": round(time.monotonic() - started, 1),
         "cases": {f.name: f.cases for f in report.findings},
-        "violations": {f.name: [_shown(v) for v in f.violations[:20]] for f in report.findings if f.violations},
+        "violations": {name: [_shown(v) for v in found[:20]] for name, found in violations.items()},
         "notes": stage.notes,
     }
 
@@ -206,26 +230,35 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
 def hunt(run: Run, *, seed: int, scale: float, folder: Path, mutant: str) -> dict[str, Any]:
     """Do a run with a defect built in, and judge it all the while, until the checker finds the defect.
 
-    Parameters as in :func:`begun`. ``seconds`` of the report: from the first spawn to the verdict.
+    Parameters as in :func:`begun`; without a mutant nothing must be found. ``seconds`` of the report: from the first
+    spawn to the verdict.
     """
     with begun(run, seed=seed, scale=scale, folder=folder, mutant=mutant) as performance:
         began = time.monotonic()
-        passing = {"I4"} if performance.set_back else set()  # results are there, whose records have to be done again
-        end = None
-        while True:
-            at_rest = end is not None and time.monotonic() > end
-            acknowledged, refused = performance.journal()
-            report = judge(
-                performance.evidence(), Journal(frozenset(acknowledged), frozenset(refused)), at_rest=at_rest
-            )
-            found = {f.name: _shown(f.violations[0]) for f in report.findings if f.violations and f.name not in passing}
-            if at_rest or found:
-                break
-            if end is None and performance.load.poll() is not None and not performance.saboteur.is_alive():
-                end = time.monotonic() + _MUTANT_SETTLE_SECONDS
+        found: Violations = {}
+        while not found and (performance.load.poll() is None or performance.saboteur.is_alive()):
+            found, _ = performance.broken()
             time.sleep(_LOOK_SECONDS)
+        if not found:
+            _, found = performance.settle(time.monotonic())
         seconds = round(time.monotonic() - began, 1)
-    return {"mutant": mutant, "seed": seed, "scale": scale, "ok": bool(found), "seconds": seconds, "found": found}
+    shown = {name: _shown(violations[0]) for name, violations in found.items()}
+    ok = bool(found) is bool(mutant)
+    return {"mutant": mutant, "seed": seed, "scale": scale, "ok": ok, "seconds": seconds, "found": shown}
+
+
+def _intended(performance: Performance) -> set[str]:
+    """Kinds of faults without which the run has shown nothing."""
+    kinds = {fault.kind for fault in performance.faults}
+    rules = {fault.details["do"] for fault in performance.faults if fault.kind == "proxy"}
+    return (kinds - {"proxy"}) | rules.intersection({"hold", "delay", "freeze", "deafen", "cut"})
+
+
+def _went_back(performance: Performance) -> list[str]:
+    """Commits of either group that are less than one before them; unless somebody has set the executors' back."""
+    clients, topics = performance.kan.clients, performance.kan.topics
+    groups = [topics.timers_group] if performance.set_back else [topics.group, topics.timers_group]
+    return [text for group in groups for text in went_back(clients, group)]
 
 
 def _executors(run: Run, scale: float) -> int:
@@ -262,6 +295,10 @@ def _all_of(task_ids: Set[str], evidence: Evidence) -> Iterator[str]:
         yield from (str(outcome) for outcome in evidence.outcomes if outcome.task_id == task_id)
         yield from (str(logged) for logged in evidence.histories.get(task_id, ()))
         yield from [f"{task_id}: {evidence.pending[task_id]} is pending"] if task_id in evidence.pending else []
+
+
+def _violations(report: Report) -> Violations:
+    return {finding.name: finding.violations for finding in report.findings if finding.violations}
 
 
 def _shown(violation: Violation) -> dict[str, Any]:

@@ -27,10 +27,22 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ADD_OFFSETS", "ADD_PARTITIONS", "END_TXN", "FETCH", "HEARTBEAT", "PRODUCE", "TXN_OFFSET_COMMIT", "main"]
+__all__ = [
+    "ADD_OFFSETS",
+    "ADD_PARTITIONS",
+    "EFFECTS",
+    "END_TXN",
+    "FETCH",
+    "HEARTBEAT",
+    "PRODUCE",
+    "TXN_OFFSET_COMMIT",
+    "main",
+]
 
 PRODUCE, FETCH, HEARTBEAT = 0, 1, 12
 ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 24, 25, 26, 28
+EFFECTS = frozenset({"hold", "drop", "mute", "delay", "freeze", "deafen", "cut"})
+"""What its log says of a rule that has met somebody: of the first three each time, of the others once."""
 _HEADER = struct.Struct(">hhih")
 _LOOK_SECONDS = 0.02
 
@@ -48,6 +60,7 @@ class Rule:
     delay_seconds: float = 0.0
     seconds: float = 0.0
     until: float = 0.0
+    met: bool = False
 
     def covers(self, node: int, client: str) -> bool:
         return self.node in (None, node) and self.client in client
@@ -68,13 +81,23 @@ class Proxy:
         self.note("rule", **json.loads(line))
         if rule.do == "cut":
             for connection in [c for c in self.connections if rule.covers(c.node, c.client)]:
+                self.meets(rule)
                 connection.close()
 
     def lasting(self, node: int, client: str, *kinds: str) -> Rule | None:
         """The rule of one of these kinds that is in force for a connection."""
         now = time.monotonic()
         self.rules = [rule for rule in self.rules if not rule.seconds or rule.until > now]
-        return next((r for r in self.rules if r.seconds and r.do in kinds and r.covers(node, client)), None)
+        found = next((r for r in self.rules if r.seconds and r.do in kinds and r.covers(node, client)), None)
+        if found is not None:
+            self.meets(found)
+        return found
+
+    def meets(self, rule: Rule) -> None:
+        """It is noted once that a rule has met a connection."""
+        if not rule.met:
+            rule.met = True
+            self.note(rule.do)
 
     def next_for(self, node: int, client: str, api: int) -> Rule | None:
         """The rule that is for this request; one without a duration is used up."""
@@ -126,7 +149,7 @@ class Connection:
             rule = self.proxy.next_for(self.node, self.client, api)
             await self._wait("freeze")
             if rule is not None and rule.do == "drop":
-                self.proxy.note("dropped", api=api, node=self.node, client=self.client)
+                self.proxy.note("drop", api=api, node=self.node, client=self.client)
                 return
             if rule is not None and rule.do == "hold":
                 await self._hold(rule, size + frame, api)
@@ -145,7 +168,7 @@ class Connection:
         await self._to_broker.drain()
         self._muted.append(True)
         seconds = time.monotonic() - held
-        self.proxy.note("released", api=api, node=self.node, client=self.client, seconds=round(seconds, 3))
+        self.proxy.note("hold", api=api, node=self.node, client=self.client, seconds=round(seconds, 3))
         await asyncio.sleep(2)
 
     async def _responses(self) -> None:
@@ -159,7 +182,7 @@ class Connection:
                     self.proxy.note("answered", node=self.node, client=self.client, answer=frame[4:].hex())
                 continue
             if muted:
-                self.proxy.note("muted", node=self.node, client=self.client, answer=frame[4:].hex())
+                self.proxy.note("mute", node=self.node, client=self.client, answer=frame[4:].hex())
                 return
             self._to_client.write(size + frame)
             await self._to_client.drain()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import dropwhile
 from pathlib import Path
@@ -44,53 +44,64 @@ def _is_row(line: str) -> bool:
 def _runs(reports: Sequence[Report]) -> str:
     rows = []
     for name in RUNS:
-        # What was run again with the same seed counts with its last outcome.
-        mine = {report["seed"]: report for report in reports if report["run"] == name and "mutant" not in report}
+        mine = [report for report in reports if report["run"] == name and "mutant" not in report]
         if mine:
-            rows.append(_run(name, list(mine.values())))
-    head = "run", "seeds", "scale", "tasks a seed", "faults", "refused", "cases judged", "violations", "settled, s"
+            rows.append(_run(name, mine))
+    head = (
+        "run",
+        "seeds",
+        "scale",
+        "tasks a seed",
+        "faults",
+        "refused",
+        "cases judged",
+        "not well",
+        "settled, s",
+        "commit",
+    )
     return _table(head, rows)
 
 
 def _run(name: str, mine: Sequence[Report]) -> list[object]:
-    faults: defaultdict[str, int] = defaultdict(int)
-    for report in mine:
-        for kind, count in report["faults"].items():
-            faults[kind] += count
-        if deaths := report.get("deaths"):
-            faults["death-at-a-step"] += sum(deaths.values())
-    settled = [report["settled_seconds"] for report in mine if report["settled_seconds"] is not None]
-    wrong = sum(bool(report["violations"]) for report in mine)
-    other = [report["seed"] for report in mine if not report["ok"] and not report["violations"]]
+    """One that was repeated counts twice, also when it was well the second time."""
+    ended = [report for report in mine if "tasks" in report]
+    faults: Counter[str] = Counter()
+    for report in ended:
+        faults += Counter(report["faults"])
+        faults["death-at-a-step"] += sum(report["deaths"].values())
+    settled = [report["settled_seconds"] for report in ended if report["settled_seconds"] is not None]
+    broken = [report["seed"] for report in ended if report["violations"]]
+    other = [report["seed"] for report in mine if not report["ok"] and not report.get("violations")]
+    texts = [f"violations: seeds {broken}"] * bool(broken) + [f"other: seeds {other}"] * bool(other)
     return [
         name,
-        len(mine),
-        ", ".join(sorted({f"{report['scale']:g}" for report in mine})),
-        f"{round(median(report['tasks'] for report in mine)):,}",
-        ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items())) or "the tasks' own",
-        f"{sum(report.get('refused_checkpoints', 0) for report in mine):,}",
-        f"{sum(sum(report['cases'].values()) for report in mine):,}",
-        f"in {wrong} seeds" if wrong else f"0; not settled or not ended well: seeds {other}" if other else "0",
+        len({report["seed"] for report in mine}),
+        _several(f"{report['scale']:g}" for report in mine),
+        f"{round(median(report['tasks'] for report in ended)):,}" if ended else "",
+        ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items()) if count) or "the tasks' own",
+        f"{sum(report['refused_checkpoints'] for report in ended):,}",
+        f"{sum(sum(report['cases'].values()) for report in ended):,}",
+        "; ".join(texts) or "0",
         f"{median(settled):g}, at most {max(settled):g}" if settled else "never",
+        _several(report["commit"] for report in mine),
     ]
 
 
 def _mutants(reports: Iterable[Report]) -> str:
-    last = {report["mutant"]: report for report in reports if "mutant" in report}
-    rows = [
-        [
-            name,
-            " ".join((MUTANTS[name].build.__doc__ or "").split()),
-            last[name]["run"],
-            last[name]["seed"],
-            f"{last[name]['scale']:g}",
-            ", ".join(last[name]["found"]) or "not caught",
-            f"{last[name]['seconds']:g}",
-        ]
-        for name in MUTANTS
-        if name in last
-    ]
-    return _table(("mutant", "defect", "run", "seed", "scale", "broken", "caught after, s"), rows)
+    last = {(report["mutant"], report["run"]): report for report in reports if "mutant" in report}
+    rows = []
+    for (name, run), report in sorted(last.items(), key=lambda item: [*MUTANTS, ""].index(item[0][0])):
+        defect = MUTANTS[name].build.__doc__ if name else "The program as it is: nothing must be found."
+        found = ", ".join(report.get("found", ())) or (
+            "nothing" if not name and report["ok"] else "NOT AS IT SHOULD BE"
+        )
+        cells = name or "none", " ".join((defect or "").split()), run, report["seed"], f"{report['scale']:g}"
+        rows.append([*cells, found, f"{report['seconds']:g}" if "seconds" in report else "", report["commit"]])
+    return _table(("mutant", "defect", "run", "seed", "scale", "broken", "after, s", "commit"), rows)
+
+
+def _several(words: Iterable[str]) -> str:
+    return ", ".join(sorted(set(words)))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

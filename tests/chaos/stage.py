@@ -35,12 +35,23 @@ _FULL_DISK_SECONDS = 15.0  # a broker learns of it when it needs another page
 
 @dataclass(slots=True)
 class Executor:
-    """One executor process. ``wanted``: it is started again when it dies."""
+    """One executor process. ``wanted``: it is started again when it dies; ``told``: it was made to end by us."""
 
     number: int
     process: ExecutorUnderTest | None = None
     wanted: bool = True
+    told: bool = False
     start_at: float = 0.0
+
+    @property
+    def lives(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    def end(self, number: signal.Signals) -> None:
+        """By this signal, if it lives."""
+        if self.process is not None and self.lives:
+            self.told = True
+            self.process.kill(number)
 
 
 class Stage:
@@ -51,13 +62,14 @@ class Stage:
         kan: a client of the namespace that goes to the brokers directly.
         count: how many executors.
         options: of their command line.
-        failpoints: where one process after the other is to die by itself; an empty text: nowhere.
+        failpoints: where one process after the other is to die by itself; None: nowhere.
         folder: for their logs.
         slots: whether each has a slot of its own.
         may_end_with: exit codes that are no surprise with these faults.
 
     Attributes:
-        unexpected: exit codes of executors that ended though nobody had told them to.
+        unexpected: exit codes of executors that ended though nobody had made them to.
+        gave_up: how many ended by themselves with one of the codes that are no surprise.
     """
 
     def __init__(
@@ -67,7 +79,7 @@ class Stage:
         *,
         count: int,
         options: Sequence[str],
-        failpoints: Iterator[str],
+        failpoints: Iterator[str] | None,
         chance: random.Random,
         folder: Path,
         slots: bool,
@@ -76,13 +88,15 @@ class Stage:
         self.cluster = cluster
         self.kan = kan
         self.unexpected: list[int] = []
+        self.gave_up = 0
         self.notes: list[str] = []
         self._options = list(options)
-        self._failpoints = failpoints
+        self._failpoints = failpoints or repeat("")
+        self._dying = failpoints is not None
         self._chance = chance
         self._folder = folder
         self._slots = slots
-        self._may_end_with = {0, -signal.SIGKILL, -signal.SIGTERM, *may_end_with}  # SIGTERM: before it was up
+        self._may_end_with = frozenset(may_end_with)
         self._lock = threading.RLock()
         self._executors = [Executor(number) for number in range(count)]
         self._dead_brokers: set[int] = set()
@@ -100,23 +114,22 @@ class Stage:
         """SIGTERM; the exit codes that surprise, None of one that did not end in time."""
         self._over.set()
         self._watch.join()
-        processes = [executor.process for executor in self._executors if executor.process is not None]
-        alive = [process for process in processes if process.returncode is None]
-        for process in alive:
-            process.kill(signal.SIGTERM)
+        alive = [executor for executor in self._executors if executor.lives]
+        for executor in alive:
+            executor.end(signal.SIGTERM)
         deadline = time.monotonic() + _TERM_SECONDS
-        while any(process.returncode is None for process in alive) and time.monotonic() < deadline:
+        while any(executor.lives for executor in alive) and time.monotonic() < deadline:
             time.sleep(_WATCH_SECONDS)
-        codes = [process.returncode for process in alive]
+        codes = [executor.process.returncode for executor in alive if executor.process is not None]
         self.ask_where()
-        for process in alive:
-            process.kill()
-        return [code for code in codes if code not in self._may_end_with]
+        for executor in alive:
+            executor.end(signal.SIGKILL)
+        return [code for code in codes if code is None or not self._is_expected(code, told=True)]
 
     def ask_where(self) -> None:
         """Have the executors write into their logs where their threads are."""
         for executor in self._executors:
-            if executor.process is not None and executor.process.returncode is None:
+            if executor.process is not None and executor.lives:
                 executor.process.kill(signal.SIGUSR1)
         time.sleep(_WATCH_SECONDS)
 
@@ -127,10 +140,10 @@ class Stage:
             if executor.process is not None:
                 executor.process.kill()
 
-    def apply(self, kind: str, **details: Any) -> None:
-        """Do a fault."""
-        action: Callable[..., None] = getattr(self, f"_{kind.replace('-', '_')}")
-        action(**details)
+    def apply(self, kind: str, **details: Any) -> bool:
+        """Do a fault. Whether there was somebody to do it to."""
+        action: Callable[..., bool | None] = getattr(self, f"_{kind.replace('-', '_')}")
+        return action(**details) is not False
 
     def heal(self) -> None:
         """What is still broken is repaired: from here on time counts."""
@@ -155,27 +168,31 @@ class Stage:
         self.cluster.broker.restart(node)
         self._dead_brokers.discard(node)
 
-    def _kill_executor(self, number: int) -> None:
+    def _kill_executor(self, number: int) -> bool:
+        """Who is dead or leaves is passed over for the next one."""
         with self._lock:
-            executor = self._executors[number]
-            if executor.process is not None:
-                executor.process.kill()
-                self._stopped.discard(number)
+            for executor in self._executors[number:] + self._executors[:number]:
+                if executor.lives and executor.wanted:
+                    executor.end(signal.SIGKILL)
+                    return True
+            return False
 
     def _toggle_executor(self, number: int) -> None:
         """It leaves in order, or comes back."""
         with self._lock:
             executor = self._executors[number]
             executor.wanted = not executor.wanted
-            if not executor.wanted and executor.process is not None and executor.process.returncode is None:
-                executor.process.kill(signal.SIGTERM)
+            if not executor.wanted:
+                executor.end(signal.SIGTERM)
 
-    def _signal_executor(self, number: int, name: str) -> None:
+    def _signal_executor(self, number: int, name: str) -> bool:
         with self._lock:
-            process = self._executors[number].process
-            if process is not None and process.returncode is None:
-                process.kill(signal.Signals[name])
-                (self._stopped.add if name == "SIGSTOP" else self._stopped.discard)(number)
+            executor = self._executors[number]
+            if executor.process is None or not executor.lives:
+                return False
+            executor.process.kill(signal.Signals[name])
+            (self._stopped.add if name == "SIGSTOP" else self._stopped.discard)(number)
+            return True
 
     def _proxy(self, **rule: Any) -> None:
         self.cluster.command(**rule)
@@ -184,8 +201,7 @@ class Stage:
         """Only an empty group can be set back."""
         with self._lock:
             for executor in self._executors:
-                if executor.process is not None:
-                    executor.process.kill(signal.SIGTERM)
+                executor.end(signal.SIGTERM)
             for executor in self._executors:
                 if executor.process is not None:
                     executor.process.wait(_TERM_SECONDS)
@@ -204,12 +220,13 @@ class Stage:
             present = len(beginnings(self.kan.clients, topic))
             admin.create_partitions([NewPartitions(topic, present + 2)])[topic].result(20)
 
-    def _replay(self) -> None:
+    def _replay(self) -> bool:
         """A snapshot amid writes and compaction has no impossible history in it."""
         with self.kan.events.snapshot() as store:
             states = list(store.find(TaskQuery()))
         broken = [state for state in states if state.problems]
         self.notes.append(f"replay of {len(states)} tasks, {len(broken)} of them impossible")
+        return bool(states)
 
     def _types(self) -> list[str]:
         return self._options[self._options.index("--types") + 1].split(",")
@@ -243,12 +260,18 @@ class Stage:
         if process is None or process.returncode is None:
             return
         if executor.start_at == 0.0:
-            if process.returncode not in self._may_end_with:
+            if not self._is_expected(process.returncode, told=executor.told):
                 self.unexpected.append(process.returncode)
+            self.gave_up += process.returncode in self._may_end_with
             executor.start_at = time.monotonic() + self._chance.uniform(0.0, 1.0)
         elif executor.wanted and executor.start_at <= time.monotonic():
             executor.start_at = 0.0
             self._start(executor)
+
+    def _is_expected(self, code: int, *, told: bool) -> bool:
+        if told and code in (0, -signal.SIGKILL, -signal.SIGTERM):  # SIGTERM: before it was up
+            return True
+        return code in self._may_end_with or (self._dying and code == -signal.SIGKILL)
 
     def _start(self, executor: Executor) -> None:
         slot = ["--slot", f"s{executor.number}"] if self._slots else []
@@ -259,6 +282,7 @@ class Stage:
         }
         with suppress(KeyError):
             os.environ.pop("KANTOKU_BOOTSTRAP_SERVERS")
+        executor.told = False
         executor.process = ExecutorUnderTest(
             *(self.cluster.bootstrap, self.kan.namespace, *self._options, *slot),
             log=self._folder / f"executor-{executor.number}.log",

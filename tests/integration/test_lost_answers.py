@@ -42,7 +42,7 @@ def test_a_checkpoint_ends_whatever_request_or_answer_was_lost(cluster: Cluster)
             )
             done.result(10 * TIMEOUT_SECONDS)
     assert [record.key() for record in read_all(cluster.bootstrap, results)] == [b"%d" % n for n in range(len(losses))]
-    lost = [line["api"] for line in cluster.proxy_log() if line["what"] == "dropped"]
+    lost = [line["api"] for line in cluster.proxy_log() if line["what"] == "drop"]
     assert set(lost) >= {TXN_OFFSET_COMMIT, END_TXN}
     kan.close()
 

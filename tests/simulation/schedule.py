@@ -13,6 +13,7 @@ from kantoku_kafka.engine.cancel import CANCEL
 from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.model import Command, TaskEnvelope
+from kantoku_kafka.settings import EventDetail
 from kantoku_kafka.verify import Evidence, Journal, judge
 from kantoku_kafka.verify.evidence import Coordinates, Gathering, Input, position
 from tests.simulation.choices import Choices
@@ -238,7 +239,7 @@ class _Schedule:
         if self._world.error is not None:
             raise self._world.error
         self.problems += self._log.problems
-        report = judge(self._evidence(), Journal(frozenset(self._spawned)), at_rest=True)
+        report = judge(self._evidence(), Journal(frozenset(self._spawned)), at_rest=True, events=EventDetail.FULL)
         for finding in report.findings:
             self.problems += [
                 f"{finding.name}: {(v.task_id or '')[:8]} {v.text} {[str(r) for r in v.records]}"
@@ -249,17 +250,18 @@ class _Schedule:
         topics, log = self._kan.topics, self._log
         gathering = Gathering(self._kan.codec)
         evidence = gathering.evidence
+        evidence.timers = topics.timers
         for number in range(PARTITIONS):
             stands = position(*log.committed(self._input, number))
             evidence.inputs[self._input, number] = Input(0, stands, stands)
         for record in log.read(self._input):
-            gathering.spawn(Coordinates(*record[:3]), record.value, record.timestamp_us // 1_000)
+            gathering.spawn(Coordinates(*record[:3]), record.value, record.headers, record.timestamp_us // 1_000)
         for record in log.read(topics.timers):
             gathering.timer(Coordinates(*record[:3]), record.key or b"", record.value)
         for record in log.read(topics.results):
             gathering.result(Coordinates(*record[:3]), record.value)
         for record in log.read(topics.events):
-            gathering.event(Coordinates(*record[:3]), record.value)
+            gathering.event(Coordinates(*record[:3]), record.key or b"", record.value or None)
         for record in log.read(topics.dlq):
             gathering.letter(Coordinates(*record[:3]), record.headers)
         return evidence

@@ -265,6 +265,8 @@ def check_pool(name: str, pool: PoolKind, *, is_async: bool) -> None:
 def _takes_context(name: str, function: Callable[..., Any]) -> bool:
     try:
         inspect.signature(function).bind(b"", None)
+    except ValueError:  # some builtins have none
+        return False
     except TypeError:
         try:
             inspect.signature(function).bind(b"")

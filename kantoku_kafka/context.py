@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Context"]
 
+_MOST_PROGRESS = 16 << 10
+
 
 class Context:
     """The running task. Belongs to the thread (or coroutine) that runs it, until the function returns.
@@ -111,11 +113,13 @@ class Context:
         May be called from any thread.
 
         Raises:
-            UsageError: for progress that is no text.
+            UsageError: for progress that is no text, or has more than 16 KiB.
         """
         for name, value in progress.items():
             if not _is_text(name) or not _is_text(value):
                 raise UsageError(f"Progress {name!r} must be text: str() makes it so.")
+        if sum(len(name) + len(value) for name, value in progress.items()) > _MOST_PROGRESS:
+            raise UsageError(f"Progress has at most {_MOST_PROGRESS:,} characters: more belongs into the result.")
         self._job.beat(progress)
 
     def spawn(self, task: Task) -> str:

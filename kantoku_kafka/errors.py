@@ -137,15 +137,21 @@ class Retryable(TaskError):
     """
 
     retryable = True
+    after_seconds: float | None = None
 
     def __init__(self, *args: object, after_seconds: float | None = None) -> None:
         super().__init__(*args)
-        if after_seconds is not None and not 0 <= after_seconds <= _MOST_DELAY_SECONDS:
+        if after_seconds is not None and not is_delay(after_seconds):
             raise UsageError(f"Retryable: after_seconds is a number from 0 to a year, not {after_seconds!r}.")
         self.after_seconds = after_seconds
 
 
 _MOST_DELAY_SECONDS = 366 * 86_400
+
+
+def is_delay(value: object) -> bool:
+    """Whether a number of seconds is one that a retry may wait."""
+    return isinstance(value, int | float) and 0 <= value <= _MOST_DELAY_SECONDS
 
 
 class Crashed(Exception):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kantoku_kafka.context import Context
 from kantoku_kafka.engine.retry import kinds_of
-from kantoku_kafka.errors import NonRetryable, Reject, Retryable, TaskError
+from kantoku_kafka.errors import NonRetryable, Reject, Retryable, TaskError, is_delay
 from kantoku_kafka.job import Job, Raised
 from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
 from kantoku_kafka.plugins import run_after
@@ -129,6 +129,8 @@ def raised_by(error: BaseException) -> Raised:
     """What a retry policy has to know of an exception."""
     asked = isinstance(error, Retryable)
     after_seconds = error.after_seconds if isinstance(error, Retryable) else None
+    if not is_delay(after_seconds):  # it may have been set since
+        after_seconds = None
     return Raised(kinds_of(type(error)), after_seconds, asked, isinstance(error, NonRetryable))
 
 

@@ -222,12 +222,12 @@ class Job:
         return self.status is not None or self.move is not None
 
     def messages(self) -> Sequence[Message]:
-        """The records that go out besides the result: what the task staged if it succeeded, what carries it on, its
-        dead letter."""
+        """The records that go out besides the result, but for the marks of its move: what the task staged if it
+        succeeded, what carries it on, its dead letter."""
         if self.effects is None and self.letter is None and self.move is None:
             return ()
         effects = self.effects if self.effects and self.status is Status.OK else ()
-        moved = () if self.move is None else (*self.move.messages, *self.move.marks)
+        moved = () if self.move is None else self.move.messages
         return (*effects, *moved, *(() if self.letter is None else (self.letter,)))
 
     def succeed(self, output: bytes) -> None:
@@ -243,6 +243,11 @@ class Job:
         self.error = error
         self.output = b""
         self.effects = self.events = None
+
+    def take_back(self) -> None:
+        """What the function said does not count: the attempt has not ended."""
+        self.status = self.error = self.effects = self.events = None
+        self.output = b""
 
     def beat(self, progress: Mapping[str, str]) -> None:
         """The function is alive, and so far. May be called from any thread."""

@@ -138,7 +138,7 @@ def run_after(hooks: Sequence[Callable[[Any], None]], ctx: Any) -> None:
     for hook in hooks:
         try:
             hook(ctx)
-        except Exception:  # noqa: BLE001 - the step has happened: nothing a plugin does may undo it
+        except (Exception, SystemExit):  # noqa: BLE001 - the step has happened: nothing a plugin does may undo it
             _log.exception("an after hook raised", extra={"action": "hook", "hook": hook.__qualname__})
 
 

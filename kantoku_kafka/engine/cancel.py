@@ -19,12 +19,12 @@ _MOST_IDS = 1_000_000
 class Cancellations:
     """One thread uses it; false as long as nothing was ever cancelled, so that asking costs nothing then.
 
-    Kept are the last million of ids, and all commands that choose by type or label.
+    Kept are the last million of ids, and of commands that choose by type and labels the last of each choice.
     """
 
     def __init__(self) -> None:
         self._by_id: dict[str, Command] = {}
-        self._rules: list[Command] = []
+        self._rules: dict[str, Command] = {}
 
     def __bool__(self) -> bool:
         return bool(self._by_id or self._rules)
@@ -34,7 +34,7 @@ class Cancellations:
         added = [command for command in commands if command.kind == CANCEL]
         for command in added:
             if command.task_id is None:
-                self._rules.append(command)
+                self._rules[_choice(command)] = command
             else:
                 self._by_id.pop(command.task_id, None)
                 self._by_id[command.task_id] = command
@@ -47,7 +47,7 @@ class Cancellations:
         named = self._by_id.get(task_id)
         if named is not None and covers(named, task_id, task_type, envelope):
             return named
-        return next((rule for rule in self._rules if covers(rule, task_id, task_type, envelope)), None)
+        return next((rule for rule in self._rules.values() if covers(rule, task_id, task_type, envelope)), None)
 
 
 def covers(command: Command, task_id: str, task_type: str, envelope: Callable[[], TaskEnvelope]) -> bool:
@@ -67,7 +67,11 @@ def cancelled_error(command: Command | None) -> ErrorInfo:
 
 def command_message(topic: str, command: Command) -> Message:
     """A command as a record. A later one for the same task, executor or choice has its key, and replaces it."""
-    labels = "&".join(f"{name}={value}" for name, value in sorted(command.labels.items()))
-    chosen = f"{command.kind}/{command.type or ''}/{labels}"
-    key = command.task_id or command.executor_id or chosen
+    key = command.task_id or command.executor_id or _choice(command)
     return Message(topic, key.encode(), encode_command(command))
+
+
+def _choice(command: Command) -> str:
+    """What a command chooses tasks by."""
+    labels = "&".join(f"{name}={value}" for name, value in sorted(command.labels.items()))
+    return f"{command.kind}/{command.type or ''}/{labels}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
@@ -64,11 +65,13 @@ class Prepared:
     results: list[Any] = field(default_factory=list)
     effects: list[Message] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
+    marks: list[Message] = field(default_factory=list)
 
     def __iadd__(self, other: Prepared) -> Self:
         self.results += other.results
         self.effects += other.effects
         self.events += other.events
+        self.marks += other.marks
         return self
 
 
@@ -97,6 +100,10 @@ class Checkpoint:
         detail: which events are staged.
         executor_id: who writes.
         writer: whom the commit metadata of a partition name.
+
+    Attributes:
+        size_bytes: of what the jobs leave behind that have ended.
+        answered_at: when the checkpoint that is being published began, or the last of its questions was answered.
     """
 
     def __init__(
@@ -118,13 +125,14 @@ class Checkpoint:
         self._writer = writer
         self._number = random.getrandbits(32)  # not from 0: a restarted process must not repeat those of the last one
         self._started: list[Job] = []
-        self._notes: list[Note] = []
+        self._notes: dict[Job, Note] = {}
         self._ended: list[Job] = []
         self._prepared = Prepared()
         self._prepared_jobs = 0
         self._claimed: set[Partition] = set()
         self.max_data_bytes = outputs.max_data_bytes
         self.size_bytes = 0
+        self.answered_at = 0.0
 
     @property
     def due(self) -> bool:
@@ -149,7 +157,7 @@ class Checkpoint:
         for job in jobs:
             progress, job.progress = job.progress, None
             if self._announces and progress is not None:
-                self._notes.append((job, job.beat_at_us or now_us(), progress))
+                self._notes[job] = job, job.beat_at_us or now_us(), progress
 
     def end(self, job: Job) -> None:
         """A job is terminal: it has a result, or a dead letter, or both."""
@@ -180,13 +188,13 @@ class Checkpoint:
             job.announced = True
         touched = {job.partition for job in self._ended}
         touched.update(job.partition for job in announced)
-        notes = [note for note in self._notes if note[0].partition in windows]
+        notes = [note for job, note in self._notes.items() if not job.has_ended and job.partition in windows]
         touched.update(job.partition for job, _, _ in notes)
         touched |= self._claimed
         self._number += 1
         offsets = [self._offset(partition, windows[partition]) for partition in touched]
         batch = Batch(self._ended, announced, notes, self._claimed, offsets, self._prepared, self._prepared_jobs)
-        self._started, self._notes, self._claimed = [], [], set()
+        self._started, self._notes, self._claimed = [], {}, set()
         self._collect([])
         return batch
 
@@ -195,7 +203,7 @@ class Checkpoint:
         for job in batch.announced:
             job.announced = False
         self._started = batch.announced + self._started
-        self._notes = batch.notes + self._notes
+        self._notes = {note[0]: note for note in batch.notes} | self._notes
         self._claimed |= batch.claimed
         self._collect(batch.ended + self._ended)
 
@@ -204,7 +212,7 @@ class Checkpoint:
         gone = set(partitions)
         self._claimed -= gone
         self._started = [job for job in self._started if job.partition not in gone]
-        self._notes = [note for note in self._notes if note[0].partition not in gone]
+        self._notes = {job: note for job, note in self._notes.items() if job.partition not in gone}
         self._collect([job for job in self._ended if job.partition not in gone])
 
     def publish(self, batch: Batch) -> None:
@@ -214,6 +222,7 @@ class Checkpoint:
             CheckpointRefused: nothing became visible; restore the batch and try again.
             KantokuError: not even the shortest form of a record is accepted.
         """
+        self.answered_at = time.monotonic()
         prepared = batch.prepared
         prepared += self._encode(batch.ended[batch.prepared_jobs :])
         prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
@@ -223,8 +232,11 @@ class Checkpoint:
                 return
             except CheckpointRefused as refusal:
                 culprits = self._culprits(batch.ended) if refusal.culprit else []
-                if not culprits:
+                if not culprits and not (refusal.culprit and batch.notes):
                     raise CheckpointRefused(str(refusal)) from refusal
+            if not culprits:
+                _log.warning("what running tasks say is refused, and left out", extra={"action": "progress_refused"})
+                batch.notes.clear()
             for job in culprits:
                 _withdraw(job)
             prepared = self._encode(batch.ended)
@@ -248,8 +260,11 @@ class Checkpoint:
     def _stage(self, prepared: Prepared) -> None:
         if prepared.effects:
             self._transaction.produce(prepared.effects)
-            if self._transaction.promise != EXACTLY_ONCE:  # nobody may see a result whose side effects are refused
+            # Without a transaction: no result whose side effects are refused, no timer gone before its task is there.
+            if self._transaction.promise != EXACTLY_ONCE:
                 self._transaction.probe()
+        if prepared.marks:
+            self._transaction.produce(prepared.marks)
         self._outputs.stage(prepared.results)
         if prepared.events:
             self._events.stage(prepared.events)
@@ -267,6 +282,7 @@ class Checkpoint:
                 list(self._outputs.prepare([job.result(self._executor_id) for job in jobs if job.status is not None])),
                 [message for job in jobs if job.effects or job.letter or job.move for message in job.messages()],
                 list(self._events.prepare(self._steps.of(jobs))),
+                [mark for job in jobs if job.move for mark in job.move.marks],
             )
         except Exception as error:
             if len(jobs) > 1:
@@ -309,6 +325,7 @@ class Checkpoint:
             return False
         finally:
             self._transaction.abort()
+            self.answered_at = time.monotonic()
         return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from kantoku_kafka.job import Job, Message
-from kantoku_kafka.model import ErrorInfo
+from kantoku_kafka.model import ErrorInfo, utf8_safe
 
 __all__ = ["dead_letter"]
 
@@ -22,5 +22,5 @@ def dead_letter(topic: str, job: Job, error: ErrorInfo) -> Message:
         "kantoku-source-offset": str(job.offset),
         "kantoku-failed-at": datetime.now(UTC).isoformat(),
     }
-    headers = (*(job.raw_headers or ()), *((name, value.encode()) for name, value in cause.items()))
+    headers = (*(job.raw_headers or ()), *((name, utf8_safe(value).encode()) for name, value in cause.items()))
     return Message(topic, job.key, job.value, headers)

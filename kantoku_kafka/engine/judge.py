@@ -12,10 +12,10 @@ from kantoku_kafka.avro.control import encode_timer
 from kantoku_kafka.engine.cancel import CANCELLED_REASON, Cancellations, cancelled_error
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.dedup import Memory
-from kantoku_kafka.engine.retry import CRASHED, OPTION, TIMED_OUT, Retry
+from kantoku_kafka.engine.retry import CRASHED, MAX_ATTEMPTS, OPTION, TIMED_OUT, Retry
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.ids import is_idempotent
+from kantoku_kafka.ids import is_idempotent, task_id_time_ms
 from kantoku_kafka.job import Job, Limits, Message, Move, Raised
 from kantoku_kafka.model import Command, ErrorInfo, EventName, Status, TaskEnvelope, Timer, carried_headers
 from kantoku_kafka.names import Topics
@@ -131,9 +131,19 @@ class Judge:
         known = memory.past.tells_of(job.task_id, job.offset)
         if _is_fired(job):
             return known
-        created_at_us = now_us if job.envelope is None else job.envelope.created_at_us
-        until_us = created_at_us + round(rules.deduplicate_seconds * 1_000_000)
+        # Not by a clock that is ahead: what stands behind would be remembered as long.
+        until_us = min(now_us, _made_us(job, now_us)) + round(rules.deduplicate_seconds * 1_000_000)
         return (until_us > now_us and memory.is_duplicate(job.task_id, job.offset, until_us, now_us)) or known
+
+    def recall(self, job: Job, memory: Memory, now_us: int) -> None:
+        """What was done before comes again, so that its id is known: for as long as when it came first.
+
+        Raises:
+            EnvelopeError: for a record that is no task.
+        """
+        if job.envelope is None and task_id_time_ms(job.task_id) is None:
+            job.envelope = self._codec.decode_task(job.value)
+        self.is_duplicate(job, memory, now_us)
 
     def start(self, job: Job, now_us: int) -> bool:
         """Whether a job may start now; else it has ended. Call it for jobs with an envelope, and if anything was ever
@@ -179,13 +189,15 @@ class Judge:
         return heartbeat_us is not None and (job.beat_at_us or job.started_at_us) + heartbeat_us <= now_us
 
     def conclude(self, job: Job) -> None:
-        """A job came back from its pool: see how its attempt ended. It has not, if it was told to end because its
-        partition goes away."""
+        """A job came back from its pool: see how its attempt ended. It has not, whatever it says, if it was told to
+        end because its partition or this process goes away: it runs again."""
         if job.cancelled == TIMED_OUT_REASON:
             job.fail(Status.TIMED_OUT, _TIMED_OUT)
         elif job.cancelled == CANCELLED_REASON:
             job.fail(Status.CANCELLED, cancelled_error(self.cancelling(job)))
-        elif job.status is None and job.cancelled is None:
+        elif job.cancelled is not None:
+            job.take_back()
+        elif job.status is None:
             job.fail(Status.CRASHED, _NO_OUTCOME)
         elif len(job.output) > self._max_data_bytes:
             job.fail(Status.FAILED, _too_large(len(job.output), self._max_data_bytes))
@@ -248,12 +260,20 @@ def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:
     )
 
 
+def _made_us(job: Job, now_us: int) -> int:
+    """When a task was made, by its envelope or its id; now, if neither says."""
+    if job.envelope is not None:
+        return job.envelope.created_at_us
+    time_ms = task_id_time_ms(job.task_id)
+    return now_us if time_ms is None else time_ms * 1_000
+
+
 def _is_fired(job: Job) -> bool:
     return job.attempt > 1 or any(name == FIRED for name, _ in job.raw_headers or ())
 
 
 def _with_attempts(policy: Retry, max_attempts: int) -> Retry:
-    return replace(policy, max_attempts=max_attempts)
+    return replace(policy, max_attempts=min(max_attempts, MAX_ATTEMPTS))  # other languages' way to say "always"
 
 
 def _text(time_us: int) -> str:

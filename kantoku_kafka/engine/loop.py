@@ -144,6 +144,7 @@ class Loop:
         while running and time.monotonic() < deadline:
             self._attend()
         self._draining = False
+        self._collect()  # what has ended by now has not done so because it is told to
         if running:
             _log.warning("%d tasks did not end and will run again", len(running), extra={"action": "abandoned"})
         self._pools.cancel(running, "stopping")

@@ -28,8 +28,8 @@ class Publisher:
     Parameters:
         checkpoint: what has ended.
         wake: called, in any thread, when a checkpoint has been answered.
-        timeout_seconds: of one request to Kafka. A checkpoint that takes several times as long is given up, and this
-            executor with it: clients have calls that never return (librdkafka #5456).
+        timeout_seconds: of one request to Kafka. A checkpoint of which nothing is answered for several times as long is
+            given up, and this executor with it: clients have calls that never return (librdkafka #5456).
     """
 
     def __init__(self, checkpoint: Checkpoint, wake: Callable[[], None], timeout_seconds: float) -> None:
@@ -38,7 +38,7 @@ class Publisher:
         self._patience_seconds = _REQUESTS * timeout_seconds
         self._thread = OneThread("kantoku-publisher")
         self._under_way: tuple[Future[None], Batch] | None = None
-        self._end_by = 0.0
+        self._begun_at = 0.0
         self._refusals = 0
         self._not_before = 0.0
         self._announce_at = 0.0
@@ -71,7 +71,7 @@ class Publisher:
         if due and now >= self._not_before:
             batch = self._checkpoint.take(windows)
             self._announce_at = now + _ANNOUNCE_SECONDS
-            self._end_by = now + self._patience_seconds
+            self._begun_at = now
             future = self._thread.submit(self._checkpoint.publish, batch)
             self._under_way = future, batch
             future.add_done_callback(lambda _: self._wake())
@@ -86,7 +86,7 @@ class Publisher:
             return
         future, batch = self._under_way
         try:
-            error = future.exception(self._patience_left_seconds)
+            error = self._outcome(future)
         except TimeoutError:
             raise BrokerUnavailable(
                 f"For {self._patience_seconds:g} s nothing has told what became of a checkpoint. This executor ends; "
@@ -114,9 +114,19 @@ class Publisher:
         self._thread.close(self._patience_left_seconds)
         self._under_way = None
 
+    def _outcome(self, future: Future[None]) -> BaseException | None:
+        """Waited for as long as the checkpoint is answered: it may look for many culprits. Raises TimeoutError."""
+        while True:
+            try:
+                return future.exception(self._patience_left_seconds)
+            except TimeoutError:
+                if not self._patience_left_seconds:
+                    raise
+
     @property
     def _patience_left_seconds(self) -> float:
-        return max(0.0, self._end_by - time.monotonic())
+        answered_at = max(self._begun_at, self._checkpoint.answered_at)
+        return max(0.0, answered_at + self._patience_seconds - time.monotonic())
 
     def _put_off(self, batch: Batch, refusal: CheckpointRefused) -> None:
         self._checkpoint.restore(batch)

@@ -76,7 +76,7 @@ class Reception:
         self._intake.done_before.discard(job)
         with suppress(EnvelopeError):  # its dead letter was written then
             job.read(self._codec.peek_task)
-            self._judge.is_duplicate(job, self._intake.windows[job.partition].memory, time.time_ns() // 1000)
+            self._judge.recall(job, self._intake.windows[job.partition].memory, time.time_ns() // 1000)
 
     def _may_wait(self, job: Job) -> bool:
         """Whether a task with options of its own waits for its start; else it has ended here."""

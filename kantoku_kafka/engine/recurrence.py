@@ -51,6 +51,8 @@ class Recurrence:
         self._begin_us = schedule.changed_at_us if schedule.start_at_us is None else schedule.start_at_us
         try:
             first = self.next_after(schedule.changed_at_us)
+        except OverflowError as error:
+            raise UsageError(f"{self._name} has a time that is no time that is: they are in microseconds.") from error
         except CronSimError as error:
             raise UsageError(
                 f"{self._name}: {schedule.cron!r} is no cron expression: {str(error).lower()}. Five fields are wanted, "

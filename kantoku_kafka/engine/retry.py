@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from kantoku_kafka.errors import Crashed, EnvelopeError, UsageError
 from kantoku_kafka.job import Raised
+from kantoku_kafka.model import utf8_safe
 
-__all__ = ["OPTION", "Retry", "kinds_of"]
+__all__ = ["MAX_ATTEMPTS", "OPTION", "Retry", "kinds_of"]
 
 OPTION = "retry"
 """Under which name a task's own policy travels in the options of its envelope."""
 _MOST_SECONDS = 366 * 86_400.0
-_MAX_ATTEMPTS = 1_000_000
+MAX_ATTEMPTS = 1_000_000
 
 Exceptions = type[BaseException] | str | Iterable[type[BaseException] | str]
 
@@ -54,7 +54,7 @@ class Retry:
     total_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if type(self.max_attempts) is not int or not 1 <= self.max_attempts <= _MAX_ATTEMPTS:
+        if type(self.max_attempts) is not int or not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise UsageError(f"Retry: max_attempts is a whole number from 1, not {self.max_attempts!r}; 1: no retry.")
         _check(self, "initial_seconds", 0, _MOST_SECONDS)
         _check(self, "factor", 1, 1_000)
@@ -93,7 +93,7 @@ class Retry:
             values: Mapping[str, Any] = json.loads(raw)
             return cls(**values)
         except (ValueError, TypeError, RecursionError, UsageError) as error:
-            raise EnvelopeError(f"The task's option 'retry' is no policy: {error}") from error
+            raise EnvelopeError(utf8_safe(f"The task's option 'retry' is no policy: {error}")) from error
 
 
 def kinds_of(kind: type[BaseException]) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ CRASHED = Raised(kinds_of(Crashed))
 def _check(retry: Retry, name: str, least: float, most: float) -> None:
     value = getattr(retry, name)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not least <= value <= most:
+    if not number or not least <= value <= most:  # nor is it NaN
         raise UsageError(f"Retry: {name} is a number from {least:g} to {most:g}, not {value!r}.")
 
 

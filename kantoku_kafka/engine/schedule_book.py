@@ -104,7 +104,7 @@ class ScheduleBook(Book):
                     self._take_state(name, job.value)
                 else:
                     self._take_schedule(name, job)
-            except (EnvelopeError, UsageError) as error:
+            except (EnvelopeError, UsageError, OverflowError) as error:  # a state of the year 60,000
                 _log.warning("schedule %s is passed over: %s", name, error, extra={"action": "unreadable_schedule"})
 
     def _take_state(self, name: str, value: bytes) -> None:
@@ -116,8 +116,8 @@ class ScheduleBook(Book):
         entry = self._entries.get(name)
         self._states[name] = state
         if entry is not None and state.due_at_us > entry.state.due_at_us:
-            entry.state = state
             entry.pass_over(max(state.due_at_us, entry.schedule.changed_at_us))
+            entry.state = state
 
     def _take_schedule(self, name: str, job: Job) -> None:
         entry = self._entries.pop(name, None)

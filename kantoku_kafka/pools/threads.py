@@ -68,6 +68,6 @@ class ThreadExecutor:
                 continue
             try:
                 run(job)
-            except KeyboardInterrupt as error:  # in this thread the function itself has raised it
+            except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt of the function, SystemExit of a hook
                 fail(job, error)
             deliver(job)

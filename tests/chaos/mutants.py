@@ -100,13 +100,14 @@ def _epoch_check_removed() -> None:
 
 
 def _epochs_confused() -> None:
-    """Work of an earlier assignment of a partition counts in the present one."""
+    """Work of an earlier assignment of a partition counts in the present one, also of a job that was told to end."""
 
     def same(self: Partition, other: object) -> bool:
         return isinstance(other, Partition) and self.place == other.place
 
     cast(Any, Partition).__eq__ = same
     cast(Any, Partition).__hash__ = lambda self: hash(self.place)
+    replace(Job, "take_back", lambda _: lambda self: None)
 
 
 def _result_before_fence() -> None:
@@ -239,8 +240,8 @@ def _without_letter(job: Job) -> Job:
     return job
 
 
-def _own_steps_dropped() -> None:
-    """That a task has come and started is not logged."""
+def _events_dropped() -> None:
+    """Every second event of a checkpoint is lost."""
     replace(KafkaEvents, "stage", lambda stage: lambda self, prepared: stage(self, prepared[::2]))
 
 
@@ -287,7 +288,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "late-requests-trusted": Mutant(_late_requests_trusted, "delayed-endtxn"),
     "retry-forgotten": Mutant(_retry_forgotten, "eos-executor"),
     "events-outside": Mutant(_events_outside, "eos-executor"),
-    "events-dropped": Mutant(_own_steps_dropped, "eos-executor"),
+    "events-dropped": Mutant(_events_dropped, "eos-executor"),
     "dead-letter-dropped": Mutant(_dead_letter_dropped, "poison"),
     "isolation-off": Mutant(_isolation_off, "eos-executor"),
     "past-forgotten": Mutant(_past_forgotten, "reset-grow"),

@@ -19,7 +19,7 @@ REFUSED = CheckpointRefused("the broker says no")
 class Broker:
     """Outputs, Events and Transaction in one, over lists; what is committed stands in ``durable``.
 
-    ``poison``: task ids of which no broker takes anything but an empty result.
+    ``poison``: task ids of which no broker takes anything but an empty result; nor what they say of their progress.
     ``refuse``: raises at the steps named, once each.
     """
 
@@ -55,6 +55,7 @@ class Broker:
 
     def probe(self) -> None:
         assert self.open
+        self.calls.append("probe")
         if self._poisoned():
             raise CheckpointRefused("too large", culprit=True)
 
@@ -82,7 +83,11 @@ class Broker:
             raise REFUSED
 
     def _poisoned(self) -> bool:
-        return any(isinstance(item, Result) and item.task_id in self.poison and item.data for item in self.staged)
+        return any(
+            (isinstance(item, Result) and item.task_id in self.poison and item.data)
+            or (isinstance(item, Event) and item.task_id in self.poison and item.name == "progress")
+            for item in self.staged
+        )
 
     def results(self) -> list[Result]:
         return [item for item in self.durable if isinstance(item, Result)]

@@ -13,7 +13,7 @@ from recording import NOW_US, REFUSED, Broker, Inputs, checkpoint, publish
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.checkpoint import Batch
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.job import Job, Message
+from kantoku_kafka.job import Job, Message, Move
 from kantoku_kafka.model import Event, EventName, Status, Trail
 from kantoku_kafka.protocols import CheckpointRefused
 
@@ -28,6 +28,18 @@ def test_the_order_is_begin_stage_commit() -> None:
     assert broker.calls == ["begin", "produce", "results", "events", "commit"]
     assert [result.task_id for result in broker.results()] == ["a"]
     assert broker.offsets["tasks", 0].offset == 1
+
+
+def test_without_a_transaction_a_timer_stays_until_its_task_is_there() -> None:
+    broker, inputs = Broker(), Inputs()
+    broker.promise = "at-least-once"
+    target = checkpoint(broker)
+    job = inputs.job("a")
+    job.carry_on(Move((Message("tasks", b"a", b"task"),), marks=(Message("timers", b"a", None),)))
+    inputs.settle(target, job)
+    publish(target, inputs)
+    assert broker.calls == ["begin", "produce", "probe", "produce", "results", "commit"]
+    assert [message.topic for message in broker.messages()] == ["tasks", "timers"]
 
 
 def test_the_offsets_tell_who_wrote_them_and_what_is_done_beyond() -> None:

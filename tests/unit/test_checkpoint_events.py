@@ -6,7 +6,7 @@ import pytest
 from recording import NOW_US, Broker, Inputs, checkpoint, publish
 
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.job import Message
+from kantoku_kafka.job import Job, Message
 from kantoku_kafka.model import Event, EventName, Status
 from kantoku_kafka.protocols import CheckpointRefused
 from kantoku_kafka.settings import EventDetail
@@ -102,3 +102,40 @@ def test_an_announcement_that_was_refused_is_made_up_for() -> None:
     inputs.end(target, job)
     publish(target, inputs)
     assert [event.name for event in broker.events("a")] == ["received_task", "executed_task", "sent_outputs"]
+
+
+def say(target: Checkpoint, job: Job, progress: str) -> None:
+    job.beat({"at": progress})
+    target.note([job])
+
+
+def test_of_what_a_running_task_says_the_last_counts_and_nothing_behind_its_end() -> None:
+    broker, inputs = Broker(refuse=["commit"] * 3), Inputs()
+    target = checkpoint(broker)
+    running, ending = inputs.job("runs"), inputs.job("ends")
+    for number in range(4):
+        say(target, running, str(number))
+        say(target, ending, str(number))
+        batch = target.take(inputs.windows)
+        if number < 3:
+            with pytest.raises(CheckpointRefused):
+                target.publish(batch)
+            target.restore(batch)
+        if number == 2:
+            inputs.end(target, ending)
+    target.publish(batch)
+    assert [event.attributes for event in broker.events("runs")] == [{"at": "3"}]
+    assert [event.name for event in broker.events("ends")][-1] == "sent_outputs"
+    assert not target.due
+
+
+def test_what_no_broker_takes_of_a_running_task_is_left_out() -> None:
+    broker, inputs = Broker(poison=["noisy"]), Inputs()
+    target = checkpoint(broker)
+    noisy = inputs.job("noisy")
+    say(target, noisy, "x" * 2_000_000)
+    inputs.end(target, inputs.job("neighbour"))
+    publish(target, inputs)
+    assert [result.task_id for result in broker.results()] == ["neighbour"]
+    assert broker.events("noisy") == []
+    assert not target.due

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from kantoku_kafka.avro import control, schemas
 from kantoku_kafka.avro.wire import encode_long, encode_string
+from kantoku_kafka.engine.cancel import CANCEL, Cancellations
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.model import CatchUp, Command, Heartbeat, Overlap, Schedule, ScheduleState, Timer
+from kantoku_kafka.model import CatchUp, Command, Heartbeat, Overlap, Schedule, ScheduleState, TaskEnvelope, Timer
 
 
 class Kind(NamedTuple):
@@ -199,3 +200,17 @@ def test_a_word_of_a_later_version_is_refused(field: str, word: bytes) -> None:
     assert value.count(word) == 1, field
     with pytest.raises(EnvelopeError, match="upgrade"):
         control.decode_schedule(value.replace(word, b"x" * len(word)))
+
+
+def test_of_cancellations_of_one_choice_the_last_is_kept() -> None:
+    cancellations, looked = Cancellations(), 0
+
+    def envelope() -> TaskEnvelope:
+        nonlocal looked
+        looked += 1
+        return TaskEnvelope("a", "t", b"", 150)
+
+    for at_us in range(1_000):
+        cancellations.add([Command(CANCEL, at_us, type="t")])
+    assert cancellations.match("a", "t", envelope) is not None
+    assert looked == 1

@@ -9,15 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantoku_kafka import Context, Kantoku, Task, delay, idempotency_key
+from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.dedup import Memory
+from kantoku_kafka.engine.judge import Judge
+from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.window import Window
-from kantoku_kafka.ids import idempotent_id, packed_id
-from kantoku_kafka.job import Message
+from kantoku_kafka.ids import idempotent_id, new_task_id, packed_id
+from kantoku_kafka.job import Job, Message, Partition
+from kantoku_kafka.model import TaskEnvelope
+from kantoku_kafka.names import Topics
 from kantoku_kafka.testing import InMemoryLog, Run, run_tasks
 
 IDS = [idempotent_id("ns", "t", str(n)) for n in range(6)]
 HOUR_US = 3_600_000_000
+NOW_US = 1_800_000_000_000_000
 
 
 def app(**options: float) -> Kantoku:
@@ -108,6 +114,38 @@ def test_what_is_over_is_forgotten() -> None:
     assert memory.first_offset(150) == 1
     assert not memory.is_duplicate(IDS[0], 3, 400, 150)
     assert (memory.first_offset(1_000), len(memory)) == (None, 0)
+
+
+def judge_of(rules: Rules) -> Judge:
+    return Judge(Topics(namespace="test"), AvroCodec(), {"t": rules}, 1_000)
+
+
+def arrived(task_id: str, offset: int, created_at_us: int | None = None) -> Job:
+    job = Job(Partition("in", 0, 1), offset, None, b"")
+    job.task_id, job.type, job.data, job.attempt = task_id, "t", b"", 1
+    if created_at_us is not None:
+        job.envelope = TaskEnvelope(task_id, "t", b"", created_at_us)
+    return job
+
+
+def test_a_clock_that_is_ahead_makes_nobody_remember_for_ever() -> None:
+    judge, memory = judge_of(Rules()), Memory()
+    judge.is_duplicate(arrived(IDS[0], 0, NOW_US + 10_000 * HOUR_US), memory, NOW_US)
+    judge.is_duplicate(arrived(IDS[1], 1, NOW_US), memory, NOW_US)
+    assert memory.first_offset(NOW_US + HOUR_US) is None
+
+
+@pytest.mark.parametrize("task_id", ["of time", "of their own"])
+def test_takeovers_do_not_make_an_id_remembered_for_longer(task_id: str) -> None:
+    task_id = new_task_id(NOW_US // 1_000) if task_id == "of time" else task_id
+    judge = judge_of(Rules(deduplicate_all=True))
+    value = AvroCodec().encode_task(TaskEnvelope(task_id, "t", b"", NOW_US))
+    for later_us in (0, HOUR_US // 2, HOUR_US - 1):
+        memory, job = Memory(), arrived(task_id, 0)
+        job.value = value
+        judge.recall(job, memory, NOW_US + later_us)
+        assert memory.first_offset(NOW_US + later_us) == 0
+        assert memory.first_offset(NOW_US + HOUR_US) is None
 
 
 @pytest.mark.parametrize("other", ["x", "", "x" * 36, "0" * 36])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kantoku_kafka import Context, Kantoku, Status, Task
+from kantoku_kafka import Context, Kantoku, Plugin, Retry, Retryable, Status, Task
 from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.testing import run_tasks
 
@@ -61,7 +61,25 @@ def topic_that_is_none(_: bytes, ctx: Context) -> bytes:
     return b""
 
 
+class Forgetful(Retryable):
+    """Does not call the constructor above it."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def forgetful(_: bytes) -> bytes:
+    raise Forgetful(429)
+
+
+def told_when_in_words(_: bytes) -> bytes:
+    error = Retryable("too many requests")
+    error.after_seconds = "30"  # type: ignore[assignment]  # a header of HTTP
+    raise error
+
+
 PLAIN = [cancelled, interrupted, generator_exit, mute]
+AGAIN = [forgetful, told_when_in_words]
 STAGING = [event_of_a_number, event_of_a_surrogate, header_of_a_number, headers_in_a_dict, topic_that_is_none]
 
 
@@ -100,6 +118,32 @@ def test_as_coroutines(function: Callable[..., bytes]) -> None:
         return function(data) if function in PLAIN else function(data, ctx)
 
     check(app, "bad")
+
+
+@pytest.mark.parametrize("pool", ["thread", "inline", "asyncio"])
+@pytest.mark.parametrize("function", AGAIN, ids=lambda f: f.__name__)
+def test_what_asks_to_be_tried_again_is(function: Callable[..., bytes], pool: str) -> None:
+    app = Kantoku("test")
+
+    async def coroutine(data: bytes) -> bytes:
+        return function(data)
+
+    register = app.task("bad", pool=pool, retry=Retry(max_attempts=2, initial_seconds=0))
+    register(coroutine if pool == "asyncio" else function)
+    results = run_tasks(app, [Task("bad")] * 8, settings=ExecutorSettings(concurrency=2)).results
+    assert [(r.status, r.attempt) for r in results] == [(Status.FAILED, 2)] * 8
+
+
+class Leaves(Plugin):
+    def after_execute(self, ctx: Context) -> None:
+        sys.exit(3)
+
+
+def test_a_hook_that_exits_costs_no_thread() -> None:
+    app = Kantoku("test", plugins=[Leaves()])
+    app.task("echo", pool="thread")(bytes)
+    results = run_tasks(app, [Task("echo", b"x")] * 8, settings=ExecutorSettings(concurrency=2)).results
+    assert len(results) == 8
 
 
 def test_a_background_task_that_exits_ends_no_event_loop(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,10 +21,12 @@ from kantoku_kafka.errors import AccessDenied, BrokerUnavailable
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.job import Job, Message, Offset, Partition
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.model import Status, TaskEnvelope, now_us
+from kantoku_kafka.model import ErrorInfo, Status, TaskEnvelope, now_us
 from kantoku_kafka.names import Topics
+from kantoku_kafka.protocols import CheckpointRefused
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
 from kantoku_kafka.testing import InMemoryEvents, InMemoryInputs, InMemoryLog, InMemoryOutputs, InMemoryTransaction
+from kantoku_kafka.verify.evidence import position
 
 CODEC, TOPICS = AvroCodec(), Topics(namespace="epochs")
 
@@ -37,6 +39,8 @@ class ByHand:
     def __init__(self) -> None:
         self.submitted: SimpleQueue[Job] = SimpleQueue()
         self.deliver: Callable[[Job], None] = lambda _: None
+        self.told = Event()
+        self.on_cancel: Callable[[], None] = lambda: None
 
     def start(self, deliver: Callable[[Job], None]) -> None:
         self.deliver = deliver
@@ -46,14 +50,20 @@ class ByHand:
             self.submitted.put(job)
 
     def cancel(self, jobs: Iterable[Job], reason: str) -> None:
-        """It goes on regardless, as a thread may."""
+        """It goes on regardless, as a thread may, unless the test has it end."""
+        for job in jobs:
+            job.cancelled = reason
+            self.told.set()
+            self.on_cancel()
 
     def close(self, timeout_seconds: float) -> None:
         """Nothing to stop."""
 
-    def end(self, job: Job, output: bytes) -> None:
+    def end(self, job: Job, output: bytes, *, fails: bool = False) -> None:
         job.started_at_us = now_us()
         job.succeed(output)
+        if fails:
+            job.fail(Status.FAILED, ErrorInfo("Stopped", "it was told to"))
         self.deliver(job)
 
 
@@ -103,6 +113,38 @@ class Hanging(InMemoryTransaction):
         Event().wait()
 
 
+class Slow(InMemoryTransaction):
+    """The commit of results waits for the test."""
+
+    def __init__(self, log: InMemoryLog, inputs: InMemoryInputs) -> None:
+        super().__init__(log, inputs)
+        self.begun, self.go_on = Event(), Event()
+
+    def commit(self, offsets: Sequence[Offset]) -> None:
+        if any(message.topic == TOPICS.results for message in self._open()):
+            self.begun.set()
+            self.go_on.wait(10)
+        super().commit(offsets)
+
+
+class Picky(InMemoryTransaction):
+    """Takes no result with data, and takes its time to say so: longer for all of them than a checkpoint may take."""
+
+    def probe(self) -> None:
+        Event().wait(0.03)
+        results = (message.value or b"" for message in self._open() if message.topic == TOPICS.results)
+        if any(CODEC.decode_result(result).data for result in results):
+            raise CheckpointRefused("too large", culprit=True)
+
+    def commit(self, offsets: Sequence[Offset]) -> None:
+        try:
+            self.probe()
+        except CheckpointRefused:
+            self.abort()
+            raise
+        super().commit(offsets)
+
+
 class Rig:
     """A loop that takes tasks of type ``t``, which end by hand, and of type ``quick``, which end at once."""
 
@@ -110,7 +152,7 @@ class Rig:
         self.log = InMemoryLog()
         self.inputs = Noting(self.log)
         self.by_hand = ByHand()
-        transaction = transactions(self.log, self.inputs)
+        self.transaction = transaction = transactions(self.log, self.inputs)
         checkpoint = Checkpoint(
             outputs=InMemoryOutputs(transaction, TOPICS.results, CODEC, max_data_bytes=1_000),
             events=InMemoryEvents(transaction, EventWriter(TOPICS.events, self.log.partitions, CODEC)),
@@ -211,6 +253,31 @@ def test_a_job_that_a_pool_gives_back_without_an_outcome_is_crashed() -> None:
     result = CODEC.decode_result(record.value)
     assert result.status is Status.CRASHED
     assert result.error is not None and result.error.type == "no_outcome"
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_a_function_returns_when_it_was_told_to_stop_counts_for_nothing(raises: bool) -> None:
+    """Though a checkpoint is under way as it does: its task runs again."""
+    rig = Rig(Slow)
+    with rig.running() as ended:
+        job = rig.by_hand.submitted.get(timeout=10)
+        rig.spawn("quick", 50)
+        assert isinstance(rig.transaction, Slow) and rig.transaction.begun.wait(10)
+        rig.by_hand.on_cancel = lambda: rig.by_hand.end(job, b"half", fails=raises)
+        rig.loop.stop()
+        assert rig.by_hand.told.wait(10)
+        rig.transaction.go_on.set()
+        ended.result(20)
+    assert set(rig.results()) == {b"quick"}
+    assert position(*rig.log.committed(TOPICS.of_type("t"), job.partition.number)).base <= job.offset
+
+
+def test_a_checkpoint_that_looks_for_culprits_is_waited_for_as_long_as_it_is_answered() -> None:
+    rig = Rig(Picky, timeout_seconds=0.1)
+    rig.spawn("quick", 30)
+    with rig.running():
+        assert rig.log.wait_until_done([TOPICS.of_type("quick")], 30)
+    assert rig.results() == [b""] * 30
 
 
 def test_after_a_failure_the_inputs_are_left_and_nothing_is_published() -> None:

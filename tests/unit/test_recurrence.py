@@ -87,6 +87,8 @@ def test_an_interval_counts_from_its_start_and_ends_before_its_end() -> None:
         ({"cron": "0 0 * * *", "time_zone": ""}, "no time zone"),
         ({"cron": "0 0 * * *", "end_at_us": 1}, "never comes"),
         ({"every_us": 999_999}, "one second"),
+        ({"cron": "0 0 * * *", "start_at_us": 1_800_000_000_000_000_000}, "no time that is"),
+        ({"cron": "0 0 * * *", "changed_at_us": -(2**62)}, "no time that is"),
         ({}, "either"),
         ({"every_us": 2_000_000, "cron": "* * * * *"}, "either"),
         ({"every_us": 2_000_000, "start_at_us": 10**18, "end_at_us": 10**18}, "never comes"),

@@ -26,9 +26,10 @@ from kantoku_kafka import (
     retry,
     timeout,
 )
-from kantoku_kafka.engine.retry import kinds_of
+from kantoku_kafka.engine.retry import OPTION, kinds_of
 from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.job import Raised
+from kantoku_kafka.plugins import SpawnContext
 from kantoku_kafka.replay.fold import Fold, LoggedEvent
 from kantoku_kafka.testing import Run, run_tasks
 
@@ -210,6 +211,30 @@ def test_a_policy_travels(policy: Retry) -> None:
 def test_bytes_that_are_no_policy_are_refused(raw: bytes) -> None:
     with suppress(EnvelopeError):
         Retry.decode(raw)
+
+
+@pytest.mark.parametrize(
+    "option", [b'{"\\ud800":1}', b'{"initial_seconds":' + b"9" * 400 + b"}", b"[" * 100_000, b'{"factor":NaN}']
+)
+def test_a_policy_that_is_none_ends_its_own_task_only(option: bytes) -> None:
+    def bring(ctx: SpawnContext) -> None:
+        ctx.options[OPTION] = option
+
+    kan = Kantoku("test")
+    kan.task("fine", pool="inline")(bytes)
+    run = run_tasks(kan, [Task("fine", b"bad").with_(bring), Task("fine", b"good")])
+    assert [result.status for result in run.results] == [Status.REJECTED, Status.OK]
+    assert len(run.dead_letters) == 1
+
+
+def test_who_wants_attempts_without_end_has_a_million() -> None:
+    def forever(ctx: SpawnContext) -> None:
+        ctx.fields["max_attempts"] = 2**31 - 1
+
+    kan = Kantoku("test")
+    kan.task("fine", pool="inline")(bytes)
+    (result,) = run_tasks(kan, [Task("fine", b"good").with_(forever)]).results
+    assert result.ok
 
 
 def test_a_subclass_is_covered_by_name() -> None:

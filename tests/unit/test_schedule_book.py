@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantoku_kafka.avro.codec import AvroCodec
-from kantoku_kafka.avro.control import encode_schedule
+from kantoku_kafka.avro.control import encode_schedule, encode_schedule_state
 from kantoku_kafka.engine.schedule_book import ScheduleBook
 from kantoku_kafka.ids import occurrence_id, task_id_time_ms
 from kantoku_kafka.job import Job, Partition
-from kantoku_kafka.model import CatchUp, Overlap, Schedule, TaskEnvelope
+from kantoku_kafka.model import CatchUp, Overlap, Schedule, ScheduleState, TaskEnvelope
 from kantoku_kafka.names import Topics
 
 SECOND_US = 1_000_000
@@ -173,9 +173,12 @@ def test_a_change_counts_from_when_it_was_made_and_a_pause_is_not_made_up_for() 
 
 
 def test_records_that_are_none_are_passed_over() -> None:
-    world = World(tick())
+    world = World(tick(cron="* * * * * *", every_us=None))
     world.write(b"other", b"\xff")
     world.write(b"state/tick", b"\x00")
+    late = tick(name="nanoseconds", cron="* * * * * *", every_us=None, changed_at_us=START_US * 1_000)
+    world.write(b"nanoseconds", encode_schedule(late))
+    world.write(b"state/tick", encode_schedule_state(ScheduleState(START_US * 1_000, None, 0, 0)))
     world.write(b"never", encode_schedule(tick(name="never", cron="0 0 30 2 *", every_us=None)))
     world.take_over()
     world.now_us += SECOND_US

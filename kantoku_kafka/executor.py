@@ -83,7 +83,7 @@ class ExecutorProcess:
         """Connect, and execute tasks until :meth:`stop`. Blocks; call it once.
 
         Parameters:
-            on_ready: called once, when broker and topics are found to be there.
+            on_ready: called once, when broker and topics are found to be there and the pools have started.
         """
         kantoku, settings, clients = self._kantoku, self._settings, self._kantoku.clients
         with ExitStack() as ending:
@@ -118,8 +118,7 @@ class ExecutorProcess:
             ending.enter_context(Commands(clients, kantoku.topics.control, partial(_tell, listeners)))
             for hook in kantoku.startup_hooks:
                 hook()
-            on_ready()
-            self._loop.run()
+            self._loop.run(on_ready)
             for hook in kantoku.shutdown_hooks:
                 hook()
 

@@ -162,6 +162,7 @@ class SchedulerProcess:
         self._kantoku = kantoku
         self._settings = settings or ExecutorSettings()
         self._service: TimerService | None = None
+        self._stop_asked = False
 
     @property
     def running(self) -> bool:
@@ -169,7 +170,8 @@ class SchedulerProcess:
         return self._service is not None
 
     def stop(self) -> None:
-        """End :meth:`run` soon. May be called from any thread or signal handler."""
+        """End :meth:`run` soon. May be called from any thread or signal handler, at any time."""
+        self._stop_asked = True
         if self._service is not None:
             self._service.stop()
 
@@ -183,6 +185,8 @@ class SchedulerProcess:
                 partition_count(kantoku.clients, topic)
             name = executor_id()
             self._service = service = TimerService(kantoku, settings, slot, name)
+            if self._stop_asked:
+                service.stop()
             _log.info("scheduler %s, slot %s", name, slot.name, extra={"action": "started"})
             with Commands(kantoku.clients, kantoku.topics.control, service.command):
                 service.run()

@@ -36,6 +36,10 @@ class Renewal:
         self._asked = True
         self._stop()
 
+    def forget(self) -> None:
+        """End for good. May be called from a signal handler."""
+        self._asked = False
+
     def begin_anew_if_asked(self) -> None:
         """Does not return if it was asked for. All that must not be left open is closed by now."""
         if self._asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+import sys
 from dataclasses import replace
 from types import FrameType
 from typing import Annotated
@@ -84,7 +85,7 @@ def run_executor(
     kantoku = options.app(app)
     lifeline = Lifeline()
     if lifeline.number is None and (processes > 1 or reload):
-        raise typer.Exit(_supervise(processes, drain_seconds, reload))
+        raise typer.Exit(_supervise(processes, drain_seconds, reload=reload, burst=burst))
     if slot is not None and processes > 1:
         settings = replace(settings, slot=f"{slot}.{lifeline.number}")
     chosen = None if types is None else [name.strip() for name in types.split(",") if name.strip()]
@@ -99,8 +100,10 @@ def run_executor(
         renewal.begin_anew_if_asked()
 
 
-def _supervise(processes: int, drain_seconds: float, reload: bool) -> int:
-    supervisor = Supervisor(processes, drain_seconds)
+def _supervise(processes: int, drain_seconds: float, *, reload: bool, burst: bool) -> int:
+    # -P: the current directory must not come before the standard library.
+    command = [sys.executable, "-P", "-m", "kantoku_kafka", *sys.argv[1:]]
+    supervisor = Supervisor(command, processes, drain_seconds, burst=burst)
     on_hangup(supervisor.reload)
     if reload:
         watch_files(supervisor.reload)
@@ -134,18 +137,20 @@ def run_scheduler(
 def _heed_signals(process: ExecutorProcess | SchedulerProcess) -> Renewal:
     """The first SIGTERM or SIGINT drains, the second one ends at once; so does the first, if nothing runs yet.
 
-    SIGHUP drains and asks for the renewal that is returned; SIGUSR1 has all threads say on stderr where they are.
+    SIGHUP drains and asks for the renewal that is returned, unless one of those comes meanwhile; SIGUSR1 has all
+    threads say on stderr where they are.
     """
+    renewal = Renewal(process.stop)
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         if not process.running:
             raise SystemExit(0 if number == signal.SIGTERM else 130)
+        renewal.forget()
         process.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     faulthandler.register(signal.SIGUSR1)
-    renewal = Renewal(process.stop)
     on_hangup(renewal.ask)
     return renewal

@@ -7,15 +7,15 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 from kantoku_kafka.cli.lifeline import LIFELINE, MARGIN_SECONDS
 
-__all__ = ["MAX_PROCESSES", "Supervisor"]
+__all__ = ["MAX_PROCESSES", "Supervisor", "pause_after"]
 
 _log = logging.getLogger(__name__)
 MAX_PROCESSES = 256
@@ -26,33 +26,44 @@ _MAX_PAUSE_SECONDS = 10.0
 _LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 0.5, 0.02
 
 
+def pause_after(crashes: int) -> float:
+    """How long not to start a process that has ended so often at once, in seconds."""
+    return min(_MAX_PAUSE_SECONDS, 0.1 * 2.0 ** min(crashes - 1, 10))
+
+
 @dataclass(slots=True, eq=False)
 class _Child:
-    """One of the processes. ``kill_at``: it was told to end, and to be started again then; None: it was not."""
+    """One of the processes. ``kill_at``: it was told to end, and to be started again then; None: it was not.
+    ``done``: it is not to be started again."""
 
     number: int
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     restart_at: float = 0.0
     crashes: int = 0
+    done: bool = False
     kill_at: float | None = None
 
 
 class Supervisor:
-    """Runs this very command line ``count`` times, each time with a lifeline.
+    """Runs a command ``count`` times, each time with a lifeline.
 
     A process that ends is started again, with growing pauses while it ends at once. But if none has ever been ready,
     one that ends with an error of configuration ends all. SIGTERM and SIGINT are passed on; after the drain time, or
-    at the second signal, what is left is killed.
+    at the second signal, what is left is killed. SIGUSR1 is passed on.
 
     Parameters:
+        command: program and arguments.
         count: number of processes, at most ``MAX_PROCESSES``.
         drain_seconds: how long they may take to end.
+        burst: one that ends well has done its work, and is not started again.
     """
 
-    def __init__(self, count: int, drain_seconds: float) -> None:
+    def __init__(self, command: Sequence[str], count: int, drain_seconds: float, *, burst: bool = False) -> None:
+        self._command = list(command)
         self._children = [_Child(number) for number in range(count)]
         self._drain_seconds = drain_seconds
+        self._burst = burst
         self._signals = 0
         self._proven = False
         self._failed = 0
@@ -70,11 +81,12 @@ class Supervisor:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
-            while not self._signals and not self._failed:
+            while not self._signals and not self._failed and not all(child.done for child in self._children):
                 for child in self._children:
-                    if child.process is None and child.restart_at <= time.monotonic():
+                    if child.process is None and not child.done and child.restart_at <= time.monotonic():
                         self._start(child, (read_end, ready_write))
                 awake, _, _ = select.select([wake_read, ready_read], [], [], _LOOK_SECONDS)
                 told = {descriptor: os.read(descriptor, 512) for descriptor in awake}
@@ -97,11 +109,12 @@ class Supervisor:
         self._reload_asked = True
 
     def _start(self, child: _Child, lifeline: tuple[int, int]) -> None:
-        # -P: the current directory must not come before the standard library.
-        command = [sys.executable, "-P", "-m", "kantoku_kafka", *sys.argv[1:]]
         environment = {**os.environ, LIFELINE: ",".join(map(str, (child.number, *lifeline)))}
-        child.process = subprocess.Popen(command, pass_fds=lifeline, env=environment, start_new_session=True)
         child.started = time.monotonic()
+        try:
+            child.process = subprocess.Popen(self._command, pass_fds=lifeline, env=environment, start_new_session=True)
+        except OSError as error:  # no memory, too many processes: the others go on
+            self._start_later(child, f"could not be started ({error.strerror})")
 
     def _take_note_of_ready(self, numbers: bytes) -> None:
         self._proven = self._proven or bool(numbers)
@@ -120,28 +133,31 @@ class Supervisor:
         if code in _CONFIGURATION_CODES and not self._proven:
             self._failed = code
             return
-        now = time.monotonic()
-        child.crashes = 1 if now - child.started > _HEALTHY_SECONDS else child.crashes + 1
-        pause_seconds = min(_MAX_PAUSE_SECONDS, 0.1 * 2 ** (child.crashes - 1))
-        child.restart_at = now + pause_seconds
-        _log.warning(
-            "executor process %d ended with %s; starting it again in %.1f s",
-            child.number,
-            f"signal {-code}" if code < 0 else f"code {code}",
-            pause_seconds,
-            extra={"action": "restart"},
-        )
+        if code == 0 and self._burst:
+            child.done = True
+            return
+        self._start_later(child, f"ended with {f'signal {-code}' if code < 0 else f'code {code}'}")
         if child is self._reloading:
             self._reloading = None
             if self._to_reload:
                 self._to_reload.clear()
                 _log.error("reload given up: the other processes go on as they are", extra={"action": "reload"})
 
+    def _start_later(self, child: _Child, what: str) -> None:
+        now = time.monotonic()
+        child.crashes = 1 if now - child.started > _HEALTHY_SECONDS else child.crashes + 1
+        pause_seconds = pause_after(child.crashes)
+        child.restart_at = now + pause_seconds
+        text = "executor process %d %s; starting it again in %.1f s"
+        _log.warning(text, child.number, what, pause_seconds, extra={"action": "restart"})
+
     def _reload(self) -> None:
         """Begin a reload that was asked for, or go on with the one that is under way."""
         if self._reload_asked:
             self._reload_asked = False
-            self._to_reload = deque(self._children)
+            self._to_reload = deque(child for child in self._children if not child.done)
+            if self._reloading is not None and self._reloading.kill_at is None:
+                self._reloading = None  # it has begun anew, and is not ready: with what is there now it may be
             _log.info("reloading", extra={"action": "reload"})
         now = time.monotonic()
         if self._reloading is None and self._to_reload:
@@ -156,6 +172,11 @@ class Supervisor:
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._signals += 1
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        for child in self._children:
+            if child.process is not None:
+                child.process.send_signal(number)
 
     def _stop_children(self) -> None:
         processes = [child.process for child in self._children if child.process is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
 from kantoku_kafka.engine.burst import Burst
@@ -113,11 +113,16 @@ class Loop:
         """How many tasks of each type run. May be called from any thread."""
         return self._pools.running_by_type()
 
-    def run(self) -> None:
-        """Work until :meth:`stop`, then drain, checkpoint and close. Raises what the parts cannot recover from."""
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Work until :meth:`stop`, then drain, checkpoint and close. Raises what the parts cannot recover from.
+
+        Parameters:
+            on_ready: called once, before the first turn.
+        """
         try:
             self._pools.open(self._ended.put)
             self._inputs.subscribe(self._input_topics, self)
+            on_ready()
             while not self._stopping:
                 if self._quiet:
                     self._rest()

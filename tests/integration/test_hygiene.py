@@ -69,6 +69,9 @@ def test_a_group_keeps_to_a_rate(kan: Kantoku, bootstrap: str, tmp_path: Path) -
 
 
 APP = """
+import sys
+import time
+
 from kantoku_kafka import Kantoku
 
 kan = Kantoku("reloaded")
@@ -77,12 +80,19 @@ kan = Kantoku("reloaded")
 @kan.task("version")
 def version(data: bytes) -> bytes:
     return b"{version}"
+
+
+@kan.task("slow")
+def slow(data: bytes) -> bytes:
+    print("slow begins", file=sys.stderr, flush=True)
+    time.sleep(3)
+    return data
 """
 
 
 @pytest.fixture
 def code(kan: Kantoku, tmp_path: Path) -> Path:
-    topics.create(kan.clients, topics.plan(kan.topics, ["version"]))
+    topics.create(kan.clients, topics.plan(kan.topics, ["version", "slow"]))
     folder = tmp_path / "app"
     folder.mkdir()
     (folder / "reloaded_app.py").write_text(APP.format(version=1))
@@ -107,6 +117,26 @@ def test_a_hangup_brings_the_new_code(kan: Kantoku, bootstrap: str, tmp_path: Pa
         assert (running.pid, running.returncode) == (pid, None)
         running.kill(signal.SIGTERM)
         assert running.wait(40) == 0, running.log()
+
+
+def test_who_is_told_to_end_while_it_reloads_ends(kan: Kantoku, bootstrap: str, tmp_path: Path, code: Path) -> None:
+    with ExecutorUnderTest(bootstrap, kan.namespace, log=tmp_path / "log", app="reloaded_app:kan", cwd=code) as running:
+        slow = kan.spawn(Task("slow"))
+        until(lambda: "slow begins" in running.log(), 40, "the task runs")
+        running.kill(signal.SIGHUP)
+        until(lambda: "draining" in running.log(), 10, "it drains")
+        running.kill(signal.SIGTERM)
+        assert running.wait(40) == 0, running.log()
+        assert kan.wait(slow.id, timeout_seconds=10).ok
+
+
+def test_children_that_cannot_start_end_the_command_with_a_sentence(
+    kan: Kantoku, bootstrap: str, tmp_path: Path, code: Path
+) -> None:
+    options = (bootstrap, kan.namespace, "--processes", "2", "--pool", "process", "--max-memory-per-child", "8")
+    with ExecutorUnderTest(*options, log=tmp_path / "log", app="reloaded_app:kan", cwd=code) as running:
+        assert running.wait(60) == 2
+        assert "is too little" in running.log()
 
 
 def test_an_executor_says_where_its_threads_are(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:

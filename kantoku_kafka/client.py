@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -71,6 +72,15 @@ class Spawned(Ticket):
         return self._client.gather([self], timeout_seconds=timeout_seconds)[0]
 
 
+@dataclass(slots=True)
+class _Transaction:
+    """What a block of :meth:`Client.transaction` spawns through. ``over``: it has ended."""
+
+    spawner: Spawner
+    failures: Failures
+    over: bool = False
+
+
 class Client(Waiting):
     """Spawns tasks and waits for results. All methods are thread-safe; connections are opened at first use.
 
@@ -101,7 +111,7 @@ class Client(Waiting):
         self._event_failures: Failures = []
         self._warnings = Throttle(_WARN_EVERY_SECONDS)
         self._idle_spawners: deque[Spawner] = deque()
-        self._open_transaction: ContextVar[tuple[Spawner, Failures] | None] = ContextVar("transaction", default=None)
+        self._open_transaction: ContextVar[_Transaction | None] = ContextVar("transaction", default=None)
 
     # --- spawning
 
@@ -120,11 +130,11 @@ class Client(Waiting):
     def spawn_many(self, tasks: Iterable[Task]) -> list[Spawned]:
         """Spawn many; returns when the broker has acknowledged all. Raises as :meth:`spawn`; some may be accepted."""
         tickets: list[Ticket] = []
-        transaction = self._open_transaction.get()
+        transaction = self._transaction
         if transaction is not None:
-            spawner, failures = transaction
-            return [self._send(task, spawner, failures, tickets) for task in tasks]
-        spawner, failures = self._connected_spawner(), []
+            return [self._send(task, transaction.spawner, transaction.failures, tickets) for task in tasks]
+        spawner = self._connected_spawner()
+        failures: Failures = []
         spawned = [self._send(task, spawner, failures, tickets) for task in tasks]
         spawner.wait(tickets, failures)
         return spawned
@@ -135,7 +145,8 @@ class Client(Waiting):
         Raises:
             As :meth:`spawn`, for this task or for one that was handed over before.
         """
-        spawner, failures = self._open_transaction.get() or (self._connected_spawner(), self._nowait_failures)
+        transaction = self._transaction or _Transaction(self._connected_spawner(), self._nowait_failures)
+        spawner, failures = transaction.spawner, transaction.failures
         spawner.check(failures)
         return self._send(task, spawner, failures, [])
 
@@ -151,12 +162,13 @@ class Client(Waiting):
             SpawnError, TopicMismatch, AccessDenied, UsageError (within another one): none was accepted.
             BrokerUnavailable: if the block had ended, they may have been accepted, all or none.
         """
-        if self._open_transaction.get() is not None:
+        if self._transaction is not None:
             raise UsageError("A transaction cannot begin within another one of the same thread or coroutine.")
         spawner = self._transactional_spawner()
         failures: Failures = []
         spawner.begin()
-        token = self._open_transaction.set((spawner, failures))
+        transaction = _Transaction(spawner, failures)
+        token = self._open_transaction.set(transaction)
         try:
             yield
             spawner.flush(failures)
@@ -165,6 +177,7 @@ class Client(Waiting):
                 self._idle_spawners.append(spawner)
             raise
         finally:
+            transaction.over = True
             self._open_transaction.reset(token)
         if spawner.commit():
             self._idle_spawners.append(spawner)
@@ -209,8 +222,9 @@ class Client(Waiting):
         Inside :meth:`transaction` it returns at once, and they are visible when the block has ended. Raises as
         :meth:`spawn`.
         """
-        transaction = self._open_transaction.get()
-        spawner, failures = transaction or (self._connected_spawner(), [])
+        transaction = self._transaction
+        spawner = self._connected_spawner() if transaction is None else transaction.spawner
+        failures: Failures = [] if transaction is None else transaction.failures
         tickets: list[Ticket] = []
         for message in messages:
             tickets.append(Ticket(message.topic, failures))
@@ -254,13 +268,21 @@ class Client(Waiting):
     def _app(self) -> Kantoku:
         return cast("Kantoku", self)
 
+    @property
+    def _transaction(self) -> _Transaction | None:
+        """That of this thread or coroutine, while its block has not ended: who began within it may live longer."""
+        transaction = self._open_transaction.get()
+        return None if transaction is None or transaction.over else transaction
+
     def _connected_spawner(self) -> Spawner:
-        if self._spawner is None or self._pid != os.getpid():
+        spawner = self._spawner
+        if spawner is None or spawner.failed or self._pid != os.getpid():
             with self._lock:
                 self._check_fork()
-                if self._spawner is None:
-                    self._spawner = self._new_spawner()
-        return self._spawner
+                spawner = self._spawner
+                if spawner is None or spawner.failed:
+                    spawner = self._spawner = self._new_spawner()
+        return spawner
 
     def _connected_reader(self) -> ResultReader:
         with self._lock:
@@ -301,7 +323,8 @@ class Client(Waiting):
         spawner.send(message, spawned)
         tickets.append(spawned)
         if event is not None:
-            ticket = Ticket(event.topic, self._event_failures)
+            # Within a transaction one record that is refused refuses all.
+            ticket = Ticket(event.topic, failures if spawner.transactional else self._event_failures)
             self._log_spawned(spawner, event, ticket)
             tickets.append(ticket)
         if ctx.hooks.after_scheduled:
@@ -313,6 +336,8 @@ class Client(Waiting):
         try:
             spawner.send(event, ticket)
         except KantokuError as error:
+            if spawner.transactional:
+                raise
             ticket.settled = True
             self._warn_of(error)
         if self._event_failures:

@@ -77,11 +77,15 @@ class Waiting:
                 reader.forget(task_id, future)
 
     def find_results(self, task_ids: Iterable[str], *, timeout_seconds: float = 0.0) -> dict[str, Result]:
-        """The results that are there by now, or come within ``timeout_seconds``; never WaitTimeout."""
+        """The results that are there by now, or come within ``timeout_seconds``; never WaitTimeout.
+
+        Raises:
+            TopicMismatch, AccessDenied, BrokerUnavailable: they cannot be read.
+        """
         reader = self._connected_reader()
         futures = {task_id: reader.expect(task_id) for task_id in task_ids}
         try:
-            reader.catch_up(futures)
+            reader.catch_up(futures, lambda: all(future.done() for future in futures.values()))
             wait_futures(futures.values(), timeout_seconds)
             return {task_id: future.result() for task_id, future in futures.items() if future.done()}
         finally:

@@ -84,9 +84,14 @@ def options(
     ] = False,
     log_level: Annotated[str, typer.Option(envvar="KANTOKU_LOG_LEVEL", help="debug, info, warning, error")] = "info",
 ) -> None:
-    """Global options may stand before the command or behind it. -b wins over -X, that over -F, that over the app."""
+    """Global options may stand before the command or behind it. -b wins over -X, that over -F, that over
+    KANTOKU_BOOTSTRAP_SERVERS, that over the app."""
     configure_logging(log_level)
     settings = {**(read_properties(config) if config else {}), **parse_settings(setting or [])}
+    source = ctx.get_parameter_source("bootstrap_servers")
+    if bootstrap_servers is not None and source is not None and source.name == "ENVIRONMENT":
+        settings = {"bootstrap.servers": bootstrap_servers, **settings}
+        bootstrap_servers = None
     ctx.obj = Options(bootstrap_servers=bootstrap_servers, namespace=namespace, config=settings)
 
 

@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Self
 
 from kantoku_kafka.avro.control import decode_command
-from kantoku_kafka.errors import AccessDenied, EnvelopeError, KantokuError, TopicMismatch
+from kantoku_kafka.errors import EnvelopeError, KantokuError, TopicMismatch
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.heartbeats import PREFIX
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends
 from kantoku_kafka.model import Command
+from kantoku_kafka.throttle import Throttle
 
 __all__ = ["Commands"]
 
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.1
 _AGAIN_SECONDS = 5.0
 _CATCH_UP_SECONDS = 5.0
+_WARN_EVERY_SECONDS = 300.0
 
 
 class Commands:
@@ -38,6 +40,7 @@ class Commands:
         self._clients = clients
         self._topic = topic
         self._deliver = deliver
+        self._warnings = Throttle(_WARN_EVERY_SECONDS)
         self._end = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kantoku-control", daemon=True)
@@ -62,10 +65,11 @@ class Commands:
                     offsets = beginnings(self._clients, self._topic)
                 self._follow(offsets)
             except KantokuError as error:
-                _log.warning("no commands are heard: %s", error, extra={"action": "no_commands"})
+                if self._warnings.passes(type(error).__name__) is not None:
+                    _log.warning("no commands are heard: %s", error, extra={"action": "no_commands"})
                 self._caught_up.set()
-                if isinstance(error, TopicMismatch | AccessDenied):
-                    return
+                if isinstance(error, TopicMismatch):  # if it is there again it is another one
+                    offsets = None
                 self._end.wait(_AGAIN_SECONDS)
 
     def _follow(self, offsets: dict[int, int]) -> None:

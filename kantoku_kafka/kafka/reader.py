@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
-from kantoku_kafka.ids import task_id_time_ms
+from kantoku_kafka.ids import is_idempotent, task_id_time_ms
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.kafka.scan import ends as ends_of
@@ -70,6 +70,7 @@ class ResultReader:
         self._dropped_until: dict[int, float] = {}
         self._reached: dict[int, int] = {}
         self._taken_to: dict[int, int] = {}  # behind the last record taken: a busy partition seldom says it has ended
+        self._ends: dict[int, int] = {}  # where the partition ended as its reading was begun
         self._progress = threading.Condition(self._lock)
         self._wanted: dict[int, int] = {}
         self._failure: KantokuError | None = None
@@ -101,7 +102,8 @@ class ResultReader:
                 future.set_result(cached.result)
                 return future
             self._waiters.setdefault(task_id, []).append(future)
-            if self._will_pass(partition, spawned_at):
+            # Another spawn of an idempotency key may have had its result long ago, and this one gets none.
+            if not is_idempotent(task_id) and self._will_pass(partition, spawned_at):
                 return future
             covered_ms = self._covered_ms.get(partition)
             if covered_ms is None or since_ms < covered_ms:
@@ -117,24 +119,34 @@ class ResultReader:
             return False
         return self._dropped_until.get(partition, 0.0) < spawned_at
 
-    def catch_up(self, task_ids: Iterable[str]) -> None:
+    def catch_up(self, task_ids: Iterable[str], enough: Callable[[], bool] = lambda: False) -> None:
         """Block until all that stands in the partitions of these (expected) tasks by now has been read.
 
-        Gives up after the connection's timeout: an open transaction may hold the end back.
+        Gives up when for the connection's timeout nothing more could be: what an open transaction holds back is not
+        there yet.
+
+        Parameters:
+            enough: asked now and then: true ends it before.
+
+        Raises:
+            KantokuError: the reader has failed.
         """
-        timeout_seconds = self._clients.connection.timeout_seconds
         partitions = {partition_of(task_id.encode(), self._partitions) for task_id in task_ids}
         ends = {p: end for p, end in ends_of(self._clients, self._topics.results).items() if p in partitions}
+
+        def is_over() -> bool:
+            read = self._wanted.keys().isdisjoint(ends) and all(self._read_to(p) >= end for p, end in ends.items())
+            return read or self._failure is not None or enough()
+
         with self._progress:
-            self._progress.wait_for(
-                lambda: (
-                    self._failure
-                    or (
-                        self._wanted.keys().isdisjoint(ends) and all(self._read_to(p) >= end for p, end in ends.items())
-                    )
-                ),
-                timeout_seconds,
-            )
+            moved = True
+            while moved and not is_over():
+                taken = dict(self._taken_to)
+
+                def has_moved(before: Mapping[int, int] = taken) -> bool:
+                    return is_over() or self._taken_to != before
+
+                moved = self._progress.wait_for(has_moved, self._clients.connection.timeout_seconds)
             if self._failure is not None:
                 raise self._failure
 
@@ -203,11 +215,18 @@ class ResultReader:
         with self._progress:
             if not self._wanted and wait_seconds:
                 self._progress.wait(wait_seconds)
-            due = {p: since_ms for p, since_ms in self._wanted.items() if self._reached.get(p) != _ON_THE_WAY}
+            due = {p: since_ms for p, since_ms in self._wanted.items() if not self._is_on_the_way(p)}
             for partition in due:
                 del self._wanted[partition]
                 self._reached[partition] = self._taken_to[partition] = _ON_THE_WAY
         return due
+
+    def _is_on_the_way(self, partition: int) -> bool:
+        """To the end that it had as it was begun; one that is written to all the time never says that it ends."""
+        if self._reached.get(partition) != _ON_THE_WAY:
+            return False
+        end = self._ends.get(partition)
+        return end is None or self._taken_to[partition] < end
 
     def _begin(self, consumer: Consumer, wanted: Mapping[int, int]) -> bool:
         """Begin, or begin again further back, where new waits need it. False: not yet, the cluster has to settle."""
@@ -228,6 +247,7 @@ class ResultReader:
             self._stopping.wait(_POLL_SECONDS)
             return False
         self._patience_until = None
+        self._ends |= ends
         positions = [
             TopicPartition(self._topics.results, p, start if start >= 0 else ends[p]) for p, start in starts.items()
         ]

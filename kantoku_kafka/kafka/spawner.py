@@ -74,6 +74,10 @@ class Spawner:
         queue_timeout_seconds: how long to wait for room in the local queue.
         delivery_timeout_seconds: how long the broker may take to acknowledge.
         transactional_id: None, or the id under which :meth:`begin` and :meth:`commit` work.
+
+    Attributes:
+        transactional: whether it has such an id.
+        failed: its producer is beyond help; another one may do better.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class Spawner:
         transactional_id: str | None = None,
     ) -> None:
         self._clients = clients
+        self.transactional = transactional_id is not None
+        self.failed = False
         self._queue_timeout_seconds = queue_timeout_seconds
         self._delivery_timeout_seconds = delivery_timeout_seconds
         timeout_ms = max(1, int(delivery_timeout_seconds * 1000))
@@ -190,6 +196,8 @@ class Spawner:
             except KafkaException as error:
                 reason = error.args[0]
                 if not reason.retriable() or time.monotonic() > deadline:
+                    if reason.txn_requires_abort():  # if it was not committed, nobody has to wait for its end
+                        self.abort()
                     raise BrokerUnavailable(
                         f"No broker has confirmed the transaction ({reason.name()}): its tasks may have been accepted, "
                         "all of them or none. Look for their ids before you spawn them again."
@@ -218,6 +226,7 @@ class Spawner:
         return not left
 
     def _failure(self, error: KafkaError, topic: str, failed: int) -> KantokuError:
+        self.failed = self.failed or error.fatal() or error.code() == KafkaError._FATAL
         if error.code() in TOO_LARGE:
             return TaskTooLarge(
                 f"A task is larger than topic {topic} takes; put the data elsewhere and spawn a reference to them, "
@@ -235,4 +244,5 @@ class Spawner:
         try:
             return call()
         except KafkaException as error:
+            self.failed = self.failed or error.args[0].fatal()
             raise self._clients.error(error.args[0], doing) from error

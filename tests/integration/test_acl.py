@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from accounting import read_all
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -123,4 +124,17 @@ def test_a_spawn_that_is_forbidden(secured: str) -> None:
     kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
     with denied(secured, ResourceType.TOPIC, topic, AclOperation.WRITE), pytest.raises(AccessDenied, match=topic):
         kan.spawn(Task("echo"))
+    kan.close()
+
+
+def test_a_transaction_whose_events_are_forbidden_is_none(secured: str) -> None:
+    """Within a transaction the event belongs to its task: neither is there, and that is what is said."""
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    kan.spawn(Task("work", b"the right is there at first"))
+    with denied(secured, ResourceType.TOPIC, f"{NAMESPACE}.events", AclOperation.WRITE):
+        with pytest.raises(AccessDenied), kan.transaction():
+            gone = kan.spawn(Task("work", b"x"))
+        kept = kan.spawn(Task("work", b"alone it is accepted"))
+    there = {record.key() for record in read_all(secured, kan.topics.of_type("work"))}
+    assert kept.id.encode() in there and gone.id.encode() not in there
     kan.close()

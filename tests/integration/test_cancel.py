@@ -10,6 +10,7 @@ from statistics import median
 
 import pytest
 from accounting import Account, read_all
+from confluent_kafka.admin import AdminClient
 from executors import ExecutorUnderTest, until
 from test_cli import cli
 
@@ -17,6 +18,7 @@ from kantoku_kafka import Kantoku, Spawned, Status, Task, delay, headers, key, l
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.heartbeats import heartbeats
+from kantoku_kafka.kafka.topics import existing_topics
 
 USUAL_SECONDS, LIMIT_SECONDS = 1.0, 5.0  # a busy machine may have one of them wait longer; the tasks take 30 s
 TYPES = ("loop", "waits", "sleeps", "fails")
@@ -143,3 +145,23 @@ def test_a_quiet_executor_ends_what_it_runs_and_leaves_and_a_stopped_one_ends(
     assert executor.wait(40) == 0
     executor.start()
     assert kan.wait(later.id, timeout_seconds=40).ok, "a later start is not meant by the stop"
+
+
+def test_commands_are_heard_when_their_topic_is_there_again(
+    kan: Kantoku, executor: ExecutorUnderTest, bootstrap: str
+) -> None:
+    """Somebody has deleted it, and creates it anew while an executor runs."""
+    executor.kill()
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.delete_topics([kan.topics.control])[kan.topics.control].result(20)
+    until(lambda: kan.topics.control not in existing_topics(kan.clients), 20, "it is gone")
+    executor.start()
+    until(lambda: "no commands are heard" in executor.log(), 60, "it says so")
+    topics.create(kan.clients, topics.plan(kan.topics, TYPES))
+    running = kan.spawn(Task("waits", b"300"))
+
+    def cancelled() -> bool:
+        kan.cancel(running.id)
+        return running.id in kan.find_results([running.id], timeout_seconds=2)
+
+    until(cancelled, 60, "it hears")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from kantoku_kafka import Kantoku, Result, Status, Task
+from kantoku_kafka import Kantoku, Result, Status, Task, idempotency_key
 from kantoku_kafka.avro.codec import AvroCodec
-from kantoku_kafka.ids import new_task_id
+from kantoku_kafka.ids import idempotent_id, new_task_id
 from kantoku_kafka.kafka.reader import ResultReader
 from kantoku_kafka.model import Source
 from kantoku_kafka.settings import Connection
@@ -93,3 +93,60 @@ def test_looking_for_results_does_not_wait_until_nobody_writes(kan: Kantoku, boo
             stop.set()
             loader.join()
         kan.gather(spawned, timeout_seconds=60)
+
+
+def test_the_result_of_a_key_that_was_spawned_before_by_another_is_found(
+    kan: Kantoku, bootstrap: str, running: Any
+) -> None:
+    """Though this client stands at the end of the partition, behind that result, and has it not in its cache."""
+    task = Task("echo", b"photo").with_(idempotency_key("photo-7"))
+    with running(), closing(Kantoku(kan.namespace, bootstrap_servers=bootstrap)) as other:
+        first = other.spawn(task).result(timeout_seconds=30)
+        kan._reader = ResultReader(kan.clients, kan.topics, kan.codec, cache_bytes=1)
+        kan.gather(kan.spawn_many([Task("echo", b"x")] * 50), timeout_seconds=30)
+        kan._reader.catch_up([new_task_id() for _ in range(50)])
+        assert kan.spawn(task).result(timeout_seconds=30) == first
+
+
+class NeverAtTheEnd(ResultReader):
+    """As in a partition that is always written to."""
+
+    def _take(self, message: Any) -> None:
+        if message.error() is None:
+            super()._take(message)
+
+
+def test_an_older_wait_is_begun_though_the_partition_never_ends(kan: Kantoku, running: Any) -> None:
+    with running():
+        old = kan.spawn(Task("echo", b"old"))
+        kan.wait(old.id, timeout_seconds=30)
+        kan.close()
+        kan._reader = NeverAtTheEnd(kan.clients, kan.topics, kan.codec)
+        new = [kan.spawn(Task("echo", b"new")).id for _ in range(20)]
+        kan.gather(new, timeout_seconds=30)
+        kan._reader._cache.clear()
+        assert kan.wait(old.id, timeout_seconds=20).data == b"old"
+
+
+class Slow(ResultReader):
+    """Takes a hundredth of a second for each result."""
+
+    def _take(self, message: Any) -> None:
+        if message.error() is None:
+            time.sleep(0.01)
+        super()._take(message)
+
+
+def test_what_takes_longer_to_read_than_a_request_may_is_found_all_the_same(
+    kan: Kantoku, bootstrap: str, producer: Producer
+) -> None:
+    codec, count, now_ms = AvroCodec(), 150, time.time_ns() // 1_000_000
+    connection = Connection(bootstrap_servers=bootstrap, timeout_seconds=0.5)
+    ids = [idempotent_id("ns", "echo", str(n)) for n in range(8 * count)]  # nobody knows when they were made
+    for task_id in ids:
+        result = Result(task_id, "echo", Status.OK, b"", None, 1, "e", None, now_ms * 1000, Source("t", 0, 0))
+        producer.produce(kan.topics.results, codec.encode_result(result), task_id)
+    producer.flush(10)
+    kan.connect_to(connection)
+    kan._reader = Slow(kan.clients, kan.topics, codec)
+    assert ids[-1] in kan.find_results([ids[-1]])

@@ -284,3 +284,42 @@ def test_a_transaction_that_nobody_confirmed_may_have_been_accepted(
         later = kan.spawn(Task("echo", b"later"))
     there = {record.key() for record in read_all(bootstrap, kan.topics.of_type("echo"))}
     assert there == {spawned.id.encode(), later.id.encode()}
+
+
+def test_who_outlives_the_block_that_began_it_spawns_on_its_own(kan: Kantoku, bootstrap: str) -> None:
+    """A coroutine that was started within a transaction is no part of it, nor of the next one, once it has ended."""
+
+    async def later(begin: asyncio.Event) -> str:
+        await begin.wait()
+        return kan.spawn(Task("echo", b"later")).id
+
+    async def go() -> str:
+        begin = asyncio.Event()
+        with kan.transaction():
+            kan.spawn(Task("echo", b"first"))
+            background = asyncio.create_task(later(begin))
+        with pytest.raises(ZeroDivisionError), kan.transaction():
+            begin.set()
+            spawned = await background
+            raise ZeroDivisionError
+        return spawned
+
+    spawned = asyncio.run(go())
+    there = {record.key() for record in read_all(bootstrap, kan.topics.of_type("echo"))}
+    assert spawned.encode() in there and len(there) == 2
+
+
+def test_a_producer_that_is_beyond_help_is_replaced(kan: Kantoku, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is, for its whole life, when its first request for an id is refused for want of a right."""
+    kan.spawn(Task("echo", b"x"))
+    doomed, real = kan._connected_spawner()._producer, SpawningProducer.produce
+
+    def produce(producer: SpawningProducer, *record: Any, **more: Any) -> None:
+        if producer is doomed:
+            raise KafkaException(KafkaError(KafkaError._FATAL, "Cluster authorization failed", True))
+        real(producer, *record, **more)
+
+    monkeypatch.setattr(SpawningProducer, "produce", produce, raising=False)
+    with pytest.raises(KantokuError):
+        kan.spawn(Task("echo", b"x"))
+    assert kan.spawn(Task("echo", b"x")).offset is not None

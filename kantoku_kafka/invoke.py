@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import time
 import traceback
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from kantoku_kafka.context import Context
 from kantoku_kafka.engine.retry import kinds_of
@@ -26,26 +30,37 @@ _MAX_MESSAGE, _MAX_DETAIL = 4_000, 8_000
 
 
 class Invoker:
-    """Runs jobs of an app's task types. Thread-safe: it keeps nothing between calls."""
+    """Runs jobs of an app's task types, in the process that makes it. Thread-safe: it keeps nothing between calls."""
 
     def __init__(self, kantoku: Kantoku) -> None:
         self._kantoku = kantoku
         self._types: Mapping[str, TaskType] = kantoku.task_types
         self._hooks = kantoku.hooks
+        self._forks: list[None] = []  # not empty in a copy of this process; to ask for the pid costs a system call
+        os.register_at_fork(after_in_child=partial(self._forks.append, None))
 
     def run(self, job: Job) -> None:
         """Run a plain function in this thread; afterwards the job has an outcome.
 
+        What it and its hooks set of context variables ends with it.
+
         Raises:
             KeyboardInterrupt: and no outcome. In the main thread a person wants the program to end.
         """
+        copy_context().run(self._run, job)
+
+    def _run(self, job: Job) -> None:
         task = self._types[job.type]
         job.started_at_us = time.time_ns() // 1000
         if task.takes_context or self._hooks.around_execute:
             ctx = Context(self._kantoku, job)
             try:
-                self._before(ctx)
-                output = task.function(job.data, ctx) if task.takes_context else task.function(job.data)
+                try:
+                    self._before(ctx)
+                    output = task.function(job.data, ctx) if task.takes_context else task.function(job.data)
+                finally:
+                    if self._forks:
+                        _end_copy(sys.exc_info()[1])
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
@@ -55,7 +70,11 @@ class Invoker:
             run_after(self._hooks.after_execute, ctx)
             return
         try:
-            output = task.function(job.data)
+            try:
+                output = task.function(job.data)
+            finally:
+                if self._forks:
+                    _end_copy(sys.exc_info()[1])
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
@@ -69,8 +88,12 @@ class Invoker:
         job.started_at_us = time.time_ns() // 1000
         ctx = Context(self._kantoku, job)
         try:
-            self._before(ctx)
-            output = await (task.function(job.data, ctx) if task.takes_context else task.function(job.data))
+            try:
+                self._before(ctx)
+                output = await (task.function(job.data, ctx) if task.takes_context else task.function(job.data))
+            finally:
+                if self._forks:
+                    _end_copy(sys.exc_info()[1])
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
@@ -112,13 +135,12 @@ def _settle(job: Job, output: object) -> None:
 def fail(job: Job, error: BaseException) -> None:
     """The function raised this."""
     status = Status.REJECTED if isinstance(error, Reject) else Status.FAILED
-    detail = "".join(traceback.format_exception(error))[-_MAX_DETAIL:]
     job.fail(
         status,
         ErrorInfo(
             type(error).__name__,
-            utf8_safe(_text_of(error))[:_MAX_MESSAGE],
-            utf8_safe(detail),
+            _text_of(str, error)[:_MAX_MESSAGE],
+            _text_of(_traceback_of, error)[-_MAX_DETAIL:],
             isinstance(error, TaskError) and error.retryable,
         ),
     )
@@ -128,14 +150,45 @@ def fail(job: Job, error: BaseException) -> None:
 def raised_by(error: BaseException) -> Raised:
     """What a retry policy has to know of an exception."""
     asked = isinstance(error, Retryable)
-    after_seconds = error.after_seconds if isinstance(error, Retryable) else None
-    if not is_delay(after_seconds):  # it may have been set since
-        after_seconds = None
+    after_seconds = _delay_of(error) if isinstance(error, Retryable) else None
     return Raised(kinds_of(type(error)), after_seconds, asked, isinstance(error, NonRetryable))
 
 
-def _text_of(error: BaseException) -> str:
+def _delay_of(error: Retryable) -> float | None:
+    """It may be anything: it may have been set since, or be a property."""
     try:
-        return str(error)
-    except Exception as second:  # noqa: BLE001 - its __str__ is user code too
+        after_seconds = error.after_seconds
+    except Exception:  # noqa: BLE001 - user code
+        return None
+    return after_seconds if is_delay(after_seconds) else None
+
+
+def _text_of(tell: Callable[[BaseException], str], error: BaseException) -> str:
+    """Whatever is asked of an exception, its own code may answer: ``__str__``, ``__getattr__`` for its notes."""
+    try:
+        return utf8_safe(tell(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as second:  # noqa: BLE001 - user code
         return f"(its text cannot be made: {type(second).__name__})"
+
+
+def _traceback_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _end_copy(error: BaseException | None) -> NoReturn:
+    """A copy of this process that a function forked has left the function: it answers nobody and takes no other job.
+
+    It ends as a script does whose last line the function was: by 0, or what it exits with, or 1 for an error.
+    """
+    code = 0 if error is None else 1
+    try:
+        if isinstance(error, SystemExit):
+            code = error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            sys.stderr.write(_text_of(_traceback_of, error))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

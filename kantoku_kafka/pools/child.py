@@ -1,7 +1,7 @@
 """The program of a child process: ``python -m kantoku_kafka.pools.child FD``, started by the process pool only.
 
 It imports the app, runs one task after the other in its main thread, and answers. It outlives its parent for as long
-as a C function holds the interpreter lock, and no longer.
+as a C function holds the interpreter lock, or for a second if another process holds the parent's end of the socket.
 :mod:`kantoku_kafka.pools.frames` has what is said on the socket.
 """
 
@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
@@ -48,6 +50,7 @@ from kantoku_kafka.settings import Connection
 __all__ = ["main"]
 
 _READ_BYTES = 1 << 18
+_LOOK_SECONDS = 1.0
 _MEMORY_ERROR = "builtins.MemoryError"
 _ENOUGH = 0.8  # of the memory allowed: a task that leaks should not be the one to meet the limit
 
@@ -56,6 +59,7 @@ def main() -> int:
     """Serve the parent until it says END; returns the exit code."""
     channel = socket.socket(fileno=int(sys.argv.pop(1)))
     channel.set_inheritable(False)  # no process that a task starts may keep it open
+    channel.setblocking(True)  # it is not if the parent has a default timeout for sockets
     faulthandler.enable()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
@@ -118,9 +122,9 @@ class Limits:
         self._tasks = 0
         self.reached = False
         if self._max_memory_bytes:
-            if _largest_bytes() > _ENOUGH * self._max_memory_bytes:
+            if (taken_bytes := _taken_bytes()) > _ENOUGH * self._max_memory_bytes:
                 raise UsageError(
-                    f"{hello.reference} takes {_largest_bytes() >> 20} MiB once it is imported: "
+                    f"{hello.reference} takes {taken_bytes >> 20} MiB once it is imported: "
                     f"--max-memory-per-child {self._max_memory_bytes >> 20} is too little."
                 )
             resource.setrlimit(resource.RLIMIT_DATA, (self._max_memory_bytes, self._max_memory_bytes))
@@ -132,14 +136,20 @@ class Limits:
         if out_of_memory:
             text = f"The task needed more than the {self._max_memory_bytes >> 20} MiB of --max-memory-per-child."
             job.fail(Status.CRASHED, ErrorInfo("out_of_memory", text))
-        used_up = bool(self._max_memory_bytes) and _largest_bytes() > _ENOUGH * self._max_memory_bytes
+        used_up = bool(self._max_memory_bytes) and _taken_bytes() > _ENOUGH * self._max_memory_bytes
         self.reached = out_of_memory or used_up or 0 < self._max_tasks <= self._tasks
 
 
-def _largest_bytes() -> int:
-    """The most memory that this process ever had resident."""
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest if sys.platform == "darwin" else largest << 10
+def _taken_bytes() -> int:
+    """The most memory that this process ever had resident, or what it has reserved, if that is more.
+
+    RLIMIT_DATA counts what is reserved: stacks of threads too. On Linux ru_maxrss would begin with the parent's.
+    """
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fields = dict(line.split(b":", 1) for line in Path("/proc/self/status").read_bytes().splitlines())
+    known = fields.keys() & {b"VmHWM", b"VmRSS", b"VmData"}  # gVisor tells no peak
+    return max(int(fields[name].split()[0]) << 10 for name in known)
 
 
 class Inbox:
@@ -147,6 +157,9 @@ class Inbox:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._parent = os.getppid()
+        self._readable = select.poll()
+        self._readable.register(channel, select.POLLIN)
         self._bodies: SimpleQueue[bytes | None] = SimpleQueue()
         self._cancelled = False
         self._main_thread = threading.get_ident()
@@ -161,7 +174,7 @@ class Inbox:
     def _read(self) -> None:
         buffer = FrameBuffer()
         try:
-            while data := self._channel.recv(_READ_BYTES):
+            while data := self._receive():
                 for kind, body in buffer.feed(data):
                     if kind is Kind.CANCEL:
                         self._cancelled = True
@@ -170,6 +183,13 @@ class Inbox:
                         self._bodies.put(None if kind is Kind.END else body)
         finally:
             os.killpg(os.getpgrp(), signal.SIGKILL)  # the parent is gone, or nothing can be said any more
+
+    def _receive(self) -> bytes:
+        """What has come; nothing if the parent is gone, although a process that it has forked may hold its end."""
+        while not self._readable.poll(1000 * _LOOK_SECONDS):
+            if os.getppid() != self._parent:
+                return b""
+        return self._channel.recv(_READ_BYTES)
 
     def _on_sigterm(self, number: int, _: FrameType | None) -> None:
         """Only the parent ends a task: a SIGTERM to all processes of a service must not fail what it lets drain."""

@@ -22,6 +22,7 @@ __all__ = ["Crew"]
 
 _log = logging.getLogger(__name__)
 _ENDING_SECONDS = 0.01
+_RETIRING_SECONDS = 10.0  # for the hooks of a child that has run its last task
 _PROBE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 10.0
 _UNKILLABLE_SECONDS = 5.0
@@ -30,7 +31,9 @@ _STARTING_AT_ONCE = os.cpu_count() or 1
 
 
 class Crew:
-    """So many children at most, each with one job at a time. Belongs to the I/O thread, and never blocks it.
+    """So many children at most, each with one job at a time, and beside them at most as many that retire.
+
+    Belongs to the I/O thread, and never blocks it.
 
     Parameters:
         selector: watches the children's sockets, each with its :class:`Worker` as data.
@@ -82,7 +85,10 @@ class Crew:
             else:
                 self._run(worker, self._waiting.popleft())
             self._listen(worker)
-        room = self._concurrency - len(self.workers)
+        # The place of a child that retires is free at once: its hooks keep no job waiting. But it may have much memory:
+        # there are no more of them than of the others, and where hooks take longer than tasks, jobs do wait.
+        retiring = sum(worker.retires for worker in self.workers)
+        room = self._concurrency - len(self.workers) + min(retiring, self._concurrency)
         if self._waiting and room > 0 and self._give_up_at is None and time.monotonic() >= self._start_at:
             starting = sum(worker.phase is Phase.STARTING for worker in self.workers)
             for _ in range(min(len(self._waiting) - starting, _STARTING_AT_ONCE - starting, room)):
@@ -177,6 +183,9 @@ class Crew:
                 self._bury(worker)
             elif worker.kill_at is not None and now >= worker.kill_at:
                 late = worker.phase is Phase.STARTING
+                if worker.retires and worker.was_ready:
+                    text = "process %d is killed: it did not end in time, perhaps for a hook of on_shutdown"
+                    _log.warning(text, worker.pid, extra={"action": "child_killed"})
                 worker.kill(f"was not ready within {self._ready_seconds:g} s" if late else "closed the connection")
                 self._listen(worker)
 
@@ -199,7 +208,7 @@ class Crew:
             worker.job = None
             if last:
                 worker.stopped = True
-                worker.retire(time.monotonic() + self._grace_seconds)
+                worker.retire(time.monotonic() + _RETIRING_SECONDS)
             else:
                 self._idle.append(worker)
             self._deliver(job)

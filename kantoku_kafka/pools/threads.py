@@ -70,4 +70,5 @@ class ThreadExecutor:
                 run(job)
             except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt of the function, SystemExit of a hook
                 fail(job, error)
-            deliver(job)
+            finally:
+                deliver(job)  # without an outcome it is CRASHED

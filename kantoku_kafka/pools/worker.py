@@ -44,6 +44,7 @@ class Worker:
         kill_at: monotonic time at which it is killed; None while it serves.
         was_ready: it has imported the app.
         stopped: we end it, and nothing that becomes of it is news.
+        retires: it was told to end by itself.
         verdict: why we end it if it is to blame; else its exit code says what happened.
 
     Raises:
@@ -71,7 +72,7 @@ class Worker:
         self.job: Job | None = None
         self.number = 0
         self.kill_at: float | None = kill_at
-        self.was_ready = self.stopped = self._was_reset = False
+        self.was_ready = self.stopped = self.retires = self._was_reset = False
         self.verdict: str | None = None
         self._received = FrameBuffer()
         self._task_bytes = 0
@@ -137,6 +138,7 @@ class Worker:
 
     def retire(self, kill_at: float) -> None:
         """Let it end by itself."""
+        self.retires = True
         self.end(kill_at)
         self._say(frame(Kind.END))
 

@@ -79,7 +79,8 @@ def run_tasks(
     waits_for_timers: bool = False,
     timeout_seconds: float = 10.0,
 ) -> Run:
-    """Spawn tasks and run them and their children to the end, as an executor would; plugins take part.
+    """Spawn tasks and run them and their children to the end, as an executor would; plugins take part, and so do the
+    hooks of ``on_startup`` and ``on_shutdown``.
 
     ::
 
@@ -92,11 +93,12 @@ def run_tasks(
         settings: of the executor; default as in production.
         reference: ``module:attribute`` of the app, for tasks of pool ``process``.
         waits_for_timers: False, the default: delayed tasks and retries are due at once, whatever the time.
-        timeout_seconds: for all of them; default 10.
+        timeout_seconds: for all of them, from when startup hooks and pools are ready; default 10.
 
     Raises:
         WaitTimeout: not all of them ended in time.
         Whatever a before hook of a plugin raises: the task is then not spawned.
+        Whatever a hook of the app raises.
     """
     log = InMemoryLog() if log is None else log
     types = chosen_types(kantoku, None, None, reference)
@@ -104,10 +106,12 @@ def run_tasks(
     settings = settings or ExecutorSettings()
     loop, timers = _loop(kantoku, log, settings, reference), _timers(kantoku, log, settings, waits_for_timers)
     topics = [*(topic for task in types.values() for topic in task.inputs(kantoku.topics)), kantoku.topics.timers]
-    ended: Future[None] = Future()
+    begun, ended = threading.Event(), Future[None]()
+    ended.add_done_callback(lambda _: begun.set())
     # A daemon: a function that never returns must not keep the test run from ending.
-    for part in (loop, timers):
-        threading.Thread(target=_run, args=(part, ended), name="kantoku-run-tasks", daemon=True).start()
+    for run in (partial(_run_loop, kantoku, loop, begun, ended), partial(_run_timers, timers, ended)):
+        threading.Thread(target=run, name="kantoku-run-tasks", daemon=True).start()
+    begun.wait()
     deadline = time.monotonic() + timeout_seconds
     while not (done := log.wait_until_done(topics, _LOOK_SECONDS)):
         if ended.done() or time.monotonic() > deadline:
@@ -184,11 +188,22 @@ def _checkpoint(kantoku: Kantoku, log: InMemoryLog, inputs: InMemoryInputs, sett
     )
 
 
-def _run(loop: Loop | TimerLoop, ended: Future[None]) -> None:
+def _run_loop(kantoku: Kantoku, loop: Loop, begun: threading.Event, ended: Future[None]) -> None:
+    """Hooks and loop in one thread, as ExecutorProcess.run has them."""
     try:
-        loop.run()
+        for hook in kantoku.startup_hooks:
+            hook()
+        loop.run(begun.set)
+        for hook in kantoku.shutdown_hooks:
+            hook()
     except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
         ended.set_exception(error)
     else:
-        if isinstance(loop, Loop):
-            ended.set_result(None)
+        ended.set_result(None)
+
+
+def _run_timers(timers: TimerLoop, ended: Future[None]) -> None:
+    try:
+        timers.run()
+    except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+        ended.set_exception(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import mmap
 import os
 import signal
 import socket
@@ -19,6 +20,28 @@ from kantoku_kafka import Context, Kantoku, Reject, Retryable, Task
 
 kan = Kantoku("unit", config={"sasl.password": "of-the-app"})
 _seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="nothing")
+_kept: list[object] = []
+_farewell: list[Path] = []
+
+
+class Strict(Exception):
+    """Knows nothing but its payload, not even what every exception may be asked for."""
+
+    def __init__(self, payload: dict[str, object]) -> None:
+        super().__init__("strict")
+        self.payload = payload
+
+    def __getattr__(self, name: str) -> object:
+        return self.payload[name]
+
+
+@kan.on_shutdown
+def bye() -> None:
+    """What the task of this name asks for: that another process runs before this one ends."""
+    for folder in _farewell:
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        (folder / f"gone-{os.getpid()}").touch()
 
 
 @kan.task("echo", pool="process")
@@ -30,6 +53,27 @@ def echo(data: bytes) -> bytes:
 def pid(data: bytes) -> bytes:
     print("printed by a task")  # noqa: T201 - where it goes is tested
     return str(os.getpid()).encode()
+
+
+@kan.task("bye", pool="process")
+def say_bye(data: bytes) -> bytes:
+    """The hook that runs when this process retires waits for the file ``go`` in the folder that the data name."""
+    _farewell.append(Path(data.decode()))
+    return str(os.getpid()).encode()
+
+
+@kan.task("reserve", pool="process")
+def reserve(data: bytes) -> bytes:
+    """Take so many MiB, and use none of them."""
+    _kept.append(mmap.mmap(-1, int(data) << 20, mmap.MAP_PRIVATE))
+    return str(os.getpid()).encode()
+
+
+@kan.task("seen", pool="process")
+def seen(data: bytes) -> bytes:
+    before = _seen.get()
+    _seen.set("another task's value")
+    return f"{before} {os.getpid()}".encode()
 
 
 @kan.task("nap", pool="process")
@@ -79,6 +123,8 @@ def fail(data: bytes, ctx: Context) -> bytes:
         raise Retryable("later \ud800")
     if data == b"reject":
         raise Reject("never")
+    if data == b"strict":
+        raise Strict({})
     raise LookupError("no such picture")
 
 
@@ -161,6 +207,28 @@ def sigterm(data: bytes) -> bytes:
         os._exit(0)
     os.kill(fork, signal.SIGTERM)
     return f"still here, the fork ended by {os.waitpid(fork, 0)[1]}".encode()
+
+
+@kan.task("fork", pool="process")
+def fork(data: bytes) -> bytes:
+    """A copy of this process leaves the function in the way that the data name; how it ended is the result."""
+    copy = os.fork()
+    if copy != 0:
+        return str(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])).encode()
+    signal.alarm(10)  # no later, whatever becomes of it
+    print(f"a copy will {data.decode()}")  # noqa: T201 - that it arrives is tested
+    if data == b"exit":
+        sys.exit(3)
+    if data == b"raise":
+        raise LookupError("of the copy")
+    if data == b"interrupt":
+        raise KeyboardInterrupt
+    return b"of the copy"
+
+
+@kan.task("fork-async", pool="process")
+async def fork_async(data: bytes) -> bytes:
+    return fork(data)
 
 
 @kan.task("deaf", pool="process")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.executor import ExecutorProcess
 from kantoku_kafka.job import Job, Message, Partition
 from kantoku_kafka.model import Event, Source, Status, TaskEnvelope
+from kantoku_kafka.pools import crew
 from kantoku_kafka.pools.frames import FrameBuffer, FrameError, Kind, encode_answer, frame, take_answer
 from kantoku_kafka.pools.hello import Hello
 from kantoku_kafka.pools.processes import ProcessExecutor
@@ -28,13 +30,14 @@ from kantoku_kafka.pools.processes import ProcessExecutor
 pytestmark = pytest.mark.timeout(60)
 PARTITION = Partition("unit.tasks.echo", 3, 7)
 REFERENCE = "process_app:kan"
+ROOMY_BYTES = 320 << 20  # of memory, for a child that has imported the app
 
 
 class Pool:
     """A pool and what it delivers."""
 
-    def __init__(self, concurrency: int, **options: float) -> None:
-        self.executor = ProcessExecutor(_hello(), concurrency, **options)
+    def __init__(self, concurrency: int, hello: Hello | None = None, **options: float) -> None:
+        self.executor = ProcessExecutor(hello or _hello(), concurrency, **options)
         self.delivered: SimpleQueue[Job] = SimpleQueue()
         self.executor.start(self.delivered.put)
 
@@ -117,9 +120,14 @@ def test_the_context_is_complete_and_what_it_stages_arrives(pool: Pool) -> None:
     )
 
 
-def test_coroutines_run_one_after_the_other_without_seeing_each_others_variables(pool: Pool) -> None:
-    first, second = pool.run("async"), pool.run("async")
+@pytest.mark.parametrize("task_type", ["async", "seen"])
+def test_tasks_run_one_after_the_other_without_seeing_each_others_variables(pool: Pool, task_type: str) -> None:
+    first, second = pool.run(task_type), pool.run(task_type)
     assert first.output.startswith(b"nothing ") and first.output == second.output
+
+
+def test_coroutines_stage_and_end_as_functions_do(pool: Pool) -> None:
+    first = pool.run("async")
     assert [event.name for event in first.events or ()] == ["image.awaited"]
     cancelled = pool.run("async-cancelled")
     assert cancelled.error is not None and cancelled.error.type == "CancelledError"
@@ -142,6 +150,14 @@ def test_an_exception_is_the_result_and_its_effects_are_withheld(
     assert (done.error.type, done.error.message, done.error.retryable) == error
     assert done.error.detail is not None and "process_app.py" in done.error.detail
     assert not done.effects
+
+
+def test_an_exception_that_cannot_be_looked_at_is_a_result_too(pool: Pool) -> None:
+    before = pool.run("pid").output
+    done = pool.run("fail", b"strict")
+    assert done.status is Status.FAILED and done.error is not None
+    assert (done.error.type, done.error.message, done.error.retryable) == ("Strict", "strict", False)
+    assert pool.run("pid").output == before
 
 
 @pytest.mark.parametrize(
@@ -241,6 +257,21 @@ def test_sigterm_from_outside_does_not_end_a_task(pool: Pool) -> None:
     assert done.output == f"still here, the fork ended by {signal.SIGTERM:d}".encode(), done.error
 
 
+@pytest.mark.parametrize("task_type", ["fork", "fork-async"])
+@pytest.mark.parametrize(("data", "code"), [("return", 0), ("exit", 3), ("raise", 1), ("interrupt", 1)])
+def test_a_copy_that_leaves_the_function_ends_as_a_script_does(
+    capfd: pytest.CaptureFixture[str], task_type: str, data: str, code: int
+) -> None:
+    pool = Pool(1)
+    done = pool.run(task_type, data.encode())
+    assert (done.status, done.output) == (Status.OK, str(code).encode())
+    assert pool.echoes()
+    pool.executor.close(5.0)
+    captured = capfd.readouterr().err
+    assert captured.count(f"a copy will {data}") == 1
+    assert ("LookupError: of the copy" in captured) == (data == "raise")
+
+
 # --- cancellation
 
 
@@ -305,23 +336,33 @@ def test_close_without_start() -> None:
 
 
 @pytest.mark.parametrize("task_type", ["busy", "sleep"])
-def test_children_die_with_their_parent(tmp_path: Path, pids: Callable[[], list[int]], task_type: str) -> None:
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a helper"])
+def test_children_die_with_their_parent(
+    tmp_path: Path, pids: Callable[[], list[int]], task_type: str, forks: bool
+) -> None:
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import os, sys, time; sys.path.insert(0, sys.argv[1]);"
         "from test_process_pool import Pool, job; pool = Pool(2); print(pool.run('pid').output.decode(), flush=True);"
         "pool.executor.submit([job(sys.argv[2], sys.argv[3].encode()), job('pid')]); pool.delivered.get();"
-        "import time; time.sleep(60)"
+        "helper = os.fork() if len(sys.argv) > 4 else None; print(helper, flush=True) if helper != 0 else os.close(1);"
+        "time.sleep(30); os._exit(0)"
     )
+    options = ["helper"] if forks else []
     parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(Path(__file__).parent), task_type, str(tmp_path / "pids")],
+        [sys.executable, "-c", program, str(Path(__file__).parent), task_type, str(tmp_path / "pids"), *options],
         stdout=subprocess.PIPE,
     )
     assert parent.stdout is not None
     family = [int(parent.stdout.readline()), *pids()]
+    helper = parent.stdout.readline()
     assert _alive(*family)
     parent.kill()
     parent.communicate()
-    _until(lambda: not _alive(*family), "processes have outlived their parent")
+    try:
+        _until(lambda: not _alive(*family), "processes have outlived their parent")
+    finally:
+        if forks:  # it holds the parent's ends of the sockets all the while
+            os.kill(int(helper), signal.SIGKILL)
 
 
 def test_ctrl_c_does_not_reach_the_children(pool: Pool) -> None:
@@ -329,7 +370,83 @@ def test_ctrl_c_does_not_reach_the_children(pool: Pool) -> None:
     assert os.getsid(child) == child != os.getsid(0)
 
 
+# --- limits
+
+
+def test_a_child_that_retires_may_take_its_time_and_keeps_no_job_waiting(tmp_path: Path) -> None:
+    pool = Pool(1, _hello()._replace(max_tasks=1))
+    first = pool.run("bye", bytes(tmp_path)).output.decode()
+    assert pool.echoes(), "another child runs it"
+    assert _alive(int(first))
+    (tmp_path / "go").touch()
+    _until((tmp_path / f"gone-{first}").exists, "its hook was not let end")
+    pool.executor.close(5.0)
+
+
+def test_those_that_retire_are_no_more_than_those_that_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = []
+    start_worker = crew.Crew.start_worker
+
+    def counted(self: crew.Crew) -> None:
+        start_worker(self)
+        alive.append(len(self.workers))
+
+    monkeypatch.setattr(crew.Crew, "start_worker", counted)
+    pool = Pool(1, _hello()._replace(max_tasks=1))
+    pool.executor.submit([job("bye", bytes(tmp_path), offset=n) for n in range(4)])
+    gone = [pool.delivered.get(timeout=20).output for _ in range(2)]
+    (tmp_path / "go").touch()
+    gone += [pool.delivered.get(timeout=20).output for _ in range(2)]
+    assert len(set(gone)) == 4 and max(alive) == 2
+    pool.executor.close(5.0)
+
+
+def test_a_child_that_does_not_retire_is_killed_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crew, "_RETIRING_SECONDS", 0.2)
+    pool = Pool(1, _hello()._replace(max_tasks=1))
+    stays = int(pool.run("bye", bytes(tmp_path)).output)
+    _until(lambda: not _alive(stays), "it was not killed")
+    assert pool.echoes()
+    pool.executor.close(5.0)
+    assert f"process {stays} is killed" in caplog.text
+
+
+def test_what_the_parent_once_needed_does_not_count_for_its_children() -> None:
+    peak = b"x" * (ROOMY_BYTES - (20 << 20))
+    del peak
+    pool = Pool(1, _hello()._replace(max_memory_bytes=ROOMY_BYTES))
+    assert pool.run("pid").output == pool.run("pid").output
+    pool.executor.close(5.0)
+
+
+def test_memory_that_is_only_reserved_counts_as_the_limit_counts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(1, _hello()._replace(max_memory_bytes=ROOMY_BYTES))
+    assert pool.run("reserve", b"1").output == pool.run("pid").output
+    assert pool.run("reserve", b"240").output != pool.run("pid").output, "there is a new one"
+    pool.executor.close(5.0)
+    (tmp_path / "large_app.py").write_text("from process_app import kan, reserve\nreserve(b'300')")
+    monkeypatch.syspath_prepend(tmp_path)
+    executor = ProcessExecutor(_hello("large_app:kan")._replace(max_memory_bytes=ROOMY_BYTES), 1)
+    with pytest.raises(UsageError, match="MiB once it is imported"):
+        executor.start(lambda _: None)
+
+
 # --- starting
+
+
+def test_a_default_timeout_of_sockets_is_none_for_ours() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30.0)
+    try:
+        pool = Pool(1)
+        assert pool.echoes()
+        pool.executor.close(5.0)
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from kantoku_kafka import Context, Kantoku, Plugin, Reject, Status, Task, header
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Message
 from kantoku_kafka.settings import ExecutorSettings
-from kantoku_kafka.testing import InMemoryLog, run_tasks
+from kantoku_kafka.testing import InMemoryLog, run_tasks, runner
 
 
 @pytest.fixture
@@ -185,6 +186,53 @@ def test_the_order_of_hooks() -> None:
     assert vetoed.status is Status.REJECTED
     assert vetoed.error is not None and "not this one" in vetoed.error.message
     assert calls == [*creation, "before_execute", "after_execute REJECTED"]
+
+
+def test_the_hooks_of_the_app_run_around_all_tasks_in_the_thread_of_the_loop() -> None:
+    app = Kantoku("test")
+    calls: list[tuple[str, int]] = []
+
+    def note(word: str) -> None:
+        calls.append((word, threading.get_ident()))
+
+    app.on_startup(lambda: note("up"))
+    app.on_startup(lambda: note("up too"))
+    app.on_shutdown(lambda: note("down"))
+
+    @app.task("note", pool="inline")
+    def of_a_task(data: bytes) -> bytes:
+        note("task")
+        return data
+
+    assert all(result.ok for result in run_tasks(app, [Task("note")] * 2).results)
+    assert [word for word, _ in calls] == ["up", "up too", "task", "task", "down"]
+    assert len({thread for _, thread in calls}) == 1
+
+
+def test_the_time_of_startup_hooks_is_not_that_of_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    app = Kantoku("test")
+    app.task("echo")(bytes)
+
+    @app.on_startup
+    def load() -> None:
+        now[0] += 100.0
+
+    assert run_tasks(app, [Task("echo", b"x")]).results[0].ok
+
+
+@pytest.mark.parametrize("when", ["on_startup", "on_shutdown"])
+def test_what_a_hook_of_the_app_raises_is_raised(when: str) -> None:
+    app = Kantoku("test")
+    app.task("echo")(bytes)
+
+    def hook() -> None:
+        raise LookupError("no model")
+
+    getattr(app, when)(hook)
+    with pytest.raises(LookupError, match="no model"):
+        run_tasks(app, [Task("echo")])
 
 
 def test_a_task_that_does_not_end() -> None:

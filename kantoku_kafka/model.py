@@ -124,8 +124,8 @@ class Result(NamedTuple):
 
     @property
     def finished_at(self) -> datetime:
-        """When the task ended, aware, in UTC."""
-        return _EPOCH + timedelta(microseconds=self.finished_at_us)
+        """When the task ended, aware, in UTC; what is beyond all years of ``datetime`` is the end of them."""
+        return _datetime(self.finished_at_us)
 
 
 class Event(NamedTuple):
@@ -143,8 +143,8 @@ class Event(NamedTuple):
 
     @property
     def at(self) -> datetime:
-        """When the step happened, aware, in UTC."""
-        return _EPOCH + timedelta(microseconds=self.at_us)
+        """When the step happened; as :attr:`Result.finished_at`."""
+        return _datetime(self.at_us)
 
 
 class Heartbeat(NamedTuple):
@@ -325,6 +325,14 @@ class Task:
 def now_us() -> int:
     """The wall clock in microseconds since the epoch."""
     return time.time_ns() // 1000
+
+
+def _datetime(at_us: int) -> datetime:
+    """Other programs write times, too, and some of them in nanoseconds."""
+    try:
+        return _EPOCH + timedelta(microseconds=at_us)
+    except OverflowError:
+        return (datetime.max if at_us > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 def utf8_safe(text: str) -> str:

@@ -98,8 +98,8 @@ def redrive_(
 ) -> None:
     """Put dead letters back to work; to repeat it, or to go on after an interruption, doubles nothing.
 
-    A task that has a result is spawned anew, under an id that follows from the old one; a record that never had one,
-    and can be read now, goes back as it was. Exit code 7: the input of a letter is gone.
+    A task that had its result is spawned anew, under an id that follows from the old one; a record that could not be
+    read, and can be now, goes back as it was. Exit code 7: the input of a letter is gone.
 
     Example: kantoku-kafka -n shop dlq redrive --type resize --error ConnectionError --dry-run
     """
@@ -108,14 +108,15 @@ def redrive_(
     wanted = _filter(task_id, type, error, since, until)
     chunk = _CHUNK if not rate else max(1, min(_CHUNK, int(rate)))
     redriven = known = unread = 0
-    with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live=False) as store:
-        found = letters(kantoku, wanted)
-        for fate in redrive(kantoku, store, found, dry_run=dry_run, chunk=chunk, pause=_pause(rate)):
-            redriven += fate.task_id is not None and not fate.known
-            known += fate.known
-            unread += fate.task_id is None
-            old = fate.letter.task
-            rows.add({"letter": _place(fate.letter), "was": old and old.id, "id": fate.task_id, "note": fate.reason})
+    with Rows(output) as rows, connected(ctx.obj) as kantoku:
+        found = letters(kantoku, wanted)  # before the states: they know what had ended by then
+        with states(kantoku, live=False) as store:
+            for fate in redrive(kantoku, store, found, dry_run=dry_run, chunk=chunk, pause=_pause(rate)):
+                redriven += fate.task_id is not None and not fate.known
+                known += fate.known
+                unread += fate.task_id is None
+                old, place = fate.letter.task, _place(fate.letter)
+                rows.add({"letter": place, "was": old and old.id, "id": fate.task_id, "note": fate.reason})
     tell(f"{redriven} letters {'would be ' if dry_run else ''}redriven, {known} were before, {unread} cannot be read")
 
 

@@ -21,7 +21,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka.topics import retention_warnings, topic_identity
 from kantoku_kafka.model import Event
 from kantoku_kafka.model import Status as ResultStatus
-from kantoku_kafka.replay.again import at_rest, copy_events, prune
+from kantoku_kafka.replay.again import copy_events
 from kantoku_kafka.replay.export import (
     EventSink,
     JsonLines,
@@ -34,6 +34,7 @@ from kantoku_kafka.replay.export import (
 )
 from kantoku_kafka.replay.fold import LoggedEvent, Phase
 from kantoku_kafka.replay.log import EventFilter
+from kantoku_kafka.replay.prune import prune
 from kantoku_kafka.replay.query import TaskQuery
 
 Type = Annotated[str | None, typer.Option("--type", help="Only of this task type.")]
@@ -183,18 +184,16 @@ def prune_(
 ) -> None:
     """Forget finished tasks: tombstones for their events, which compaction then removes. Can be repeated at any time.
 
-    Nothing of a task that has not ended goes. Results go by the retention of their own topic.
+    Nothing of a task that has not ended goes, nor what says that a dead letter was redriven, as long as the letter is
+    there. Results go by the retention of their own topic.
 
     Example: kantoku-kafka -n shop events prune --older-than 30d
     """
     before_us = round(parse_time(older_than, "--older-than").timestamp() * 1_000_000)
     query = TaskQuery(task_type=type, phase=Phase.FINISHED, finished_before_us=before_us)
     with connected(ctx.obj) as kantoku, kantoku.events.snapshot() as store:
-        tasks = store.find(query, limit)
-        if dry_run:
-            tell(f"tasks that would be pruned: {sum(map(at_rest, tasks))}")
-        else:
-            tell(f"tasks pruned: {prune(kantoku, tasks)}")
+        pruned = prune(kantoku, store, query, limit, dry_run=dry_run)
+        tell(f"tasks that would be pruned: {pruned}" if dry_run else f"tasks pruned: {pruned}")
 
 
 def _filter(

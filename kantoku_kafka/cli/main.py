@@ -27,7 +27,8 @@ from kantoku_kafka.cli import (
 )
 from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
 from kantoku_kafka.cli.output import out, tell
-from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.errors import KantokuError, UsageError
+from kantoku_kafka.model import utf8_safe
 
 __all__ = ["app", "main"]
 
@@ -119,7 +120,9 @@ demo.register(app)
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; errors of use end in one sentence and the documented exit code."""
     try:
-        code = app(_globals_first(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        _check_utf8(given)
+        code = app(_globals_first(given), standalone_mode=False)
     except KantokuError as error:
         tell(f"error: {error}")
         code = error.exit_code
@@ -135,6 +138,14 @@ def main(arguments: list[str] | None = None) -> None:
         code = 1
     _flush()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_utf8(arguments: list[str]) -> None:
+    """What the system could not decode stands in arguments as lone surrogates, which no topic takes."""
+    for argument in arguments:
+        shown = utf8_safe(argument)
+        if shown != argument:
+            raise UsageError(f"The argument {shown} is not UTF-8. A payload may be any bytes, by @FILE or - (stdin).")
 
 
 def _flush() -> None:

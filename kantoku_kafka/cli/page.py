@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from kantoku_kafka.cli.times import show_time
 from kantoku_kafka.model import EventName, Result
 from kantoku_kafka.replay.fold import TaskState
 
@@ -81,8 +82,12 @@ def payload(result: Result | None) -> dict[str, str] | None:
 
 def when(at_us: int) -> str:
     """The time of today, or the day and the minute."""
-    at = datetime.fromtimestamp(at_us / 1_000_000)
-    return f"{at:%H:%M:%S}" if at.date() == datetime.now().date() else f"{at:%m-%d %H:%M}"
+
+    def form(at: datetime) -> str:
+        at = at.astimezone()
+        return f"{at:%H:%M:%S}" if at.date() == datetime.now().date() else f"{at:%m-%d %H:%M}"
+
+    return show_time(at_us, form)
 
 
 def duration(us: int | None) -> str:
@@ -98,4 +103,4 @@ def duration(us: int | None) -> str:
 
 
 def _local(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us / 1_000_000).isoformat(sep=" ", timespec="milliseconds")
+    return show_time(at_us, lambda at: at.astimezone().replace(tzinfo=None).isoformat(" ", "milliseconds"))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
+from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.events import Labels
 from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.cli.tasks import payload_of
-from kantoku_kafka.cli.times import parse_duration, parse_future
+from kantoku_kafka.cli.times import parse_duration, parse_future, show_time
 from kantoku_kafka.engine.recurrence import Recurrence
-from kantoku_kafka.errors import UsageError
+from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.model import CatchUp, Overlap, Task, now_us
 from kantoku_kafka.options import key as key_option
 from kantoku_kafka.options import labels as labels_option
@@ -49,7 +49,7 @@ def list_schedules(
     """
     with connected(ctx.obj) as kantoku:
         planned = kantoku.schedules.all()
-        rows = [_row(one, kantoku.codec.decode_task(one.schedule.task).type) for one in planned]
+        rows = [_row(one, _type_of(kantoku, one)) for one in planned]
         table(map(_short, rows) if output == "table" else rows, output)
         if not planned:
             tell(f"namespace {kantoku.namespace} has no schedules; add one: kantoku-kafka schedules add --help")
@@ -150,10 +150,19 @@ def _times(recurrence: Recurrence) -> Iterator[int]:
 
 
 def _text(time_us: int | None) -> str | None:
-    return None if time_us is None else datetime.fromtimestamp(time_us / 1_000_000, UTC).isoformat(" ", "seconds")
+    return None if time_us is None else show_time(time_us, lambda at: at.isoformat(" ", "seconds"))
 
 
-def _row(planned: Planned, task_type: str) -> dict[str, Any]:
+def _type_of(kantoku: Kantoku, planned: Planned) -> str | None:
+    """The type of a schedule's task; None, with a word about it, if the task cannot be read."""
+    try:
+        return kantoku.codec.decode_task(planned.schedule.task).type
+    except EnvelopeError as error:
+        tell(f"schedule {planned.schedule.name}: its task cannot be read by this version: {error}")
+        return None
+
+
+def _row(planned: Planned, task_type: str | None) -> dict[str, Any]:
     schedule, state = planned.schedule, planned.state
     try:
         when, due_us = planned.recurrence.text, planned.next_due_us(now_us())

@@ -17,6 +17,7 @@ from kantoku_kafka.cli.progress import progress
 from kantoku_kafka.cli.times import parse_duration, parse_future
 from kantoku_kafka.errors import NotFound, UsageError
 from kantoku_kafka.model import Option, Result, Task
+from kantoku_kafka.replay.export import iso
 
 _CHUNK = 2_000
 _READ_BYTES = 1 << 16
@@ -133,7 +134,7 @@ def _row(result: Result) -> dict[str, Any]:
         "error": result.error._asdict() if result.error else None,
         "attempt": result.attempt,
         "executor_id": result.executor_id,
-        "finished_at": result.finished_at.isoformat(),
+        "finished_at": iso(result.finished_at_us),
         "source": result.source._asdict(),
     }
 
@@ -179,7 +180,7 @@ def payload_of(data: str) -> bytes:
         return _stdin().read()
     if data.startswith("@"):
         return _read(data[1:])
-    return data.encode("utf-8", "surrogateescape")
+    return data.encode()
 
 
 def _lines(data: str) -> Iterator[list[bytes]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["parse_duration", "parse_future", "parse_time"]
+__all__ = ["parse_duration", "parse_future", "parse_time", "show_time"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -46,6 +47,14 @@ def _parse_time(text: str, option: str, direction: int, now: datetime | None) ->
         raise UsageError(
             f"{option} takes a time such as 2026-01-31T08:00:00+00:00, or {kind}, such as 2h; not {text!r}."
         ) from None
+
+
+def show_time(at_us: int, form: Callable[[datetime], str]) -> str:
+    """A time, which ``form`` gets in UTC, as text; the number itself if it is beyond what ``datetime`` knows."""
+    try:
+        return form(datetime.fromtimestamp(at_us / 1_000_000, UTC))
+    except (ValueError, OverflowError, OSError):
+        return f"{at_us} us"
 
 
 def parse_time_us(text: str | None, option: str) -> int | None:

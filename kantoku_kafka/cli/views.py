@@ -134,6 +134,8 @@ def restart(
 ) -> None:
     """Spawn finished tasks again, each under a new id that names the old one. Exit code 5: an input no longer has one.
 
+    Of tasks that are named by their ids those are meant that match the other options, too.
+
     Example: kantoku-kafka -n shop tasks restart --status FAILED --type resize --since 2h --dry-run
     """
     if not (task_id or type or status or label or since or until or text):
@@ -149,7 +151,7 @@ def restart(
     )
     lost = 0
     with Rows(output) as rows, connected(ctx.obj) as kantoku, states(kantoku, live=False) as store:
-        chosen = list(_named(store, task_id) if task_id else store.find(query))
+        chosen = list(_named(store, task_id, query) if task_id else store.find(query))
         wanted = [state for state in chosen if again or not store.restarts(state.task_id)]
         if not wanted:
             tell(f"nothing to restart: {len(chosen)} finished tasks match, restarted before; --again does it once more")
@@ -167,14 +169,16 @@ def restart(
         raise NotFound(f"{lost} tasks no longer stand on their input topics (retention); spawn them anew yourself.")
 
 
-def _named(store: TaskStore, ids: list[str]) -> Iterator[TaskState]:
-    for task_id in ids:
+def _named(store: TaskStore, ids: list[str], query: TaskQuery) -> Iterator[TaskState]:
+    """Those of these tasks that match; all have ended."""
+    for task_id in dict.fromkeys(ids):
         state = store.get(task_id)
         if state is None:
             raise NotFound(f"Nothing is logged of task {task_id}: another namespace (-n)?")
         if state.phase is not Phase.FINISHED:
             raise UsageError(f"Task {task_id} has not ended, it is {state.phase}: wait for its result.")
-        yield state
+        if store.count(query.of(task_id)):
+            yield state
 
 
 @contextmanager

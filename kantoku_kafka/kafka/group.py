@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.job import place_of
 from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.scan import beginnings, ends, pick
+from kantoku_kafka.kafka.scan import beginnings, ends, pick, stable_ends
 from kantoku_kafka.kafka.topics import existing_topics, partition_counts
 from kantoku_kafka.names import Topics
 
@@ -117,6 +117,7 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
 
     Raises:
         TopicMismatch, AccessDenied, BrokerUnavailable.
+        WaitTimeout: the oldest record of a partition does not come.
     """
     found: list[InputLag] = []
     observer = clients.consumer(**{"group.id": topics.group, "isolation.level": "read_uncommitted"})
@@ -135,16 +136,22 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
 
 
 def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
-    """What is not done begins with the first record there: before it stand markers of transactions, or only they."""
-    oldest: dict[tuple[str, int], tuple[int, int]] = {}
-    for topic in {lag.topic for lag in lags}:
+    """What is not done begins with the first record there: before it stand markers of transactions, or only they.
+
+    What stands behind the last stable offset is undecided: it counts as records.
+    """
+    oldest: dict[tuple[str, int], tuple[int, int | None]] = {}
+    for topic in {lag.topic for lag in lags if lag.lag}:
         wanted = {lag.partition: [lag.committed] for lag in lags if lag.topic == topic and lag.lag}
-        for record in pick(clients, topic, wanted):
+        decided = stable_ends(clients, topic)  # first: the look-up reads as far at least
+        oldest |= {(topic, partition): (decided[partition], None) for partition in wanted}
+        for record in pick(clients, topic, wanted, insist=True):
             oldest[topic, record.partition() or 0] = record.offset() or 0, record.timestamp()[1]
     found = []
     for lag in lags:
-        offset, written_ms = oldest.get((lag.topic, lag.partition), (lag.end, None))
-        found.append(replace(lag, oldest_ms=written_ms, markers=offset - lag.committed) if lag.lag else lag)
+        offset, written_ms = oldest.get((lag.topic, lag.partition), (lag.committed, None))
+        markers = max(0, min(offset, lag.end) - lag.committed)
+        found.append(replace(lag, oldest_ms=written_ms, markers=markers))
     return found
 
 

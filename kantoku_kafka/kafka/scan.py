@@ -20,7 +20,19 @@ from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients
 from kantoku_kafka.kafka.topics import partition_count
 
-__all__ = ["Offsets", "Record", "Scan", "beginnings", "delete_before", "ends", "ends_of", "first_at", "pick"]
+__all__ = [
+    "Offsets",
+    "Record",
+    "Scan",
+    "beginnings",
+    "decided_ends",
+    "delete_before",
+    "ends",
+    "ends_of",
+    "first_at",
+    "pick",
+    "stable_ends",
+]
 
 Offsets = dict[int, int]
 """By partition of one topic."""
@@ -44,6 +56,29 @@ def ends(clients: Clients, topic: str) -> Offsets:
     return _offsets(clients, topic, latest())
 
 
+def stable_ends(clients: Clients, topic: str) -> Offsets:
+    """The offset up to which each partition is decided: the last stable one. Raises as :func:`beginnings`."""
+    latest: Any = OffsetSpec.latest
+    return _offsets(clients, topic, latest(), IsolationLevel.READ_COMMITTED)
+
+
+def decided_ends(clients: Clients, topic: str, patience_seconds: float = 60.0) -> Offsets:
+    """As :func:`ends`, once all below them is decided: other topics then have all that is of the same transactions.
+
+    Raises:
+        WaitTimeout: a transaction stays open for longer than the patience.
+        TopicMismatch, AccessDenied, BrokerUnavailable.
+    """
+    present, deadline = ends(clients, topic), time.monotonic() + patience_seconds
+    while open_in := [p for p, stable in stable_ends(clients, topic).items() if stable < present.get(p, 0)]:
+        if time.monotonic() > deadline:
+            raise WaitTimeout(
+                f"In {topic}[{open_in[0]}] a transaction has been open for {patience_seconds:g} s. Try again later."
+            )
+        time.sleep(_POLL_SECONDS)
+    return present
+
+
 def ends_of(clients: Clients, places: Iterable[Place], seconds: float) -> dict[Place, int]:
     """The high watermark of each of these. (A consumer that reads what is committed is told the last stable offset.)
 
@@ -62,9 +97,12 @@ def first_at(clients: Clients, topic: str, time_ms: int) -> Offsets:
     return {partition: found[partition] if found[partition] >= 0 else end for partition, end in present.items()}
 
 
-def _offsets(clients: Clients, topic: str, spec: Any) -> Offsets:
+def _offsets(
+    clients: Clients, topic: str, spec: Any, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+) -> Offsets:
     wanted = {TopicPartition(topic, number): spec for number in range(partition_count(clients, topic))}
-    return {n: offset for (_, n), offset in _asked(clients, wanted, f"reading the offsets of {topic}").items()}
+    found = _asked(clients, wanted, f"reading the offsets of {topic}", isolation=isolation)
+    return {number: offset for (_, number), offset in found.items()}
 
 
 def _asked(
@@ -73,10 +111,11 @@ def _asked(
     doing: str,
     passing: frozenset[int] = frozenset(),
     seconds: float | None = None,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> dict[Place, int]:
     def asked() -> dict[Place, int]:
         admin = clients.admin()
-        answers = admin.list_offsets(dict(wanted), isolation_level=IsolationLevel.READ_UNCOMMITTED)
+        answers = admin.list_offsets(dict(wanted), isolation_level=isolation)
         most = clients.connection.timeout_seconds if seconds is None else seconds
         return {(p.topic, p.partition): future.result(most).offset for p, future in answers.items()}
 
@@ -106,11 +145,24 @@ def delete_before(clients: Clients, topic: str, time_ms: int | None) -> int:
 
 
 def pick(
-    clients: Clients, topic: str, wanted: Mapping[int, Sequence[int]], patience_seconds: float = 10.0
+    clients: Clients,
+    topic: str,
+    wanted: Mapping[int, Sequence[int]],
+    patience_seconds: float = 10.0,
+    *,
+    insist: bool = False,
 ) -> Iterator[Record]:
     """Single records: of each partition the first one at or behind each of these offsets, if there is one.
 
-    Gives up what does not come within the patience. Raises as :class:`Scan`.
+    There is none where the partition ends before it, for readers of committed records: at its last stable offset.
+
+    Parameters:
+        patience_seconds: how long the reading may stand still.
+        insist: raise if it does; default: leave out what has not come.
+
+    Raises:
+        WaitTimeout: the reading stood still, which says nothing of what there is.
+        AccessDenied, BrokerUnavailable, TopicMismatch: as the connection has it.
     """
     pending = {p: deque(sorted(set(offsets))) for p, offsets in wanted.items() if offsets}
     consumer = clients.consumer(
@@ -123,8 +175,9 @@ def pick(
     )
     try:
         consumer.assign([TopicPartition(topic, p, offsets[0]) for p, offsets in pending.items()])
-        deadline = time.monotonic() + patience_seconds
-        while pending and time.monotonic() < deadline:
+        moved_at = time.monotonic()
+        while pending:
+            moved = False
             for record in consumer.consume(_BATCH, _POLL_SECONDS):
                 partition, offset = record.partition() or 0, record.offset() or 0
                 offsets = pending.get(partition)
@@ -133,8 +186,10 @@ def pick(
                 if record.error() is not None:
                     if _is_end(clients, topic, record):
                         del pending[partition]
-                elif offset >= offsets[0]:
-                    deadline = time.monotonic() + patience_seconds
+                        moved = True
+                    continue
+                moved = True
+                if offset >= offsets[0]:
                     while offsets and offsets[0] <= offset:
                         offsets.popleft()
                     if not offsets:
@@ -142,6 +197,16 @@ def pick(
                     elif offsets[0] - offset > _FAR:
                         consumer.seek(TopicPartition(topic, partition, offsets[0]))
                     yield record
+            if moved:  # behind the yields: whoever takes a record may take long
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > patience_seconds:
+                if insist:
+                    partition = min(pending)
+                    raise WaitTimeout(
+                        f"{topic}[{partition}] has not told what stands at offset {pending[partition][0]} within "
+                        f"{patience_seconds:g} s: no broker answers in time, or the partition has no leader. Try again."
+                    )
+                return
     finally:
         consumer.close()
 
@@ -201,11 +266,10 @@ class Scan:
             while unread:
                 records = consumer.consume(_BATCH, _POLL_SECONDS if timeout_seconds is None else timeout_seconds)
                 delivered = self._up_to_ends(consumer, records, unread) if self._ends else self._all_of(records)
-                now = time.monotonic()
                 if delivered or timeout_seconds is not None:
-                    moved_at = now
                     yield delivered
-                elif self._ends is not None and now - moved_at > self._patience_seconds:
+                    moved_at = time.monotonic()  # behind the yield: whoever takes a batch may take long
+                elif unread and self._ends is not None and time.monotonic() - moved_at > self._patience_seconds:
                     raise self._stuck(unread)
         finally:
             consumer.close()

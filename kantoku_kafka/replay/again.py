@@ -1,9 +1,9 @@
-"""What is done with history: events copied elsewhere, tasks spawned again, finished tasks pruned."""
+"""What is done with history: events copied elsewhere, tasks spawned again."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.avro.control import decode_timer
@@ -14,7 +14,7 @@ from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import Record, pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
-from kantoku_kafka.model import EventName, Option, Task, TaskEnvelope, carried_headers
+from kantoku_kafka.model import Option, Task, TaskEnvelope, carried_headers
 from kantoku_kafka.replay.fold import TaskState
 from kantoku_kafka.replay.log import Replay
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
     from kantoku_kafka.plugins import SpawnContext
 
-__all__ = ["Original", "Recorder", "again", "at_rest", "copy_events", "originals", "prune"]
-
-_BEGINNINGS = frozenset({EventName.SPAWNED, EventName.DELAYED, EventName.RECEIVED_TASK, EventName.RETRY_SCHEDULED})
+__all__ = ["Original", "Recorder", "again", "copy_events", "originals"]
 
 
 class Recorder:
@@ -61,35 +59,6 @@ def copy_events(kantoku: Kantoku, replay: Replay, topic: str) -> int:
     return copied
 
 
-def prune(kantoku: Kantoku, tasks: Iterable[TaskState]) -> int:
-    """Write a tombstone for every event of these tasks; compaction then removes them. Returns how many tasks.
-
-    One that has not ended, or whose id was spawned again since, is left alone. Repeating it is harmless. Raises as
-    :func:`copy_events`.
-    """
-    writer = EventWriter.connect(kantoku.clients, kantoku.topics.events, kantoku.codec)
-    recorder, pruned = Recorder(kantoku), 0
-    for state in filter(at_rest, tasks):
-        for logged in state.history:
-            topic, key, _, headers, partition = writer.message(logged.event)
-            recorder.write((topic, key, None, headers, partition))
-        pruned += 1
-    recorder.flush()
-    return pruned
-
-
-def at_rest(state: TaskState) -> bool:
-    """Whether a task has ended and nothing began under its id since: an event ``spawned`` may come late, not later."""
-    if state.finished_at_us is None:
-        return False
-    end = max(logged.offset for logged in state.history if logged.event.name == EventName.SENT_OUTPUTS)
-    since = [logged.event for logged in state.history if logged.offset > end]
-    return not any(
-        event.name in _BEGINNINGS and (event.name != EventName.SPAWNED or event.at_us > state.finished_at_us)
-        for event in since
-    )
-
-
 class Original(NamedTuple):
     """A task as it was put on its input, and the state it came to; None if its input no longer holds it."""
 
@@ -107,6 +76,7 @@ def originals(
 
     Raises:
         TopicMismatch, AccessDenied, BrokerUnavailable.
+        WaitTimeout: an input does not tell in time whether it still holds one.
     """
     by_topic: defaultdict[str, dict[tuple[int, int], TaskState]] = defaultdict(dict)
     for state in states:
@@ -117,7 +87,7 @@ def originals(
         wanted: defaultdict[int, list[int]] = defaultdict(list)
         for partition, offset in places:
             wanted[partition].append(offset)
-        for record in pick(kantoku.clients, topic, wanted):
+        for record in pick(kantoku.clients, topic, wanted, insist=True):
             of = places.get((record.partition() or 0, record.offset() or 0))
             task = None if of is None else _as_put(kantoku, record)
             if of is None or task is None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from kantoku_kafka.engine.judge import limits_of
+from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError, TopicMismatch
 from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
-from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends
+from kantoku_kafka.kafka.scan import Record, Scan, beginnings, decided_ends
 from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.model import Event, Headers, Task, TaskEnvelope, carried_headers, now_us
+from kantoku_kafka.names import is_task_type
 from kantoku_kafka.replay.again import again
+from kantoku_kafka.replay.ended import Ended
 from kantoku_kafka.replay.fold import Phase
 from kantoku_kafka.replay.store import TaskStore
 
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Letter", "LetterFilter", "Redriven", "letters", "redrive"]
 
+_UNREADABLE = EnvelopeError.__name__
 REDRIVEN = "letter.redriven"
 """Event of a task that had no result yet and was put back on its input as it was."""
 
@@ -51,6 +57,15 @@ class Letter:
         """When it died; None if the header is missing or no time."""
         try:
             return round(datetime.fromisoformat(self.cause["failed-at"]).timestamp() * 1_000_000)
+        except (KeyError, ValueError):
+            return None
+
+    @property
+    def source(self) -> tuple[str, int, int] | None:
+        """Topic, partition and offset of the record when it died; None if the headers do not say."""
+        try:
+            cause = self.cause
+            return cause["source-topic"], int(cause["source-partition"]), int(cause["source-offset"])
         except (KeyError, ValueError):
             return None
 
@@ -84,17 +99,18 @@ class LetterFilter:
 
 
 def letters(kantoku: Kantoku, wanted: LetterFilter) -> Iterator[Letter]:
-    """The letters that stand there now, each partition's in their order.
+    """The letters that stand there as this is called, each partition's in their order.
+
+    What is read behind the call, events and results, knows how the task of each of them had ended.
 
     Raises:
+        WaitTimeout: a transaction stays open.
         TopicMismatch, AccessDenied, BrokerUnavailable.
     """
     clients, topic = kantoku.clients, kantoku.topics.dlq
-    for records in Scan(clients, topic, beginnings(clients, topic), ends(clients, topic)).batches():
-        for record in records:
-            letter = _letter(kantoku, record)
-            if wanted(letter):
-                yield letter
+    scan = Scan(clients, topic, beginnings(clients, topic), decided_ends(clients, topic))
+    found = (_letter(kantoku, record) for records in scan.batches() for record in records)
+    return filter(wanted, found)
 
 
 def _letter(kantoku: Kantoku, record: Record) -> Letter:
@@ -138,28 +154,31 @@ def redrive(
 ) -> Iterator[Redriven]:
     """Put dead letters back to work, so many in one transaction, whose events say which: to repeat it doubles nothing.
 
-    A task that has a result is spawned anew under an id derived from the old one; a record that never had one goes back
-    to its input as it was.
+    A task that had its result, which is every one that could be read, is spawned anew under an id derived from the old
+    one; a record that could not be read goes back to its input as it was. Where events do not tell what became of a
+    task, results do. What neither of them keeps any more is not known here.
 
     Parameters:
-        store: the states of all tasks, up to date.
+        store: the states of all tasks, up to date as of a time behind the call of :func:`letters`.
         pause: called behind each transaction with the number of its letters.
 
     Raises:
         TopicMismatch: the input of a letter is gone. What came before has been redriven.
+        WaitTimeout: results are needed, and an open transaction holds them back.
     """
     topics = existing_topics(kantoku.clients)
     events = EventWriter.connect(kantoku.clients, kantoku.topics.events, kantoku.codec)
     seen: set[str] = set()
-    for batch in batched(chosen, chunk):
-        fates = [_fate(kantoku, store, letter, topics, seen) for letter in batch]
-        fresh = [fate for fate in fates if fate.task_id is not None and not fate.known]
-        if fresh and not dry_run:
-            with kantoku.transaction():
-                for fate in fresh:
-                    _put_back(kantoku, events, fate)
-            pause(len(fresh))
-        yield from fates
+    with closing(Ended(kantoku)) as ended:
+        for batch in batched(chosen, chunk):
+            fates = [_fate(kantoku, store, ended, letter, topics, seen) for letter in batch]
+            fresh = [fate for fate in fates if fate.task_id is not None and not fate.known]
+            if fresh and not dry_run:
+                with kantoku.transaction():
+                    for fate in fresh:
+                        _put_back(kantoku, events, fate)
+                pause(len(fresh))
+            yield from fates
 
 
 def batched(items: Iterable[Letter], size: int) -> Iterator[list[Letter]]:
@@ -169,28 +188,68 @@ def batched(items: Iterable[Letter], size: int) -> Iterator[list[Letter]]:
         yield batch
 
 
-def _fate(kantoku: Kantoku, store: TaskStore, letter: Letter, topics: set[str], seen: set[str]) -> Redriven:
+def _fate(
+    kantoku: Kantoku, store: TaskStore, ended: Ended, letter: Letter, topics: set[str], seen: set[str]
+) -> Redriven:
     task = letter.task
     if task is None:
         return Redriven(letter, None, "it cannot be read by this version")
+    if not is_task_type(task.type):
+        return Redriven(letter, None, "it has a type that none can have")
     topic = _input_of(kantoku, letter)
     if topic not in topics:
         raise TopicMismatch(
             f"Task {task.id} is of type {task.type!r}, whose input {topic} is gone: create it, or leave that type out "
             "by --type."
         )
-    if task.id in seen:
-        return Redriven(letter, task.id, "another letter is of the same task", known=True)
-    seen.add(task.id)
+    fate = _as_it_was(store, ended, letter, task) or _anew(kantoku.namespace, store, ended, letter, task)
+    assert fate.task_id is not None, "a task that can be read goes somewhere"
+    if fate.task_id in seen and not fate.known:
+        return fate._replace(reason="another letter is of the same task", known=True)
+    seen.add(fate.task_id)
+    return fate
+
+
+def _as_it_was(store: TaskStore, ended: Ended, letter: Letter, task: TaskEnvelope) -> Redriven | None:
+    """What becomes of a record that could not be read; None if the task got a result when it died.
+
+    The cause is the same for a task whose options cannot be: that one was refused, with a result, from the same place.
+    """
+    if letter.cause.get("error-type") != _UNREADABLE or _is_refused(task):
+        return None
     state = store.get(task.id)
-    if state is not None and state.phase is Phase.FINISHED:
-        restarts = store.restarts(task.id)
-        if restarts:
-            return Redriven(letter, restarts[0], "it was restarted before", known=True)
-        return Redriven(letter, restarted_id(kantoku.namespace, task.id))
-    if state is not None and any(logged.event.name == REDRIVEN for logged in state.history):
+    put_back = state is not None and any(logged.event.name == REDRIVEN for logged in state.history)
+    end = state if state is not None and state.phase is Phase.FINISHED else ended.get(task.id)
+    if end is not None and end.source is not None and letter.source is not None:
+        its_own = end.source[:3] == letter.source
+    else:
+        its_own = end is not None and not put_back
+    if its_own:
+        return None
+    if end is not None or put_back:
         return Redriven(letter, task.id, "it was redriven before", known=True)
     return Redriven(letter, task.id)
+
+
+def _is_refused(task: TaskEnvelope) -> bool:
+    """Whether executors refuse a task for its options."""
+    try:
+        limits_of(Rules(), task)
+    except EnvelopeError:
+        return True
+    return False
+
+
+def _anew(namespace: str, store: TaskStore, ended: Ended, letter: Letter, task: TaskEnvelope) -> Redriven:
+    """What becomes of a task that had its result: a new one. Results are asked where the log has forgotten the old one:
+    it forgets the new one no sooner."""
+    restarts, new_id = store.restarts(task.id), restarted_id(namespace, task.id)
+    if restarts:
+        return Redriven(letter, restarts[0], "it was restarted before", known=True)
+    forgotten = store.get(task.id) is None
+    if store.get(new_id) is not None or (forgotten and ended.get(new_id) is not None):
+        return Redriven(letter, new_id, "it was restarted before", known=True)
+    return Redriven(letter, new_id)
 
 
 def _put_back(kantoku: Kantoku, events: EventWriter, fate: Redriven) -> None:

@@ -186,7 +186,7 @@ class EventLog:
 
     @contextmanager
     def view(self, path: Path, fold: Fold | None = None) -> Iterator[TaskStore]:
-        """The state of every task now, from a file that is brought up to date; one that is unusable is made anew.
+        """The state of every task now, from a file that is brought up to date; a view that is unusable is made anew.
 
         Parameters:
             path: the file. It can be deleted at any time.
@@ -194,6 +194,7 @@ class EventLog:
 
         Raises:
             As :meth:`replay`; KantokuError if the file cannot be written, or turns out to be damaged in use.
+            UsageError: the file is no view; it is left as it is.
         """
         # Another version may read what this one cannot, and fold otherwise.
         origin = f"{topic_identity(self._clients, self.topic)} by {version('kantoku-kafka')}"
@@ -218,6 +219,10 @@ class EventLog:
             stale_us = now_us() - store.refreshed_at_us
             if store.offsets and stale_us > 1000 * tombstones_kept_ms(self._clients, self.topic):
                 raise StoreUnusable(f"{path} is so old that what was pruned since cannot be told.")
+            if folded := store.offsets:  # first: another process may fold further meanwhile
+                present = ends(self._clients, self.topic)
+                if any(offset > present.get(partition, 0) for partition, offset in folded.items()):
+                    raise StoreUnusable(f"{path} is ahead of {self.topic}, which was truncated.")
             self.fold_into(store)
         except BaseException:
             store.close()

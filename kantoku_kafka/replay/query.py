@@ -54,6 +54,12 @@ class TaskQuery:
         self.condition = " AND ".join(condition for condition, _ in chosen) or "1"
         self.values = [v for _, value in chosen for v in (value if isinstance(value, tuple) else (value,))]
 
+    def of(self, task_id: str) -> TaskQuery:
+        """The same, of one task alone."""
+        one = TaskQuery()
+        one.condition, one.values = f"id = ? AND {self.condition}", [task_id, *self.values]
+        return one
+
 
 def _escaped(text: str) -> str:
     """As it stands in a history."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.errors import KantokuError, UsageError
 from kantoku_kafka.model import now_us
 from kantoku_kafka.replay.fold import Fold, LoggedEvent, TaskState
 from kantoku_kafka.replay.query import TaskQuery, mentions
@@ -29,6 +29,8 @@ CREATE TABLE offsets (partition INTEGER PRIMARY KEY, offset INTEGER);
 CREATE TABLE origin (name TEXT, unreadable INTEGER, refreshed_at_us INTEGER);
 """
 _VERSION = zlib.crc32(_SCHEMA.encode()) >> 1  # SQLite keeps 32 bits with a sign
+_APPLICATION_ID = int.from_bytes(b"kkfv")
+_ID_AT, _ID_TO = 68, 72  # where SQLite's header has it: damage elsewhere does not make a file another one's
 _NOTE = "INSERT INTO offsets VALUES (?, ?) ON CONFLICT DO UPDATE SET offset = max(offset, excluded.offset)"
 _IDS_PER_QUERY = 900
 
@@ -47,12 +49,15 @@ class TaskStore:
 
     Raises:
         StoreUnusable: see there.
+        UsageError: the file is something else.
         KantokuError: the file cannot be opened.
     """
 
     def __init__(self, path: Path | None, origin: str, fold: Fold | None = None) -> None:
         self._fold = fold or Fold()
         self._path = path
+        if path is not None:
+            _check_own(path)
         with self._guarded():
             self._db = sqlite3.connect("" if path is None else path, timeout=60, isolation_level=None)
             try:
@@ -62,6 +67,8 @@ class TaskStore:
                 raise
 
     def _open(self, origin: str) -> None:
+        if self._path and self._db.execute("PRAGMA application_id").fetchone() != (_APPLICATION_ID,):
+            self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")  # before WAL: into the file itself
         self._db.execute("PRAGMA journal_mode = WAL" if self._path else "PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")  # what a crash may damage is made anew
         self._db.execute("PRAGMA cache_size = -32768")
@@ -205,6 +212,23 @@ class TaskStore:
     @property
     def _name(self) -> str:
         return str(self._path or "the scratch of the snapshot")
+
+
+def _check_own(path: Path) -> None:
+    """Raises UsageError for what is there and no store of ours; one that is damaged is ours, too."""
+    try:
+        own = not path.exists() or (path.is_file() and _is_marked(path))
+    except OSError as error:
+        raise KantokuError(f"{path} cannot be used: {error.strerror}.") from error
+    if not own:
+        raise UsageError(f"{path} is no view of tasks, and is left as it is: name another file, or delete it yourself.")
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file says that it is a store, or nothing yet."""
+    with path.open("rb") as file:
+        head = file.read(_ID_TO)
+    return not head or head[_ID_AT:] == _APPLICATION_ID.to_bytes(4)
 
 
 def remove(path: Path) -> None:

@@ -222,11 +222,15 @@ def test_a_broken_view_is_made_anew(cli: Cli, finished: list[str], tmp_path: Pat
     cli("tasks", "list")
     (view,) = (tmp_path / "cache" / "kantoku-kafka" / "views").glob("*.sqlite")
     whole = view.read_bytes()
-    for damage in (b"", b"broken" * 5000, whole[: len(whole) // 2], whole[:4096] + b"\xff" * (len(whole) - 4096)):
+    junk = b"broken" * 5000
+    for damage in (b"", whole[:72] + junk, whole[: len(whole) // 2], whole[:4096] + b"\xff" * (len(whole) - 4096)):
         view.write_bytes(damage)
         for beside in view.parent.glob("*-*"):
             beside.unlink()
         assert len(rows(cli("tasks", "list", "-o", "jsonl"))) == 11
+    view.write_bytes(junk)
+    assert "is no view of tasks" in cli("tasks", "list", code=2).stderr
+    assert view.read_bytes() == junk
 
 
 def test_what_is_missing_is_said(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
@@ -261,6 +265,15 @@ def test_restart(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) ->
     assert "Say which" in cli("tasks", "restart", code=2).stderr
     assert "Nothing is logged" in cli("tasks", "restart", "nobody", code=5).stderr
     Account.of(bootstrap, kan.namespace).check({*finished, done["id"], labelled["id"]})
+
+
+def test_of_tasks_that_are_named_those_are_restarted_that_match(cli: Cli, finished: list[str]) -> None:
+    named = ["tasks", "restart", *finished, finished[-1], "--dry-run", "-o", "jsonl"]
+    assert len(rows(cli(*named))) == 11
+    for chosen in (["--status", "FAILED"], ["--type", "outcome"], ["--text", "ValueError"]):
+        assert [row["restarted"] for row in rows(cli(*named, *chosen))] == [finished[-1]]
+    assert len(rows(cli(*named, "-l", "shop=a"))) == 10
+    assert rows(cli(*named, "--until", "1h")) == []
 
 
 def test_restarts_that_are_interrupted_and_repeated(
@@ -392,6 +405,21 @@ def test_lag_counts_no_markers_of_transactions_where_all_is_done(cli: Cli, kan: 
             task = kan.spawn(Task("echo", b"x"))
         kan.wait(task.id, timeout_seconds=30)
     assert [row["not_done"] for row in rows(cli("lag", "--sample", "0", "-o", "jsonl")) if row["not_done"]] == []
+
+
+def test_lag_counts_what_stands_behind_an_open_transaction(cli: Cli, kan: Kantoku, bootstrap: str) -> None:
+    topic, producer = kan.topics.of_type("echo"), Producer({"bootstrap.servers": bootstrap, "transactional.id": "open"})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(topic, b"undecided", partition=0)
+    assert producer.flush(10) == 0
+    other = Producer({"bootstrap.servers": bootstrap})
+    for _ in range(5):
+        other.produce(topic, b"waits", partition=0)
+    assert other.flush(10) == 0
+    (row,) = [row for row in rows(cli("lag", "--sample", "0", "-o", "jsonl")) if row["not_done"]]
+    assert (row["not_done"], row["oldest_seconds"]) == (6, None)
+    producer.abort_transaction(10)
 
 
 def test_top_names_what_nobody_serves(cli: Cli, kan: Kantoku, running: Running) -> None:

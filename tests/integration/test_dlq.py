@@ -121,6 +121,45 @@ def test_a_record_that_never_had_a_result_goes_back_as_it_was_once(kan: Kantoku,
     assert CODEC.decode_task(back.value()) == envelope
 
 
+@pytest.mark.parametrize("options", [(), ("--events", "off")])
+def test_no_task_gets_a_second_result_by_redrives_that_the_log_has_forgotten(
+    kan: Kantoku, bootstrap: str, tmp_path: Path, mended: Path, options: tuple[str, ...]
+) -> None:
+    common, log = ("-b", bootstrap, "-n", kan.namespace), tmp_path / "log"
+    with ExecutorUnderTest(*common[1::2], "--types", "fragile", *options, log=log, app="retry_app:kan", cwd=HERE):
+        task = kan.spawn(Task("fragile", b"data"))
+        assert kan.wait(task.id, timeout_seconds=60).status is Status.FAILED
+        mended.touch()
+        assert b"1 letters redriven" in cli(*common, "dlq", "redrive", "--all").stderr
+        until(lambda: len(read_all(bootstrap, kan.topics.results)) == 2, 60, "it has run again")
+        assert cli(*common, "events", "prune", "--older-than", "0s").returncode == 0
+        assert b"0 letters redriven, 1 were before" in cli(*common, "dlq", "redrive", "--all").stderr
+        producer = Producer({"bootstrap.servers": bootstrap})
+        for record in read_all(bootstrap, kan.topics.events):
+            producer.produce(kan.topics.events, None, record.key(), partition=record.partition())
+        assert producer.flush(10) == 0
+        assert b"0 letters redriven, 1 were before" in cli(*common, "dlq", "redrive", "--all").stderr
+    results = [CODEC.decode_result(record.value() or b"") for record in read_all(bootstrap, kan.topics.results)]
+    assert [result.status for result in results if result.task_id == task.id] == [Status.FAILED]
+    assert len({result.task_id for result in results}) == len(results) == 2
+
+
+def test_a_task_that_was_refused_is_redriven_under_another_id(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
+    """It has a result, though its letter says EnvelopeError as that of a record that could not be read."""
+    common, log, topic = ("-b", bootstrap, "-n", kan.namespace), tmp_path / "log", kan.topics.of_type("fragile")
+    refused = TaskEnvelope(new_task_id(), "fragile", b"", now_us(), timeout_ms=0)
+    producer = Producer({"bootstrap.servers": bootstrap})
+    producer.produce(topic, CODEC.encode_task(refused), refused.id.encode())
+    assert producer.flush(10) == 0
+    options = ("--types", "fragile", "--events", "off")
+    with ExecutorUnderTest(*common[1::2], *options, log=log, app="retry_app:kan", cwd=HERE):
+        assert kan.wait(refused.id, timeout_seconds=60).status is Status.REJECTED
+        for _ in range(2):
+            assert cli(*common, "dlq", "redrive", refused.id).returncode == 0
+        until(lambda: len(read_all(bootstrap, kan.topics.results)) == 2, 60, "it was refused again")
+    assert len({CODEC.decode_task(record.value() or b"").id for record in read_all(bootstrap, topic)}) == 2
+
+
 def test_a_letter_whose_type_is_gone_is_an_error_that_says_so(kan: Kantoku, bootstrap: str) -> None:
     envelope = TaskEnvelope(new_task_id(), "vanished", b"", now_us())
     producer = Producer({"bootstrap.servers": bootstrap})

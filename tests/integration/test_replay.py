@@ -139,7 +139,7 @@ def test_a_view_is_kept_up_to_date_and_forgets_what_is_pruned(kan: Kantoku, runn
     _tombstone(kan, history)
     with kan.events.view(path) as store:
         assert (store.get(tasks[0].id), store.count(TaskQuery())) == (None, 20)
-    path.write_bytes(b"damaged" * 1000)
+    path.write_bytes(path.read_bytes()[:72] + b"damaged" * 1000)
     with kan.events.view(path) as store:
         assert store.count(TaskQuery()) == 20
 

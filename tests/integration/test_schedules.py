@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from accounting import Account, read_all
+from confluent_kafka import Producer
 from executors import HERE, ExecutorUnderTest, until
 from test_cli import cli
 
@@ -190,3 +191,19 @@ def test_what_the_library_refuses(kan: Kantoku) -> None:
         kan.schedules.add("n", Task("nowhere"), **every)
     with pytest.raises(NotFound):
         kan.schedules.pause("n")
+
+
+def test_a_schedule_whose_task_cannot_be_read_does_not_hide_the_others(kan: Kantoku, bootstrap: str) -> None:
+    common = ("-b", bootstrap, "-n", kan.namespace)
+    for name in ("broken", "nightly"):
+        kan.schedules.add(name, Task("timed"), every_seconds=60)
+    (schedule,) = [planned.schedule for planned in kan.schedules.all() if planned.schedule.name == "broken"]
+    producer = Producer({"bootstrap.servers": bootstrap})
+    (record,) = [r for r in read_all(bootstrap, kan.topics.schedules) if schedule.task in (r.value() or b"")]
+    damaged = (record.value() or b"").replace(schedule.task, bytes(len(schedule.task)))
+    producer.produce(kan.topics.schedules, damaged, record.key(), partition=0)
+    assert producer.flush(10) == 0
+    done = cli(*common, "schedules", "list", "-o", "json")
+    assert {row["name"]: row["type"] for row in json.loads(done.stdout)} == {"broken": None, "nightly": "timed"}
+    assert b"schedule broken: its task cannot be read by this version" in done.stderr
+    assert cli(*common, "schedules", "list").returncode == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -15,6 +17,7 @@ from kantoku_kafka.cli import main as cli
 from kantoku_kafka.cli.common import parse_settings
 from kantoku_kafka.cli.output import printable
 from kantoku_kafka.cli.reload import watch_files
+from kantoku_kafka.cli.tasks import payload_of
 from kantoku_kafka.errors import KantokuError, UsageError
 from kantoku_kafka.loading import load_app
 
@@ -93,6 +96,31 @@ def test_wrong_use_is_2_and_says_so_on_stderr(arguments: list[str], capsys: pyte
     assert shown.out == ""
     assert shown.err.strip()
     assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tasks", "show", "\udcff"],
+        ["tasks", "list", "--text", "\udcff"],
+        ["-n", "\udcff", "tasks", "list"],
+        ["schedules", "add", "\udcff", "t", "--every", "1s"],
+        ["spawn", "t", "a\udcffb"],
+    ],
+    ids=ascii,
+)
+def test_an_argument_that_is_not_utf_8_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*arguments) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "is not UTF-8" in shown.err and "\\udcff" in shown.err
+
+
+def test_a_payload_may_be_any_bytes_by_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "payload").write_bytes(b"a\xffb")
+    assert payload_of(f"@{tmp_path / 'payload'}") == b"a\xffb"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb")))
+    assert payload_of("-") == b"a\xffb"
 
 
 @pytest.mark.parametrize(

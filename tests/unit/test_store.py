@@ -177,7 +177,9 @@ def test_what_was_interrupted_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be one" * 100, b"\0" * 8192])
 def test_a_damaged_view_is_refused(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / "view").write_bytes(damage)
+    TaskStore(tmp_path / "view", "t").close()
+    whole = (tmp_path / "view").read_bytes()
+    (tmp_path / "view").write_bytes(damage[:68] + whole[68:72] + damage[72:])
     with pytest.raises(StoreUnusable):
         TaskStore(tmp_path / "view", "t")
 

@@ -65,7 +65,8 @@ class Book(ABC):
     def close(self) -> None:  # noqa: B027 - there may be nothing to let go of
         """Let go of what it holds. Idempotent."""
 
-    def remembered_from(self, now_us: int) -> int | None:  # noqa: ARG002 - as a window has it
+    @property
+    def remembered_from(self) -> int | None:
         """Nothing: of one id the last record counts."""
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from kantoku_kafka.avro.control import encode_command
 from kantoku_kafka.job import Message
@@ -13,13 +14,14 @@ __all__ = ["CANCEL", "CANCELLED_REASON", "QUIET", "STOP", "Cancellations", "canc
 CANCEL, QUIET, STOP = "cancel", "quiet", "stop"
 """Kinds of commands."""
 CANCELLED_REASON = "cancelled"
-_MOST_IDS = 1_000_000
+_MOST_IDS, _MOST_CHOICES = 1_000_000, 10_000
 
 
 class Cancellations:
     """One thread uses it; false as long as nothing was ever cancelled, so that asking costs nothing then.
 
-    Kept are the last million of ids, and of commands that choose by type and labels the last of each choice.
+    Kept are the last million of ids, and of commands that choose by type and labels the last of each choice, ten
+    thousand at most.
     """
 
     def __init__(self) -> None:
@@ -34,20 +36,26 @@ class Cancellations:
         added = [command for command in commands if command.kind == CANCEL]
         for command in added:
             if command.task_id is None:
-                self._rules[_choice(command)] = command
+                _keep(self._rules, _choice(command), command, _MOST_CHOICES)
             else:
-                self._by_id.pop(command.task_id, None)
-                self._by_id[command.task_id] = command
-                if len(self._by_id) > _MOST_IDS:
-                    del self._by_id[next(iter(self._by_id))]
+                _keep(self._by_id, command.task_id, command, _MOST_IDS)
         return added
 
     def match(self, task_id: str, task_type: str, envelope: Callable[[], TaskEnvelope]) -> Command | None:
         """The command that cancels this task; the envelope is asked for only if id or type speak for it."""
+        envelope = cache(envelope)  # read once, however many ask
         named = self._by_id.get(task_id)
         if named is not None and covers(named, task_id, task_type, envelope):
             return named
         return next((rule for rule in self._rules.values() if covers(rule, task_id, task_type, envelope)), None)
+
+
+def _keep(commands: dict[str, Command], key: str, command: Command, most: int) -> None:
+    """As the last one; the first one has to go if there are too many."""
+    commands.pop(key, None)
+    commands[key] = command
+    if len(commands) > most:
+        del commands[next(iter(commands))]
 
 
 def covers(command: Command, task_id: str, task_type: str, envelope: Callable[[], TaskEnvelope]) -> bool:

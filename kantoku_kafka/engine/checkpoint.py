@@ -44,7 +44,8 @@ class Progress(Protocol):
         """What is done beyond it."""
         ...
 
-    def remembered_from(self, now_us: int) -> int | None:
+    @property
+    def remembered_from(self) -> int | None:
         """From where on a successor has to know the ids, to recognise them."""
         ...
 
@@ -226,6 +227,7 @@ class Checkpoint:
         prepared = batch.prepared
         prepared += self._encode(batch.ended[batch.prepared_jobs :])
         prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
+        withdrawn: list[Job] = []
         for _ in range(_WITHDRAWALS):
             try:
                 self._commit(prepared, batch.offsets)
@@ -237,13 +239,14 @@ class Checkpoint:
             if not culprits:
                 _log.warning("what running tasks say is refused, and left out", extra={"action": "progress_refused"})
                 batch.notes.clear()
+            withdrawn = culprits or withdrawn
             for job in culprits:
                 _withdraw(job)
             prepared = self._encode(batch.ended)
             prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
         raise KantokuError(
-            f"Of {len(culprits)} records, e.g. {culprits[0].source}, not even the shortest result or dead letter is "
-            "accepted: see what max.message.bytes of results, events and dead letters are."
+            f"Of {len(withdrawn)} records, e.g. {[job.source for job in withdrawn[:1]]}, not even the shortest result "
+            "or dead letter is accepted: see what max.message.bytes of results, events and dead letters are."
         )
 
     def _commit(self, prepared: Prepared, offsets: Sequence[Offset]) -> None:
@@ -300,9 +303,10 @@ class Checkpoint:
 
     def _offset(self, partition: Partition, window: Progress) -> Offset:
         base = window.base
-        remembered = window.remembered_from(now_us())
         writer, runs = self._writer(partition), window.done_runs()
-        metadata = doneset.encode(writer, partition.place, base, runs, self._number, remembered, window.past_end)
+        metadata = doneset.encode(
+            writer, partition.place, base, runs, self._number, window.remembered_from, window.past_end
+        )
         return Offset(partition.topic, partition.number, base, metadata)
 
     def _culprits(self, jobs: list[Job]) -> list[Job]:

@@ -15,34 +15,38 @@ __all__ = ["Memory"]
 class Memory:
     """Ids with the offset of their first spawn, for as long as each is remembered. One thread uses it.
 
+    Time is that of the spawns, not of the clock: who is hours behind recognises what one that is not would.
+
     Attributes:
         past: of the partition.
     """
 
-    __slots__ = ("_seen", "past")
+    __slots__ = ("_latest_us", "_seen", "past")
 
     def __init__(self, past: Past = NO_PAST) -> None:
         self.past = past
         self._seen: dict[bytes, tuple[int, int]] = {}  # in the order of the offsets
+        self._latest_us = 0
 
-    def is_duplicate(self, task_id: str, offset: int, until_us: int, now_us: int) -> bool:
-        """Whether it was spawned before, at another offset; else it is remembered until then."""
-        self._forget(now_us)
+    def is_duplicate(self, task_id: str, offset: int, until_us: int, made_us: int) -> bool:
+        """Whether it was spawned before, at another offset; else it is remembered until something is made then."""
+        self._latest_us = max(self._latest_us, made_us)
+        self._forget()
         first, _ = self._seen.setdefault(packed_id(task_id), (offset, until_us))
         return first != offset
 
-    def first_offset(self, now_us: int) -> int | None:
+    @property
+    def first_offset(self) -> int | None:
         """Of the oldest spawn that is remembered; None if there is none."""
-        self._forget(now_us)
         for offset, _ in self._seen.values():
             return offset
         return None
 
-    def _forget(self, now_us: int) -> None:
+    def _forget(self) -> None:
         seen = self._seen
         while seen:
             oldest = next(iter(seen))
-            if seen[oldest][1] > now_us:
+            if seen[oldest][1] > self._latest_us:
                 return
             del seen[oldest]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -21,11 +21,12 @@ from kantoku_kafka.model import Command, ErrorInfo, EventName, Status, TaskEnvel
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 
-__all__ = ["FIRED", "Judge", "TIMED_OUT_REASON", "limits_of"]
+__all__ = ["FIRED", "Judge", "PUT_BACK", "TIMED_OUT_REASON", "limits_of", "was_moved"]
 
 TIMED_OUT_REASON = "timed_out"
-FIRED = "kantoku-timer"
-"""Header of a task that a timer has put onto its input: where the timer stood."""
+FIRED, PUT_BACK = "kantoku-timer", "kantoku-redriven"
+"""Headers of a task that a timer has put onto its input, or a person, from the dead letters; where it stood before. It
+is the one that was spawned, and no other one with its id."""
 _BY_STATUS = {Status.TIMED_OUT: TIMED_OUT, Status.CRASHED: CRASHED}
 _TRIED_AGAIN = frozenset((Status.FAILED, Status.TIMED_OUT, Status.CRASHED))
 _DEFAULT = Retry()
@@ -108,12 +109,12 @@ class Judge:
         rules = self._rules[job.type]
         if job.envelope is None and rules.retry is not None and rules.retry.total_seconds is not None:
             job.envelope = self._codec.decode_task(job.value)
-        job.limits = limits_of(rules, job.envelope)
         envelope = job.envelope
-        if self.is_duplicate(job, memory, now_us):
+        if self.is_duplicate(job, memory, now_us):  # first: what is wrong with it does not matter then
             job.received_at_us = now_us
             job.carry_on(Move((), EventName.DUPLICATE))
             return False
+        job.limits = limits_of(rules, envelope)
         if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us:
             return True
         job.received_at_us = now_us
@@ -123,17 +124,19 @@ class Judge:
     def is_duplicate(self, job: Job, memory: Memory, now_us: int) -> bool:
         """Whether this is another spawn of an id that is remembered; it is remembered itself, if its type wants that.
 
-        A task that a timer has put here is the one that was spawned before, not another one.
+        A task that a timer, or a redrive, has put here is the one that was spawned before, not another one.
         """
         rules = self._rules.get(job.type)
         if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)):
             return False
         known = memory.past.tells_of(job.task_id, job.offset)
-        if _is_fired(job):
+        if _has_come_before(job) and not _is_put_back(job):
             return known
-        # Not by a clock that is ahead: what stands behind would be remembered as long.
-        until_us = min(now_us, _made_us(job, now_us)) + round(rules.deduplicate_seconds * 1_000_000)
-        return (until_us > now_us and memory.is_duplicate(job.task_id, job.offset, until_us, now_us)) or known
+        # By when the tasks were made, however late they are reached; but not by a clock that is ahead.
+        made_us = min(now_us, _made_us(job, now_us))
+        until_us = made_us + round(rules.deduplicate_seconds * 1_000_000)
+        again = memory.is_duplicate(job.task_id, job.offset, until_us, made_us)
+        return known or (again and not _is_put_back(job))
 
     def recall(self, job: Job, memory: Memory, now_us: int) -> None:
         """What was done before comes again, so that its id is known: for as long as when it came first.
@@ -268,8 +271,17 @@ def _made_us(job: Job, now_us: int) -> int:
     return now_us if time_ms is None else time_ms * 1_000
 
 
-def _is_fired(job: Job) -> bool:
-    return job.attempt > 1 or any(name == FIRED for name, _ in job.raw_headers or ())
+def was_moved(headers: Iterable[tuple[str, bytes | None]]) -> bool:
+    """Whether a record is a task that stood elsewhere before, by its headers."""
+    return any(name in (FIRED, PUT_BACK) for name, _ in headers)
+
+
+def _has_come_before(job: Job) -> bool:
+    return job.attempt > 1 or was_moved(job.raw_headers or ())
+
+
+def _is_put_back(job: Job) -> bool:
+    return any(name == PUT_BACK for name, _ in job.raw_headers or ())
 
 
 def _with_attempts(policy: Retry, max_attempts: int) -> Retry:

@@ -25,18 +25,21 @@ class Past(NamedTuple):
     """Of one partition.
 
     ``ended``: by the packed id of each task that has a result the offset of its last record that ended so; ``moved``:
-    offsets of records whose task went on elsewhere, or was a duplicate; all of these are from ``begin`` on and before
-    ``end``.
+    packed ids and offsets of records whose task went on elsewhere, or was a duplicate (offsets alone would speak of
+    whatever stands there in a mirror, or in a topic that was created anew); all from ``begin`` on and before ``end``.
     """
 
     ended: Mapping[bytes, int] = {}
-    moved: Set[int] = frozenset()
+    moved: Set[tuple[bytes, int]] = frozenset()
     begin: int = 0
     end: int = 0
 
     def tells_of(self, task_id: str, offset: int) -> bool:
         """Whether it is known what became of this record. Of a later spawn of the same id that is not told."""
-        return offset < self.end and (offset in self.moved or self.ended.get(packed_id(task_id), -1) >= offset)
+        if offset >= self.end:
+            return False
+        packed = packed_id(task_id)
+        return (packed, offset) in self.moved or self.ended.get(packed, -1) >= offset
 
 
 NO_PAST = Past()
@@ -47,7 +50,7 @@ History = Callable[[Sequence[Place]], Mapping[Place, Past]]
 @dataclass(slots=True)
 class _Gathered:
     ended: dict[bytes, int] = field(default_factory=dict)
-    moved: set[int] = field(default_factory=set)
+    moved: set[tuple[bytes, int]] = field(default_factory=set)
 
 
 class Recollection:
@@ -77,11 +80,12 @@ class Recollection:
         if not key.endswith(_MOVED):
             return
         try:
-            source = self._codec.decode_event(value).source
+            event = self._codec.decode_event(value)
         except EnvelopeError:
             return
+        source = event.source
         if source is not None and (gathered := self._gathered.get(source[:2])):
-            gathered.moved.add(source[2])
+            gathered.moved.add((packed_id(event.task_id), source[2]))
 
     @property
     def pasts(self) -> dict[Place, Past]:
@@ -90,7 +94,7 @@ class Recollection:
 
 
 def _past(gathered: _Gathered) -> Past:
-    offsets = gathered.moved.union(gathered.ended.values())
+    offsets = {offset for _, offset in gathered.moved}.union(gathered.ended.values())
     if not offsets:
         return NO_PAST
     return Past(gathered.ended, gathered.moved, min(offsets), max(offsets) + 1)

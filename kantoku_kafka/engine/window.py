@@ -99,11 +99,12 @@ class Window:
         """
         return offset < self.limit or len(self._unfinished) < MAX_RUNS - 1
 
-    def remembered_from(self, now_us: int) -> int | None:
+    @property
+    def remembered_from(self) -> int | None:
         """From where on a successor has to know the ids; what we have not read again ourselves yet, it has to."""
         if self.next_offset < self._history_end:
             return self._begin
-        return self.memory.first_offset(now_us)
+        return self.memory.first_offset
 
     @property
     def past_end(self) -> int | None:

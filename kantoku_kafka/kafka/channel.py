@@ -9,10 +9,10 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 
-from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.errors import AccessDenied, KantokuError
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, TOO_LARGE, Clients, kantoku_error
-from kantoku_kafka.kafka.topics import topic_configs
+from kantoku_kafka.kafka.topics import forbidden_topics, topic_configs
 from kantoku_kafka.model import Headers
 from kantoku_kafka.protocols import CheckpointRefused
 
@@ -70,6 +70,8 @@ class Channel:
         self._batch_size_bytes = batch_size_bytes
         self._timeout_seconds = timeout_seconds
         self._failed: tuple[KafkaError, str] | None = None
+        self._given_up = False  # records left the client's queue unsent
+        self._side_topics: set[str] = set()
         self._refusing: dict[str, float] = {}
         self._tainted = False
         self._producer = self._connect()
@@ -88,12 +90,15 @@ class Channel:
                 except BufferError:
                     self._await_room(record[0])
                 except KafkaException as error:
-                    raise self._refused(error.args[0], record[0]) from error
+                    state = error.args[0].code() == KafkaError._STATE
+                    raise (self._denied() if state else None) or self._refused(error.args[0], record[0]) from error
 
     def produce(self, messages: Sequence[Message]) -> None:
         """Stage records of any topic."""
         now = time.monotonic()
-        for topic in {message.topic for message in messages}:
+        topics = {message.topic for message in messages}
+        self._side_topics |= topics
+        for topic in topics:
             if self._refusing.get(topic, 0.0) > now:
                 raise CheckpointRefused(f"topic {topic} refused a record a moment ago", culprit=True)
         self.send([arguments(*message) for message in messages])
@@ -104,6 +109,12 @@ class Channel:
         except KafkaException as error:
             raise self._refused(error.args[0], topic) from error
 
+    def _forget_reports(self) -> None:
+        """Those of what was staged before say nothing any more."""
+        self._failed = None
+        self._given_up = False
+        self._side_topics.clear()
+
     def probe(self) -> None:
         """Wait for the broker's word on every staged record."""
         try:
@@ -112,8 +123,27 @@ class Channel:
             raise self._refused(error.args[0], "the producer") from error
         if left > 0:
             raise CheckpointRefused("the broker did not acknowledge all records in time")
+        self._check_reports()
+
+    def _check_reports(self) -> None:
+        """Raise what has become of records that were not taken."""
         if self._failed is not None:
             raise self._refused(*self._failed)
+        if self._given_up:
+            raise self._denied() or CheckpointRefused("the client has given records up")
+
+    def _denied(self) -> KantokuError | None:
+        """The topic that we may not write to, if there is one among those of this checkpoint.
+
+        A broker says so when a partition joins the transaction, and not of a record: librdkafka gives all of them up.
+        """
+        refusal = None
+        for topic in forbidden_topics(self._clients, self._own_topics | self._side_topics):
+            if topic in self._own_topics:
+                return AccessDenied(f"The broker forbids writing to topic {topic}. Ask for the ACL: Write.")
+            self._refusing[topic] = time.monotonic() + _REFUSING_TOPIC_SECONDS
+            refusal = CheckpointRefused(f"topic {topic} is forbidden", culprit=True)
+        return refusal
 
     def _settings(self) -> dict[str, object]:
         return {
@@ -124,8 +154,12 @@ class Channel:
         }
 
     def _on_delivery(self, error: KafkaError | None, message: KafkaMessage) -> None:
-        """Only failures are reported. Those of purged records (an abort's consequence) say nothing new."""
-        if error is not None and error.code() not in _PURGED:
+        """Only failures are reported."""
+        if error is None:
+            return
+        if error.code() in _PURGED:  # by an abort, ours or librdkafka's own
+            self._given_up = True
+        else:
             self._failed = self._failed or (error, message.topic() or "")
 
     def _refused(self, error: KafkaError, topic: str) -> KantokuError:

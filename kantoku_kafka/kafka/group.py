@@ -15,7 +15,7 @@ from kantoku_kafka.kafka.scan import beginnings, ends, pick, stable_ends
 from kantoku_kafka.kafka.topics import existing_topics, partition_counts
 from kantoku_kafka.names import Topics
 
-__all__ = ["InputLag", "Member", "describe", "input_topics", "lag_of", "members_of", "worked_topics"]
+__all__ = ["InputLag", "Member", "describe", "input_topics", "lag_of", "members_of", "slot_of", "worked_topics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,14 @@ def members_of(clients: Clients, topics: Topics) -> list[Member]:
         held: dict[str, list[int]] = {}
         for place in member.assignment.topic_partitions if member.assignment else ():
             held.setdefault(place.topic, []).append(place.partition)
-        slot = member.client_id.rpartition("/")[2]
-        members.append(Member(slot, member.host, member.member_id, {t: sorted(ps) for t, ps in held.items()}))
+        partitions = {topic: sorted(numbers) for topic, numbers in held.items()}
+        members.append(Member(slot_of(member.client_id), member.host, member.member_id, partitions))
     return sorted(members, key=lambda m: m.slot)
+
+
+def slot_of(client_id: str) -> str:
+    """Which slot a member has, by the client id that it goes by: what stands before it may differ from ours."""
+    return client_id.rpartition("/")[2]
 
 
 def describe(clients: Clients, group: str) -> Any:

@@ -12,7 +12,7 @@ from kantoku_kafka.engine import doneset
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import place_of
 from kantoku_kafka.kafka.config import PASSING, Clients
-from kantoku_kafka.kafka.group import describe
+from kantoku_kafka.kafka.group import describe, slot_of
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.transaction import end_transaction_of
 
@@ -44,12 +44,11 @@ class Takeover:
     @property
     def client_id(self) -> str:
         """By which the other members know our slot."""
-        return self._client_id(self._slot)
+        return f"{self._clients.client_id}/{self._slot}"
 
     def members(self) -> dict[str, str]:
         """Slot by member id of the group's present members. Raises KantokuError."""
-        group = describe(self._clients, self._group)
-        return {member.member_id: member.client_id.removeprefix(self._client_id("")) for member in group.members}
+        return {member.member_id: slot_of(member.client_id) for member in describe(self._clients, self._group).members}
 
     def committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Offsets and metadata as of the last checkpoint; ends what a dead member left open.
@@ -99,9 +98,6 @@ class Takeover:
                 end_transaction_of(self._clients, transactional_id(self._group, slot), self._timeout_seconds)
         except (KafkaException, KantokuError) as error:
             _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
-
-    def _client_id(self, slot: str) -> str:
-        return f"{self._clients.client_id}/{slot}"
 
     def _read(
         self, consumer: Consumer, partitions: list[TopicPartition], timeout_seconds: float

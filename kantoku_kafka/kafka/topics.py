@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without __all__
+    AclOperation,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -219,6 +221,19 @@ def tombstones_kept_ms(clients: Clients, topic: str) -> int:
     """For how long every reader finds the tombstones of a compacted topic; Kafka's default if it may not be asked."""
     config = topic_configs(clients, [topic]).get(topic, {})
     return int(config.get("delete.retention.ms", _DAY_MS))
+
+
+def forbidden_topics(clients: Clients, names: Iterable[str]) -> list[str]:
+    """Those that we may not write to, as far as brokers say."""
+    admin, seconds = clients.admin(), clients.connection.timeout_seconds
+    asked = admin.describe_topics(TopicCollection(sorted(names)), include_authorized_operations=True)
+    found = []
+    for name, future in asked.items():
+        with suppress(KafkaException, TimeoutError):
+            operations = future.result(seconds).authorized_operations
+            if operations is not None and AclOperation.WRITE not in operations:
+                found.append(name)
+    return found
 
 
 _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
+from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, SlotTaken
 from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka.channel import Channel
-from kantoku_kafka.kafka.config import Clients, kantoku_error
+from kantoku_kafka.kafka.config import PASSING, Clients, kantoku_error
 from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
 from kantoku_kafka.one_thread import OneThread
 from kantoku_kafka.protocols import AT_LEAST_ONCE, EXACTLY_ONCE, CheckpointRefused
@@ -88,13 +88,14 @@ class ExactlyOnceTransaction(Channel):
         self._transactional_id = transactional_id
         self._on_fenced = on_fenced
         self._open = False
+        self._denied_at: float | None = None
         self._sender = OneThread("kantoku-offsets")
         super().__init__(clients, own_topics, batch_size_bytes, timeout_seconds)
 
     def begin(self) -> None:
         if self._tainted:
             self._replace_producer()
-        self._failed = None
+        self._forget_reports()
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
@@ -116,8 +117,13 @@ class ExactlyOnceTransaction(Channel):
                 self._send_offsets(share, group_metadata)
             self._tainted = may_be_under_way(started)
             self._producer.flush(self._timeout_seconds)  # records may be sent twice: they are numbered
+            try:
+                self._check_reports()
+            except KantokuError:
+                self._abort()
+                raise
             started = time.monotonic()
-            committing = self._failed is None  # else the client refuses to
+            committing = True
             self._producer.commit_transaction(self._timeout_seconds)
         except KafkaException as error:
             with suppress(KafkaException):  # a producer that has been fenced raises here as well
@@ -173,7 +179,9 @@ class ExactlyOnceTransaction(Channel):
             try:
                 self._producer = self._connect()
                 return self._is_committed(offsets)
-            except BrokerUnavailable as error:
+            except KantokuError as error:
+                if not _passes(error):
+                    raise
                 if time.monotonic() > deadline:
                     raise BrokerUnavailable(
                         f"For {_OUTCOME_SECONDS:.0f} s no broker has told whether the last checkpoint was committed. "
@@ -203,6 +211,8 @@ class ExactlyOnceTransaction(Channel):
             return SlotTaken.of(self._group, self._transactional_id.removeprefix(f"{self._group}."))
         if self._failed is not None:
             return self._refused(*self._failed)
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and (denied := self._denied()) is not None:
+            return denied
         known = kantoku_error(error, "committing a checkpoint")
         passes = type(known) is KantokuError or error.code() in _OF_A_CONNECTION
         return CheckpointRefused(error.name()) if passes else known
@@ -227,8 +237,14 @@ class ExactlyOnceTransaction(Channel):
         self._tainted = True
         try:
             self._producer = self._connect()
-        except BrokerUnavailable as error:
+        except KantokuError as error:
+            now = time.monotonic()
+            self._denied_at = self._denied_at or now
+            lasts = isinstance(error, AccessDenied) and now > self._denied_at + _OUTCOME_SECONDS
+            if lasts or not _passes(error):
+                raise
             raise CheckpointRefused(str(error)) from error
+        self._denied_at = None
 
     def _is_committed(self, offsets: Sequence[Offset]) -> bool:
         """Whether the last commit is what the group's offsets say.
@@ -272,7 +288,7 @@ class PlainTransaction(Channel):
     def begin(self) -> None:
         if self._tainted:
             self._producer = self._connect()
-        self._failed = None
+        self._forget_reports()
 
     def commit(self, offsets: Sequence[Offset]) -> None:
         try:
@@ -305,6 +321,13 @@ def end_transaction_of(clients: Clients, transactional_id: str, timeout_seconds:
         **{"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
     )
     producer.init_transactions(timeout_seconds)
+
+
+def _passes(error: KantokuError) -> bool:
+    """Whether no broker has said so itself: it may be that connections are cut amid the handshake."""
+    cause = error.__cause__
+    said = cause.args[0].code() if isinstance(cause, KafkaException) else None
+    return isinstance(error, BrokerUnavailable) or (isinstance(error, AccessDenied) and said in PASSING)
 
 
 def _positions(offsets: Sequence[Offset]) -> list[TopicPartition]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from kantoku_kafka.engine.judge import limits_of
+from kantoku_kafka.engine.judge import PUT_BACK, limits_of
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError, TopicMismatch
 from kantoku_kafka.ids import restarted_id
@@ -260,9 +260,9 @@ def _put_back(kantoku: Kantoku, events: EventWriter, fate: Redriven) -> None:
         kantoku.spawn(Task(task.type, task.data).with_(again(kantoku.namespace, task, was)))
         return
     event = Event(task.id, task.type, REDRIVEN, task.attempt, now_us())
-    kantoku.write(
-        [Message(_input_of(kantoku, letter), letter.key, letter.value, letter.headers), events.message(event)]
-    )
+    place = "/".join(map(str, letter.source or ())).encode()
+    headers = (*letter.headers, (PUT_BACK, place))
+    kantoku.write([Message(_input_of(kantoku, letter), letter.key, letter.value, headers), events.message(event)])
 
 
 def _input_of(kantoku: Kantoku, letter: Letter) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.engine.judge import FIRED
+from kantoku_kafka.engine.judge import was_moved
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import place_of
 from kantoku_kafka.model import Headers
@@ -33,7 +33,7 @@ class Coordinates(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """An input record; without an id nobody can read it. ``moved``: a timer has put it there."""
+    """An input record; without an id nobody can read it. ``moved``: a timer, or a redrive, has put it there."""
 
     task_id: str | None
     attempt: int
@@ -144,7 +144,7 @@ class Gathering:
             task_id, attempt = None, 0
         held = self.evidence.inputs.get((at.topic, at.partition))
         if held is not None:
-            held.records[at.offset] = Spawn(task_id, attempt, at_ms, any(name == FIRED for name, _ in headers))
+            held.records[at.offset] = Spawn(task_id, attempt, at_ms, was_moved(headers))
 
     def result(self, at: Coordinates, value: bytes) -> None:
         """Of the results."""

@@ -179,7 +179,7 @@ def _deduplication_off() -> None:
 
 def _memory_lost() -> None:
     """Who takes a partition over does not know which ids were spawned before."""
-    replace(Window, "remembered_from", lambda _: lambda self, now_us: None)
+    replace(Window, "remembered_from", lambda _: property(lambda self: None))
 
 
 def _past_forgotten() -> None:

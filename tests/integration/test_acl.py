@@ -119,6 +119,73 @@ def test_an_executor_that_may_not_send_heartbeats_works_all_the_same(secured: st
     kan.close()
 
 
+@contextmanager
+def readable_only(servers: str, topic: str) -> Iterator[None]:
+    """Within the block the topic may be read, and not written to."""
+    admin = AdminClient({"bootstrap.servers": servers})
+    binding = AclBinding(
+        ResourceType.TOPIC,
+        topic,
+        ResourcePatternType.LITERAL,
+        "User:ANONYMOUS",
+        "*",
+        AclOperation.READ,
+        AclPermissionType.ALLOW,
+    )
+    for future in admin.create_acls([binding]).values():
+        future.result(10)
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        named = AclBindingFilter(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.LITERAL,
+            None,
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        for gone in admin.delete_acls([named]).values():
+            gone.result(10)
+
+
+@pytest.mark.parametrize("guarantee", ["exactly-once", "at-least-once"])
+def test_side_outputs_into_a_forbidden_topic_fail_their_own_tasks_only(
+    secured: str, tmp_path: Path, guarantee: str
+) -> None:
+    """Also among so many that the broker answers before all are staged."""
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    topics.create(kan.clients, topics.plan(kan.topics, ["produces"]))
+    options = (secured, NAMESPACE, "--types", "produces", "--guarantee", guarantee)
+    with ExecutorUnderTest(*options, log=tmp_path / "log", app="producing_app:kan") as executor:
+        kan.spawn(Task("produces", f"{NAMESPACE}.tasks.work".encode())).result(timeout_seconds=30)
+        with readable_only(secured, f"{NAMESPACE}.tasks.echo"):
+            wanted = [
+                Task("produces", f"{NAMESPACE}.tasks.{'echo' if n % 50 == 7 else 'work'}".encode()) for n in range(1500)
+            ]
+            results = kan.gather(kan.spawn_many(wanted), timeout_seconds=60)
+        assert executor.returncode is None, executor.log()
+    assert [result.ok for result in results] == [b"echo" not in task.data for task in wanted]
+    assert {result.error.type for result in results if result.error} == {"undeliverable"}
+    kan.close()
+
+
+def test_a_retry_whose_input_may_not_be_written_ends_its_own_task_only(secured: str, tmp_path: Path) -> None:
+    kan = Kantoku(NAMESPACE, bootstrap_servers=secured)
+    topics.create(kan.clients, topics.plan(kan.topics, ["flaky", "timed"]))
+    flaky = kan.spawn(Task("flaky", b"2"))
+    with readable_only(secured, f"{NAMESPACE}.tasks.flaky"):
+        options = (secured, NAMESPACE, "--types", "flaky,timed")
+        with ExecutorUnderTest(*options, log=tmp_path / "log", app="retry_app:kan") as executor:
+            result = kan.wait(flaky.id, timeout_seconds=60)
+            assert result.error is not None and result.error.type == "undeliverable"
+            assert kan.spawn(Task("timed", b"x")).result(timeout_seconds=30).ok
+            assert executor.returncode is None
+    kan.close()
+
+
 def test_a_spawn_that_is_forbidden(secured: str) -> None:
     topic = f"{NAMESPACE}.tasks.echo"
     kan = Kantoku(NAMESPACE, bootstrap_servers=secured)

@@ -1,13 +1,16 @@
-"""What a producer is told that was fenced amid its work, on a real Kafka."""
+"""Who fences whom, and what a producer is told that was fenced amid its work, on a real Kafka."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from executors import ExecutorUnderTest
 
-from kantoku_kafka import Kantoku
+from kantoku_kafka import Kantoku, Task
 
 ATTEMPTS = 5  # the order of the fatal error and the reports is up to librdkafka's threads
 RECORDS = 200
@@ -32,3 +35,20 @@ def test_a_fence_amid_a_flush_is_told_as_what_it_is(kan: Kantoku) -> None:
             fenced.flush(10)
         assert raised.value.args[0].code() == KafkaError._FENCED
     assert set(reported) <= {KafkaError._PURGE_QUEUE, KafkaError._FENCED, KafkaError._FATAL}
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_executors_that_brokers_know_by_different_names_know_each_other(
+    kan: Kantoku, bootstrap: str, tmp_path: Path, protocol: str
+) -> None:
+    """A client.id for each pod is usual: none takes the others for dead, and ends their transactions."""
+    running = []
+    with ExitStack() as stack:
+        for number in range(3):
+            options = ("-X", f"client.id=pod-{number}", "--group-protocol", protocol, "--types", "echo")
+            running.append(
+                stack.enter_context(ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / f"{number}"))
+            )
+            kan.gather(kan.spawn_many([Task("echo", b"x")] * 200), timeout_seconds=60)
+    logs = [executor.log() for executor in running]
+    assert not any("ending what slot" in log or "fenced" in log for log in logs), logs

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -68,14 +68,33 @@ def an_app(name: str, bootstrap: str, *, create: bool = True) -> Kantoku:
     return kan
 
 
+@contextmanager
+def handshakes_cut(kan: Kantoku) -> Iterator[None]:
+    """All the while connections end as amid a handshake: a balancer in front of the brokers cuts them."""
+    over = threading.Event()
+
+    def cut() -> None:
+        while not over.wait(0.1):
+            kan.clients._on_error(KafkaError(KafkaError._SSL, "connection closed by peer"))
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("cuts", [nullcontext, handshakes_cut], ids=["", "handshakes cut"])
 @pytest.mark.parametrize("protocol", GroupProtocol)
-def test_a_broker_that_freezes_amid_commits(broker: EmbeddedBroker, protocol: GroupProtocol) -> None:
+def test_a_broker_that_freezes_amid_commits(
+    broker: EmbeddedBroker, protocol: GroupProtocol, cuts: Callable[[Kantoku], AbstractContextManager[None]]
+) -> None:
     """Longer than a request may take: whether the commit happened is not known at first."""
-    kan = an_app(f"freeze-{protocol.value}", broker.bootstrap_servers)
+    kan = an_app(f"freeze-{protocol.value}-{cuts.__name__}", broker.bootstrap_servers)
     with kan.transaction():  # the coordinator of transactions is awake from then on
         spawned = kan.spawn_many([Task("nap", b"x")] * 6000)
     settings = ExecutorSettings(timeout_seconds=1.0, group_protocol=protocol)
-    with executing(kan, settings):
+    with executing(kan, settings), cuts(kan):
         kan.gather(spawned[:50], timeout_seconds=60)
         for _ in range(4):
             time.sleep(0.7)

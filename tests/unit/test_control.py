@@ -214,3 +214,19 @@ def test_of_cancellations_of_one_choice_the_last_is_kept() -> None:
         cancellations.add([Command(CANCEL, at_us, type="t")])
     assert cancellations.match("a", "t", envelope) is not None
     assert looked == 1
+
+
+def test_however_many_choices_there_are_a_task_is_read_once_and_the_last_are_kept() -> None:
+    cancellations, looked = Cancellations(), 0
+
+    def envelope() -> TaskEnvelope:
+        nonlocal looked
+        looked += 1
+        return TaskEnvelope("a", "t", b"", 150, labels={"order": "0"})
+
+    for number in range(10_001):
+        cancellations.add([Command(CANCEL, 200, labels={"order": str(number)})])
+    assert cancellations.match("a", "t", envelope) is None, "the first had to go"
+    cancellations.add([Command(CANCEL, 200, labels={"order": "0"})])
+    assert cancellations.match("a", "t", envelope) is not None
+    assert looked == 2

@@ -12,12 +12,12 @@ from kantoku_kafka import Context, Kantoku, Task, delay, idempotency_key
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.dedup import Memory
-from kantoku_kafka.engine.judge import Judge
+from kantoku_kafka.engine.judge import PUT_BACK, Judge
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.ids import idempotent_id, new_task_id, packed_id
 from kantoku_kafka.job import Job, Message, Partition
-from kantoku_kafka.model import TaskEnvelope
+from kantoku_kafka.model import EventName, TaskEnvelope
 from kantoku_kafka.names import Topics
 from kantoku_kafka.testing import InMemoryLog, Run, run_tasks
 
@@ -101,7 +101,7 @@ def test_however_it_is_interrupted_each_id_is_new_once(ids: list[str], restarts:
                 window.finish(at_offset)
                 finished[ids[at_offset]] += not duplicate
         offset = window.base
-        text = doneset.encode("s", "t/0", offset, window.done_runs(), 1, window.remembered_from(0))
+        text = doneset.encode("s", "t/0", offset, window.done_runs(), 1, window.remembered_from)
     assert finished == dict.fromkeys(ids, 1)
     assert offset == len(ids)
 
@@ -111,9 +111,10 @@ def test_what_is_over_is_forgotten() -> None:
     assert not memory.is_duplicate(IDS[0], 0, 100, 0)
     assert not memory.is_duplicate(IDS[1], 1, 200, 50)
     assert memory.is_duplicate(IDS[0], 2, 300, 99)
-    assert memory.first_offset(150) == 1
     assert not memory.is_duplicate(IDS[0], 3, 400, 150)
-    assert (memory.first_offset(1_000), len(memory)) == (None, 0)
+    assert memory.first_offset == 1
+    assert not memory.is_duplicate(IDS[2], 4, 2_000, 1_000)
+    assert (memory.first_offset, len(memory)) == (4, 1)
 
 
 def judge_of(rules: Rules) -> Judge:
@@ -131,8 +132,9 @@ def arrived(task_id: str, offset: int, created_at_us: int | None = None) -> Job:
 def test_a_clock_that_is_ahead_makes_nobody_remember_for_ever() -> None:
     judge, memory = judge_of(Rules()), Memory()
     judge.is_duplicate(arrived(IDS[0], 0, NOW_US + 10_000 * HOUR_US), memory, NOW_US)
-    judge.is_duplicate(arrived(IDS[1], 1, NOW_US), memory, NOW_US)
-    assert memory.first_offset(NOW_US + HOUR_US) is None
+    for number, later_us in ((1, 0), (2, 2 * HOUR_US), (3, 4 * HOUR_US)):
+        judge.is_duplicate(arrived(IDS[number], number, NOW_US + later_us), memory, NOW_US + later_us)
+        assert memory.first_offset == (number if later_us else 0)
 
 
 @pytest.mark.parametrize("task_id", ["of time", "of their own"])
@@ -140,12 +142,45 @@ def test_takeovers_do_not_make_an_id_remembered_for_longer(task_id: str) -> None
     task_id = new_task_id(NOW_US // 1_000) if task_id == "of time" else task_id
     judge = judge_of(Rules(deduplicate_all=True))
     value = AvroCodec().encode_task(TaskEnvelope(task_id, "t", b"", NOW_US))
-    for later_us in (0, HOUR_US // 2, HOUR_US - 1):
+    for later_us in (0, HOUR_US // 2, 5 * HOUR_US):
         memory, job = Memory(), arrived(task_id, 0)
         job.value = value
         judge.recall(job, memory, NOW_US + later_us)
-        assert memory.first_offset(NOW_US + later_us) == 0
-        assert memory.first_offset(NOW_US + HOUR_US) is None
+        assert memory.first_offset == 0
+        judge.is_duplicate(arrived(IDS[1], 1, NOW_US + HOUR_US), memory, NOW_US + 5 * HOUR_US)
+        assert memory.first_offset == 1
+
+
+@pytest.mark.parametrize("behind_us", [0, HOUR_US * 5 // 6, 100 * HOUR_US])
+def test_an_executor_that_is_behind_recognises_what_one_that_is_not_would(behind_us: int) -> None:
+    judge, memory = judge_of(Rules()), Memory()
+    spawns = [(0, False), (HOUR_US - 1, True), (HOUR_US, False), (HOUR_US + 1, True)]
+    for offset, (made_us, duplicate) in enumerate(spawns):
+        job = arrived(IDS[0], offset, NOW_US + made_us)
+        assert judge.is_duplicate(job, memory, NOW_US + made_us + behind_us) is duplicate
+
+
+def test_a_second_spawn_that_cannot_be_is_a_duplicate_all_the_same() -> None:
+    """It would put REJECTED over the result that its key has."""
+    judge, memory = judge_of(Rules()), Memory()
+    assert judge.enter(arrived(IDS[0], 0, NOW_US), memory, NOW_US)
+    second = arrived(IDS[0], 1, NOW_US)
+    assert second.envelope is not None
+    second.envelope = second.envelope._replace(timeout_ms=0)
+    assert not judge.enter(second, memory, NOW_US)
+    assert second.move is not None and second.move.step is EventName.DUPLICATE
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+def test_a_letter_that_is_put_back_is_no_duplicate_of_itself_but_what_is_spawned_later_is(recalled: bool) -> None:
+    """Though executors can read by now what stands where it was buried."""
+    judge, memory = judge_of(Rules()), Memory()
+    if recalled:
+        judge.recall(arrived(IDS[0], 10, NOW_US), memory, NOW_US)
+    put_back = arrived(IDS[0], 80, NOW_US)
+    put_back.raw_headers = [(PUT_BACK, b"in/0/10")]
+    assert not judge.is_duplicate(put_back, memory, NOW_US)
+    assert judge.is_duplicate(arrived(IDS[0], 90, NOW_US), memory, NOW_US)
 
 
 @pytest.mark.parametrize("other", ["x", "", "x" * 36, "0" * 36])

@@ -34,13 +34,16 @@ def test_it_is_gathered_from_results_and_from_events_that_say_where_a_task_went(
         recollection.result(value)
     for key, value in (event("delayed", 3), event("duplicate", 20), event("received_task", 30), (b"x/1/delayed", b"")):
         recollection.event(key, value)
-    assert recollection.pasts == {PLACE: Past({packed_id(KEY): 9, packed_id("other"): 12}, {3, 20}, 3, 21)}
+    assert recollection.pasts == {
+        PLACE: Past({packed_id(KEY): 9, packed_id("other"): 12}, {(packed_id(KEY), 3), (packed_id(KEY), 20)}, 3, 21)
+    }
 
 
 def test_a_later_spawn_of_the_same_id_is_not_told() -> None:
-    past = Past({packed_id(KEY): 9}, frozenset({20}), 5, 100)
+    past = Past({packed_id(KEY): 9}, {(packed_id(KEY), 20)}, 5, 100)
     assert [past.tells_of(KEY, offset) for offset in (5, 9, 10, 20, 50)] == [True, True, False, True, False]
     assert not past.tells_of("other", 5)
+    assert not past.tells_of("other", 20), "in a mirror, or a topic that was created anew, something else stands there"
 
 
 def test_ids_from_before_the_reset_are_read_again() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.engine.book import Book
@@ -50,16 +51,16 @@ class TimerBook(Book):
         self._table = TimerTable()
 
     def take_in(self, records: Iterable[Job]) -> None:
-        entries = [self._entry(job) for job in records]
-        self._table.take_in(entries)
-        if entries:
-            self.was_read_up_to(entries[-1].offset + 1)
+        jobs = list(records)
+        self._table.take_in(map(self._entry, jobs))
+        if jobs:
+            self.was_read_up_to(jobs[-1].offset + 1)
 
     def _entry(self, job: Job) -> Entry:
         """A record as the table takes it; one that cannot be read, or is cancelled already, is due at once."""
         key = job.key or b""
         if not job.value:
-            return Entry(job.offset, key, 0, None)
+            return Entry(_fired_offset(job), key, 0, None)
         try:
             timer = decode_timer(job.value)
             cancelled = self._cancellations and self._cancelled(timer) is not None
@@ -70,16 +71,27 @@ class TimerBook(Book):
 
     @property
     def next_due_us(self) -> int:
-        return self._table.next_due_us
+        return _AT_ONCE_US if self._table.outlived else self._table.next_due_us
 
     def take_due(self, now_us: int, most: int) -> Sequence[Job]:
-        due = self._table.take_due(now_us, most)
-        return [self._fired(Job(self.partition, offset, key, value)) for offset, key, value in due]
+        outlived = self._table.outlived
+        written = [self._written_again(entry) for entry in outlived[:most]]
+        del outlived[:most]
+        due = self._table.take_due(now_us, most - len(written))
+        return written + [self._fired(Job(self.partition, offset, key, value)) for offset, key, value in due]
+
+    def _written_again(self, entry: Entry) -> Job:
+        """Without transactions the mark that an attempt has fired may come behind the timer of the next one."""
+        job = Job(self.partition, entry.offset, entry.key, b"")
+        again = Message(self.partition.topic, entry.key, entry.value, (), self.partition.number)
+        job.carry_on(Move((), marks=(again,)))
+        return job
 
     def _fired(self, job: Job) -> Job:
         """The task goes onto its input; what no timer can be read from becomes a dead letter."""
         partition = job.partition
-        tombstone = Message(partition.topic, job.key, None, (), partition.number)
+        place = f"{partition.topic}/{partition.number}/{job.offset}".encode()
+        tombstone = Message(partition.topic, job.key, None, ((FIRED, place),), partition.number)
         try:
             timer = decode_timer(job.value)
             command = self._cancelled(timer) if self._cancellations else None
@@ -94,7 +106,6 @@ class TimerBook(Book):
             job.move = Move((), marks=(tombstone,))
             job.fail(Status.CANCELLED, cancelled_error(command))
             return job
-        place = f"{partition.topic}/{partition.number}/{job.offset}".encode()
         task = Message(timer.topic, timer.key, timer.task, (*timer.headers, (FIRED, place)))
         job.carry_on(Move((task,), marks=(tombstone,)))
         return job
@@ -121,10 +132,20 @@ class TimerBook(Book):
     @property
     def base(self) -> int:
         first = self._table.first_offset
-        return self.next_offset if first is None else first
+        pending = [entry.offset for entry in self._table.outlived] + ([] if first is None else [first])
+        return min(pending, default=self.next_offset)
 
     def __len__(self) -> int:
         return len(self._table)
 
     def close(self) -> None:
         self._table.close()
+
+
+def _fired_offset(mark: Job) -> int:
+    """Which timer a mark is of; one that does not say is of all that stand before it."""
+    for name, place in mark.raw_headers or ():
+        if name == FIRED and place is not None:
+            with suppress(ValueError):
+                return int(place.rpartition(b"/")[2])
+    return mark.offset

@@ -24,7 +24,7 @@ _CACHE_KIB = 8 << 10
 
 
 class Entry(NamedTuple):
-    """A record of the partition. ``value`` None: a tombstone."""
+    """A record of the partition. ``value`` None: a tombstone, of the timers of its key up to this offset."""
 
     offset: int
     key: bytes
@@ -33,9 +33,14 @@ class Entry(NamedTuple):
 
 
 class TimerTable:
-    """One thread uses it."""
+    """One thread uses it.
+
+    Attributes:
+        outlived: timers that a tombstone of their key, which came late, must not have ended.
+    """
 
     def __init__(self) -> None:
+        self.outlived: list[Entry] = []
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
@@ -44,17 +49,29 @@ class TimerTable:
         self._next_due_us: int | None = NEVER_US
 
     def take_in(self, entries: Iterable[Entry]) -> None:
-        """Records in the order of the log. Of those with one key the last counts: it replaces, or a tombstone ends."""
-        last = {}
+        """Records in the order of the log. Of those with one key the last counts: it replaces, or a tombstone ends.
+
+        Timers that a tombstone behind them does not end are not in the table any more either, but :attr:`outlived`:
+        compaction will remove them.
+        """
+        pending: dict[bytes, Entry] = {}
+        ended: dict[bytes, int] = {}
         for entry in entries:
-            last[entry.key] = entry
-        if not last:
+            if entry.value is not None:
+                pending[entry.key] = entry
+                continue
+            ended[entry.key] = max(entry.offset, ended.get(entry.key, -1))
+            before = pending.pop(entry.key, None)
+            if before is not None and before.offset > entry.offset:
+                self.outlived.append(before)
+        if not pending and not ended:
             return
-        ended = [(key,) for key, entry in last.items() if entry.value is None]
-        pending = [entry for entry in last.values() if entry.value is not None]
         with self._change() as db:
-            db.executemany("DELETE FROM timers WHERE key = ?", ended)
-            db.executemany("INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?)", pending)
+            for key in ended:
+                found = db.execute("SELECT offset, key, due_at_us, value FROM timers WHERE key = ?", (key,)).fetchall()
+                self.outlived += [entry for entry in map(Entry._make, found) if entry.offset > ended[key]]
+            db.executemany("DELETE FROM timers WHERE key = ?", [(key,) for key in ended])
+            db.executemany("INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?)", pending.values())
 
     @property
     def next_due_us(self) -> int:

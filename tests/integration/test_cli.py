@@ -158,11 +158,15 @@ def test_no_executor_outlives_its_supervisor(kan: Kantoku, bootstrap: str, tmp_p
         until(lambda: not any(_runs(pid) for pid in children), 40, "the children are gone")
 
 
+def _started(bootstrap: str, kan: Kantoku) -> int:
+    return sum((record.key() or b"").endswith(b"/received_task") for record in read_all(bootstrap, kan.topics.events))
+
+
 def test_the_second_signal_ends_at_once(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
     options = ("--types", "nap", "--processes", "2")
     kan.spawn_many([Task("nap", b"600")] * 4)
     with ExecutorUnderTest(bootstrap, kan.namespace, *options, log=tmp_path / "log") as supervisor:
-        until(lambda: supervisor.log().count("assigned") >= 2, 40, "both have partitions")
+        until(lambda: _started(bootstrap, kan) == 4, 40, "all of them run")
         children = _children(supervisor.pid)
         supervisor.kill(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):

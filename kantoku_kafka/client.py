@@ -105,6 +105,7 @@ class Client(Waiting):
         self._pid: int | None = None
         self._clients: Clients | None = None
         self._spawner: Spawner | None = None
+        self._failed_spawners: list[Spawner] = []
         self._reader: ResultReader | None = None
         self._event_writer: EventWriter | None = None
         self._nowait_failures: Failures = []
@@ -152,7 +153,10 @@ class Client(Waiting):
 
     def flush(self) -> None:
         """Wait until the broker has acknowledged every :meth:`spawn_nowait`. Raises as :meth:`spawn`."""
-        self._connected_spawner().flush(self._nowait_failures)
+        spawner = self._connected_spawner()
+        while self._failed_spawners:
+            self._failed_spawners.pop().flush(self._nowait_failures)
+        spawner.flush(self._nowait_failures)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -281,6 +285,8 @@ class Client(Waiting):
                 self._check_fork()
                 spawner = self._spawner
                 if spawner is None or spawner.failed:
+                    if spawner is not None:  # what it was handed without waiting has to be answered for
+                        self._failed_spawners.append(spawner)
                     spawner = self._spawner = self._new_spawner()
         return spawner
 
@@ -288,7 +294,10 @@ class Client(Waiting):
         with self._lock:
             self._check_fork()
             if self._reader is None or self._reader.failed:
-                self._reader = ResultReader(self.clients, self._app.topics, self._app.codec)
+                windows = [task.rules.deduplicate_seconds for task in self._app.task_types.values()]
+                self._reader = ResultReader(
+                    self.clients, self._app.topics, self._app.codec, remembered_seconds=max(windows, default=None)
+                )
             return self._reader
 
     def _transactional_spawner(self) -> Spawner:

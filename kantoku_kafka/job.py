@@ -214,7 +214,8 @@ class Job:
         if self.effects is None and self.events is None and self.letter is None and self.move is None:
             return len(self.output)
         texts = (str(value) for event in self.events or () for value in event.attributes.values())
-        return len(self.output) + sum(len(m.value or b"") for m in self.messages()) + sum(map(len, texts))
+        messages = (*self.messages(), *(self.move.marks if self.move is not None else ()))
+        return len(self.output) + sum(len(m.value or b"") for m in messages) + sum(map(len, texts))
 
     @property
     def has_ended(self) -> bool:

@@ -135,6 +135,7 @@ class Supervisor:
             return
         if code == 0 and self._burst:
             child.done = True
+            self._reloading = None if self._reloading is child else self._reloading
             return
         self._start_later(child, f"ended with {f'signal {-code}' if code < 0 else f'code {code}'}")
         if child is self._reloading:
@@ -160,6 +161,8 @@ class Supervisor:
                 self._reloading = None  # it has begun anew, and is not ready: with what is there now it may be
             _log.info("reloading", extra={"action": "reload"})
         now = time.monotonic()
+        while self._to_reload and self._to_reload[0].done:
+            self._to_reload.popleft()
         if self._reloading is None and self._to_reload:
             child = self._reloading = self._to_reload.popleft()
             child.crashes, child.restart_at = 0, 0.0

@@ -30,10 +30,14 @@ class Memory:
 
     def is_duplicate(self, task_id: str, offset: int, until_us: int, made_us: int) -> bool:
         """Whether it was spawned before, at another offset; else it is remembered until something is made then."""
-        self._latest_us = max(self._latest_us, made_us)
-        self._forget()
+        self.pass_by(made_us)
         first, _ = self._seen.setdefault(packed_id(task_id), (offset, until_us))
         return first != offset
+
+    def pass_by(self, made_us: int) -> None:
+        """Something was spawned then, whatever it is: what is over by then is forgotten."""
+        self._latest_us = max(self._latest_us, made_us)
+        self._forget()
 
     @property
     def first_offset(self) -> int | None:

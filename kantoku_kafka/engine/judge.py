@@ -124,7 +124,11 @@ class Judge:
     def is_duplicate(self, job: Job, memory: Memory, now_us: int) -> bool:
         """Whether this is another spawn of an id that is remembered; it is remembered itself, if its type wants that.
 
-        A task that a timer, or a redrive, has put here is the one that was spawned before, not another one.
+        A task that a timer, or a redrive, has put here is the one that was spawned before, not another one. Time is
+        that of the spawns, however late they are reached.
+
+        Raises:
+            EnvelopeError: for a record that is no task.
         """
         rules = self._rules.get(job.type)
         if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)):
@@ -132,21 +136,19 @@ class Judge:
         known = memory.past.tells_of(job.task_id, job.offset)
         if _has_come_before(job) and not _is_put_back(job):
             return known
-        # By when the tasks were made, however late they are reached; but not by a clock that is ahead.
-        made_us = min(now_us, _made_us(job, now_us))
+        made_us = _made_us(job, now_us)
+        if made_us is None:
+            job.envelope = self._codec.decode_task(job.value)
+            made_us = min(now_us, job.envelope.created_at_us)
         until_us = made_us + round(rules.deduplicate_seconds * 1_000_000)
         again = memory.is_duplicate(job.task_id, job.offset, until_us, made_us)
         return known or (again and not _is_put_back(job))
 
-    def recall(self, job: Job, memory: Memory, now_us: int) -> None:
-        """What was done before comes again, so that its id is known: for as long as when it came first.
-
-        Raises:
-            EnvelopeError: for a record that is no task.
-        """
-        if job.envelope is None and task_id_time_ms(job.task_id) is None:
-            job.envelope = self._codec.decode_task(job.value)
-        self.is_duplicate(job, memory, now_us)
+    def pass_by(self, job: Job, memory: Memory, now_us: int) -> None:
+        """Let a memory go by the time at which this was spawned."""
+        made_us = _made_us(job, now_us)
+        if made_us is not None:
+            memory.pass_by(made_us)
 
     def start(self, job: Job, now_us: int) -> bool:
         """Whether a job may start now; else it has ended. Call it for jobs with an envelope, and if anything was ever
@@ -263,12 +265,12 @@ def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:
     )
 
 
-def _made_us(job: Job, now_us: int) -> int:
-    """When a task was made, by its envelope or its id; now, if neither says."""
+def _made_us(job: Job, now_us: int) -> int | None:
+    """When a task was made, but not by a clock that is ahead; None if neither its envelope is read nor its id tells."""
     if job.envelope is not None:
-        return job.envelope.created_at_us
+        return min(now_us, job.envelope.created_at_us)
     time_ms = task_id_time_ms(job.task_id)
-    return now_us if time_ms is None else time_ms * 1_000
+    return None if time_ms is None else min(now_us, time_ms * 1_000)
 
 
 def was_moved(headers: Iterable[tuple[str, bytes | None]]) -> bool:

@@ -70,13 +70,25 @@ class Reception:
                 waiting.append(job)
         if waiting:
             pools.add(waiting)
+            self._forget(waiting)
+
+    def _forget(self, received: Iterable[Job]) -> None:
+        """Ids whose time is over, where there are any; else a successor would read from there again, for ever."""
+        windows = self._intake.windows
+        if not any(window.memory for window in windows.values()):
+            return
+        now_us = time.time_ns() // 1000
+        for partition, job in {job.partition: job for job in received}.items():
+            self._judge.pass_by(job, windows[partition].memory, now_us)
 
     def _remember(self, job: Job) -> None:
         """What was done before comes again where ids of it have to be known."""
         self._intake.done_before.discard(job)
         with suppress(EnvelopeError):  # its dead letter was written then
             job.read(self._codec.peek_task)
-            self._judge.recall(job, self._intake.windows[job.partition].memory, time.time_ns() // 1000)
+            memory, now_us = self._intake.windows[job.partition].memory, time.time_ns() // 1000
+            self._judge.is_duplicate(job, memory, now_us)
+            self._judge.pass_by(job, memory, now_us)
 
     def _may_wait(self, job: Job) -> bool:
         """Whether a task with options of its own waits for its start; else it has ended here."""

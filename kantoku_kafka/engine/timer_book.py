@@ -23,6 +23,8 @@ __all__ = ["TimerBook"]
 _log = logging.getLogger(__name__)
 _CHUNK = 500
 _AT_ONCE_US = 0
+_ATTEMPT, _LAST_ATTEMPT = "kantoku-attempt", (1 << 63) - 1
+"""Header of a mark: which attempt has fired."""
 
 
 class TimerBook(Book):
@@ -60,14 +62,16 @@ class TimerBook(Book):
         """A record as the table takes it; one that cannot be read, or is cancelled already, is due at once."""
         key = job.key or b""
         if not job.value:
-            return Entry(_fired_offset(job), key, 0, None)
+            return Entry(job.offset, key, 0, None, _fired_attempt(job))
+        attempt = _LAST_ATTEMPT
         try:
             timer = decode_timer(job.value)
             cancelled = self._cancellations and self._cancelled(timer) is not None
             due_at_us = _AT_ONCE_US if cancelled else timer.due_at_us
+            attempt = timer.attempt
         except EnvelopeError:
             due_at_us = _AT_ONCE_US
-        return Entry(job.offset, key, due_at_us, job.value)
+        return Entry(job.offset, key, due_at_us, job.value, attempt)
 
     @property
     def next_due_us(self) -> int:
@@ -75,8 +79,7 @@ class TimerBook(Book):
 
     def take_due(self, now_us: int, most: int) -> Sequence[Job]:
         outlived = self._table.outlived
-        written = [self._written_again(entry) for entry in outlived[:most]]
-        del outlived[:most]
+        written = [self._written_again(outlived.pop(key)) for key in list(outlived)[:most]]
         due = self._table.take_due(now_us, most - len(written))
         return written + [self._fired(Job(self.partition, offset, key, value)) for offset, key, value in due]
 
@@ -91,9 +94,10 @@ class TimerBook(Book):
         """The task goes onto its input; what no timer can be read from becomes a dead letter."""
         partition = job.partition
         place = f"{partition.topic}/{partition.number}/{job.offset}".encode()
-        tombstone = Message(partition.topic, job.key, None, ((FIRED, place),), partition.number)
+        tombstone = Message(partition.topic, job.key, None, (), partition.number)
         try:
             timer = decode_timer(job.value)
+            tombstone = tombstone._replace(headers=((_ATTEMPT, b"%d" % timer.attempt),))
             command = self._cancelled(timer) if self._cancellations else None
         except EnvelopeError as error:
             _log.warning("%s offset %d: %s", partition, job.offset, error, extra={"action": "dead_letter"})
@@ -132,7 +136,7 @@ class TimerBook(Book):
     @property
     def base(self) -> int:
         first = self._table.first_offset
-        pending = [entry.offset for entry in self._table.outlived] + ([] if first is None else [first])
+        pending = [entry.offset for entry in self._table.outlived.values()] + ([] if first is None else [first])
         return min(pending, default=self.next_offset)
 
     def __len__(self) -> int:
@@ -142,10 +146,10 @@ class TimerBook(Book):
         self._table.close()
 
 
-def _fired_offset(mark: Job) -> int:
-    """Which timer a mark is of; one that does not say is of all that stand before it."""
-    for name, place in mark.raw_headers or ():
-        if name == FIRED and place is not None:
+def _fired_attempt(mark: Job) -> int:
+    """Up to which attempt a mark ends the timers of its key; one that does not say ends all."""
+    for name, attempt in mark.raw_headers or ():
+        if name == _ATTEMPT and attempt is not None:
             with suppress(ValueError):
-                return int(place.rpartition(b"/")[2])
-    return mark.offset
+                return int(attempt)
+    return _LAST_ATTEMPT

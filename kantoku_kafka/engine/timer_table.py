@@ -17,30 +17,31 @@ from kantoku_kafka.errors import KantokuError
 __all__ = ["Entry", "TimerTable"]
 
 _SCHEMA = """
-CREATE TABLE timers (offset INTEGER PRIMARY KEY, key BLOB UNIQUE, due_at_us INTEGER, value BLOB);
+CREATE TABLE timers (offset INTEGER PRIMARY KEY, key BLOB UNIQUE, due_at_us INTEGER, value BLOB, attempt INTEGER);
 CREATE INDEX timers_by_due_time ON timers (due_at_us, offset);
 """
 _CACHE_KIB = 8 << 10
 
 
 class Entry(NamedTuple):
-    """A record of the partition. ``value`` None: a tombstone, of the timers of its key up to this offset."""
+    """A record of the partition. ``value`` None: a tombstone, of the timers of its key up to this attempt."""
 
     offset: int
     key: bytes
     due_at_us: int
     value: bytes | None
+    attempt: int
 
 
 class TimerTable:
     """One thread uses it.
 
     Attributes:
-        outlived: timers that a tombstone of their key, which came late, must not have ended.
+        outlived: by key, timers that a tombstone, which came late, must not have ended.
     """
 
     def __init__(self) -> None:
-        self.outlived: list[Entry] = []
+        self.outlived: dict[bytes, Entry] = {}
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
@@ -56,22 +57,26 @@ class TimerTable:
         """
         pending: dict[bytes, Entry] = {}
         ended: dict[bytes, int] = {}
+        outlived = self.outlived
         for entry in entries:
+            key = entry.key
             if entry.value is not None:
-                pending[entry.key] = entry
+                pending[key] = entry
+                outlived.pop(key, None)
                 continue
-            ended[entry.key] = max(entry.offset, ended.get(entry.key, -1))
-            before = pending.pop(entry.key, None)
-            if before is not None and before.offset > entry.offset:
-                self.outlived.append(before)
+            ended[key] = max(entry.attempt, ended.get(key, 0))
+            before = pending.pop(key, None) or outlived.pop(key, None)
+            if before is not None and before.attempt > entry.attempt:
+                outlived[key] = before
         if not pending and not ended:
             return
         with self._change() as db:
-            for key in ended:
-                found = db.execute("SELECT offset, key, due_at_us, value FROM timers WHERE key = ?", (key,)).fetchall()
-                self.outlived += [entry for entry in map(Entry._make, found) if entry.offset > ended[key]]
+            for key, attempt in ended.items():
+                for row in db.execute("SELECT * FROM timers WHERE key = ? AND attempt > ?", (key, attempt)):
+                    if key not in pending:
+                        outlived.setdefault(key, Entry._make(row))
             db.executemany("DELETE FROM timers WHERE key = ?", [(key,) for key in ended])
-            db.executemany("INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?)", pending.values())
+            db.executemany("INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?, ?)", pending.values())
 
     @property
     def next_due_us(self) -> int:

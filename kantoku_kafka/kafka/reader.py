@@ -54,9 +54,18 @@ class ResultReader:
         topics: where the results stand.
         codec: reads them.
         cache_bytes: how much of what passed by is kept for later waits; default 64 MiB.
+        remembered_seconds: for so long executors remember idempotency keys; default: nobody here knows.
     """
 
-    def __init__(self, clients: Clients, topics: Topics, codec: Codec, cache_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        topics: Topics,
+        codec: Codec,
+        cache_bytes: int = 64 << 20,
+        remembered_seconds: float | None = None,
+    ) -> None:
+        self._remembered_seconds = remembered_seconds
         self._clients = clients
         self._topics = topics
         self._codec = codec
@@ -93,7 +102,7 @@ class ResultReader:
         """
         future: Future[Result] = Future()
         partition = partition_of(task_id.encode(), self._partitions)
-        since_ms = max(0, (task_id_time_ms(task_id) or 0) - SKEW_MS)
+        since_ms = max(0, self._made_ms(task_id, spawned_at) - SKEW_MS)
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -111,6 +120,12 @@ class ResultReader:
                 self._wanted[partition] = min(since_ms, self._wanted.get(partition, since_ms))
                 self._progress.notify_all()
         return future
+
+    def _made_ms(self, task_id: str, spawned_at: float | None) -> int:
+        """Before then a task has no result: another spawn of its key is remembered for so long at most."""
+        if spawned_at is None or self._remembered_seconds is None or not is_idempotent(task_id):
+            return task_id_time_ms(task_id) or 0
+        return round((time.time() - (time.monotonic() - spawned_at) - self._remembered_seconds) * 1_000)
 
     def _will_pass(self, partition: int, spawned_at: float | None) -> bool:
         """Whether the result is still to come: the reader was at the end before the task was spawned, and of what it
@@ -141,10 +156,10 @@ class ResultReader:
         with self._progress:
             moved = True
             while moved and not is_over():
-                taken = dict(self._taken_to)
+                taken = {p: self._read_to(p) for p in ends}
 
                 def has_moved(before: Mapping[int, int] = taken) -> bool:
-                    return is_over() or self._taken_to != before
+                    return is_over() or any(self._read_to(p) != at for p, at in before.items())
 
                 moved = self._progress.wait_for(has_moved, self._clients.connection.timeout_seconds)
             if self._failure is not None:

@@ -226,11 +226,12 @@ def tombstones_kept_ms(clients: Clients, topic: str) -> int:
 def forbidden_topics(clients: Clients, names: Iterable[str]) -> list[str]:
     """Those that we may not write to, as far as brokers say."""
     admin, seconds = clients.admin(), clients.connection.timeout_seconds
-    asked = admin.describe_topics(TopicCollection(sorted(names)), include_authorized_operations=True)
-    found = []
+    wanted = TopicCollection(sorted(names))
+    asked = admin.describe_topics(wanted, include_authorized_operations=True, request_timeout=seconds)
+    found, deadline = [], time.monotonic() + seconds
     for name, future in asked.items():
         with suppress(KafkaException, TimeoutError):
-            operations = future.result(seconds).authorized_operations
+            operations = future.result(max(0.0, deadline - time.monotonic())).authorized_operations
             if operations is not None and AclOperation.WRITE not in operations:
                 found.append(name)
     return found

@@ -239,8 +239,8 @@ class ExactlyOnceTransaction(Channel):
             self._producer = self._connect()
         except KantokuError as error:
             now = time.monotonic()
-            self._denied_at = self._denied_at or now
-            lasts = isinstance(error, AccessDenied) and now > self._denied_at + _OUTCOME_SECONDS
+            self._denied_at = (self._denied_at or now) if isinstance(error, AccessDenied) else None
+            lasts = self._denied_at is not None and now > self._denied_at + _OUTCOME_SECONDS
             if lasts or not _passes(error):
                 raise
             raise CheckpointRefused(str(error)) from error
@@ -259,7 +259,7 @@ class ExactlyOnceTransaction(Channel):
         finally:
             observer.close()
         if failed := next((f.error for f in found if f.error is not None), None):
-            raise self._clients.error(failed, "reading the committed offsets")
+            raise self._clients.error(failed, "reading the committed offsets") from KafkaException(failed)
         stand = {(f.topic, f.partition): (f.offset, f.metadata) for f in found}
         return any(stand[o.topic, o.partition] == (o.offset, o.metadata) for o in offsets)
 
@@ -288,6 +288,8 @@ class PlainTransaction(Channel):
     def begin(self) -> None:
         if self._tainted:
             self._producer = self._connect()
+        with suppress(KafkaException):  # what is reported now is of the last one
+            self._producer.poll(0)
         self._forget_reports()
 
     def commit(self, offsets: Sequence[Offset]) -> None:
@@ -327,7 +329,8 @@ def _passes(error: KantokuError) -> bool:
     """Whether no broker has said so itself: it may be that connections are cut amid the handshake."""
     cause = error.__cause__
     said = cause.args[0].code() if isinstance(cause, KafkaException) else None
-    return isinstance(error, BrokerUnavailable) or (isinstance(error, AccessDenied) and said in PASSING)
+    cut = isinstance(error, AccessDenied) and said in PASSING | _OF_A_CONNECTION
+    return isinstance(error, BrokerUnavailable) or cut
 
 
 def _positions(offsets: Sequence[Offset]) -> list[TopicPartition]:

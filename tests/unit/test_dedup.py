@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -16,13 +17,14 @@ from kantoku_kafka.engine.judge import PUT_BACK, Judge
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.ids import idempotent_id, new_task_id, packed_id
-from kantoku_kafka.job import Job, Message, Partition
+from kantoku_kafka.job import Job, Message, Partition, place_of
 from kantoku_kafka.model import EventName, TaskEnvelope
 from kantoku_kafka.names import Topics
 from kantoku_kafka.testing import InMemoryLog, Run, run_tasks
 
 IDS = [idempotent_id("ns", "t", str(n)) for n in range(6)]
 HOUR_US = 3_600_000_000
+CODEC = AvroCodec()
 NOW_US = 1_800_000_000_000_000
 
 
@@ -145,7 +147,7 @@ def test_takeovers_do_not_make_an_id_remembered_for_longer(task_id: str) -> None
     for later_us in (0, HOUR_US // 2, 5 * HOUR_US):
         memory, job = Memory(), arrived(task_id, 0)
         job.value = value
-        judge.recall(job, memory, NOW_US + later_us)
+        judge.is_duplicate(job, memory, NOW_US + later_us)
         assert memory.first_offset == 0
         judge.is_duplicate(arrived(IDS[1], 1, NOW_US + HOUR_US), memory, NOW_US + 5 * HOUR_US)
         assert memory.first_offset == 1
@@ -176,7 +178,7 @@ def test_a_letter_that_is_put_back_is_no_duplicate_of_itself_but_what_is_spawned
     """Though executors can read by now what stands where it was buried."""
     judge, memory = judge_of(Rules()), Memory()
     if recalled:
-        judge.recall(arrived(IDS[0], 10, NOW_US), memory, NOW_US)
+        judge.is_duplicate(arrived(IDS[0], 10, NOW_US), memory, NOW_US)
     put_back = arrived(IDS[0], 80, NOW_US)
     put_back.raw_headers = [(PUT_BACK, b"in/0/10")]
     assert not judge.is_duplicate(put_back, memory, NOW_US)
@@ -187,3 +189,17 @@ def test_a_letter_that_is_put_back_is_no_duplicate_of_itself_but_what_is_spawned
 def test_ids_that_are_no_uuids_stay_apart(other: str) -> None:
     assert len(packed_id(IDS[0])) == 16
     assert len({packed_id(IDS[0]), packed_id(other), packed_id(IDS[0].replace("-", ""))}) == 3
+
+
+def test_tasks_without_keys_let_it_be_forgotten_too() -> None:
+    """Else one key would have every successor read from there again."""
+    kan, log = app(), InMemoryLog()
+    old_ms = time.time_ns() // 1_000_000 - 2 * 3_600_000
+    for number, task_id in enumerate((IDS[0], *(new_task_id(old_ms + n * 3_600_000) for n in range(3)))):
+        envelope = TaskEnvelope(task_id, "t", b"", old_ms * 1_000, idempotency_key=None if number else "0")
+        log.append(Message(kan.topics.of_type("t"), b"same", CODEC.encode_task(envelope)))
+    run_tasks(kan, [], log=log)
+    (place,) = {(record.topic, record.partition) for record in log.read(kan.topics.of_type("t"))}
+    _, _, offset, metadata = log.committed(*place)
+    found = doneset.decode(metadata, place_of(*place), offset)
+    assert (offset, found and found.remembered_from) == (4, None) and found is not None

@@ -70,7 +70,7 @@ def test_a_late_mark_does_not_end_the_next_attempt(at_once: tuple[int, ...]) -> 
     assert log.fire() == [] and len(log.book) == 0 and log.book.base == 5
 
 
-@pytest.mark.parametrize("headers", [(), (("kantoku-timer", b"junk"),), (("kantoku-timer", None),)])
+@pytest.mark.parametrize("headers", [(), (("kantoku-attempt", b"junk"),), (("kantoku-attempt", None),)])
 def test_a_mark_that_does_not_say_of_which_timer_it_is_is_of_all_before_it(
     headers: Sequence[tuple[str, bytes | None]],
 ) -> None:
@@ -79,4 +79,15 @@ def test_a_mark_that_does_not_say_of_which_timer_it_is_is_of_all_before_it(
     log.write(timer(2))
     log.write(None, headers)
     log.read(1, 1, 1)
+    assert log.fire() == [] and log.book.base == 3
+
+
+@pytest.mark.parametrize("at_once", [(1, 1, 1), (2, 1), (1, 2), (3,)])
+def test_what_has_fired_meanwhile_is_not_written_again(at_once: tuple[int, ...]) -> None:
+    """A successor finds the timer of the second attempt, the late mark of the first, and its own."""
+    log = Log()
+    log.write(timer(2))
+    log.write(None, [("kantoku-attempt", b"1")])
+    log.write(None, [("kantoku-attempt", b"2")])
+    log.read(*at_once)
     assert log.fire() == [] and log.book.base == 3

@@ -110,14 +110,18 @@ def test_letters_are_listed_shown_filtered_and_purged(
 def test_a_record_that_never_had_a_result_goes_back_as_it_was_once(kan: Kantoku, bootstrap: str) -> None:
     common = ("-b", bootstrap, "-n", kan.namespace)
     envelope = TaskEnvelope(new_task_id(), "fragile", b"was poison", now_us())
-    cause = [("mine", b"1"), ("kantoku-error-type", b"EnvelopeError"), ("kantoku-source-topic", b"")]
+    topic = kan.topics.of_type("fragile")
+    source = {"topic": topic, "partition": "2", "offset": "7"}
+    cause = [("mine", b"1"), ("kantoku-error-type", b"EnvelopeError")]
+    cause += [(f"kantoku-source-{name}", value.encode()) for name, value in source.items()]
     producer = Producer({"bootstrap.servers": bootstrap})
     producer.produce(kan.topics.dlq, CODEC.encode_task(envelope), b"customer-7", headers=cause)
     assert producer.flush(10) == 0
     for _ in range(2):
         assert cli(*common, "dlq", "redrive", "--all").returncode == 0
     (back,) = read_all(bootstrap, kan.topics.of_type("fragile"))
-    assert (back.key(), back.headers()) == (b"customer-7", [("mine", b"1")])
+    assert back.key() == b"customer-7"
+    assert back.headers() == [("mine", b"1"), ("kantoku-redriven", f"{topic}/2/7".encode())]
     assert CODEC.decode_task(back.value()) == envelope
 
 

@@ -42,7 +42,7 @@ def test_a_result_that_is_written_while_the_reader_begins_is_found(kan: Kantoku,
                 pass
             producer.produce(kan.topics.results, codec.encode_result(result), task_id, timestamp=at_ms)
             producer.flush(10)
-            done, _ = wait([future], timeout=5)
+            done, _ = wait([future], timeout=30)
             assert done, f"round {number}: the reader began behind the result"
         finally:
             reader.close()

@@ -37,7 +37,12 @@ class Memory:
     def pass_by(self, made_us: int) -> None:
         """Something was spawned then, whatever it is: what is over by then is forgotten."""
         self._latest_us = max(self._latest_us, made_us)
-        self._forget()
+        seen = self._seen
+        while seen:
+            oldest = next(iter(seen))
+            if seen[oldest][1] > self._latest_us:
+                return
+            del seen[oldest]
 
     @property
     def first_offset(self) -> int | None:
@@ -45,14 +50,6 @@ class Memory:
         for offset, _ in self._seen.values():
             return offset
         return None
-
-    def _forget(self) -> None:
-        seen = self._seen
-        while seen:
-            oldest = next(iter(seen))
-            if seen[oldest][1] > self._latest_us:
-                return
-            del seen[oldest]
 
     def __len__(self) -> int:
         return len(self._seen)

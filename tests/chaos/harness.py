@@ -93,14 +93,16 @@ class Performance:
         acknowledged, refused = SpawnJournal.read(self.folder / "journal.jsonl")
         return Journal(frozenset(acknowledged), frozenset(refused))
 
-    def broken(self) -> tuple[Violations, Violations]:
-        """What is violated now, by invariant; and what would be if nothing ran any more."""
-        journal = self.journal()  # before the topics: what it knows stands there by then
-        evidence = self.evidence()
-        now = _violations(judge(evidence, journal, events=EventDetail.FULL))
-        if self.set_back:  # there are results whose records have to be gone through again
-            now.pop("I4", None)
-        return now, _violations(judge(evidence, journal, at_rest=True, events=EventDetail.FULL))
+    def seen(self) -> tuple[Journal, Evidence]:
+        """The journal, and then the topics: what it knows stands there by then."""
+        return self.journal(), self.evidence()
+
+    def broken(self, journal: Journal, evidence: Evidence, *, at_rest: bool = False) -> Violations:
+        """What is violated, by invariant; ``at_rest``: if nothing ran any more."""
+        found = _violations(judge(evidence, journal, at_rest=at_rest, events=EventDetail.FULL))
+        if self.set_back and not at_rest:  # there are results whose records have to be gone through again
+            found.pop("I4", None)
+        return found
 
     def settle(self, since: float) -> tuple[float | None, Violations]:
         """Wait until every task has ended, or something is broken for good.
@@ -113,7 +115,9 @@ class Performance:
             time.sleep(_LOOK_SECONDS)
         while True:
             seconds = time.monotonic() - since
-            broken, unsettled = self.broken()
+            seen = self.seen()
+            unsettled = self.broken(*seen, at_rest=True)
+            broken = self.broken(*seen) if unsettled else {}
             if broken or not unsettled:
                 return round(seconds, 1), broken
             if time.monotonic() > deadline:
@@ -237,7 +241,7 @@ def hunt(run: Run, *, seed: int, scale: float, folder: Path, mutant: str) -> dic
         began = time.monotonic()
         found: Violations = {}
         while not found and (performance.load.poll() is None or performance.saboteur.is_alive()):
-            found, _ = performance.broken()
+            found = performance.broken(*performance.seen())
             time.sleep(_LOOK_SECONDS)
         if not found:
             _, found = performance.settle(time.monotonic())

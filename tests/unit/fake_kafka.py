@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import pytest
 from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
+from kantoku_kafka import Kantoku
 from kantoku_kafka.job import Message
+from kantoku_kafka.kafka import scan
 from kantoku_kafka.settings import Connection
 
 
@@ -117,6 +120,21 @@ class FakeKafka:
 
     def consumer(self, **_: Any) -> _Consumer:
         return _Consumer(self)
+
+
+def made_for(monkeypatch: pytest.MonkeyPatch, **partitions: int) -> FakeKafka:
+    """One by whose clock scans wait."""
+    made = FakeKafka(**partitions)
+    monkeypatch.setattr(scan, "time", made)
+    return made
+
+
+def app_on(kafka: FakeKafka) -> Kantoku:
+    """An app whose connection it is."""
+    made = Kantoku("shop")
+    clients: Any = kafka
+    made._clients = clients
+    return made
 
 
 class _Consumer:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_kafka import FakeKafka
+from fake_kafka import FakeKafka, made_for
 
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka import scan
 from kantoku_kafka.kafka.group import InputLag, lag_of
 from kantoku_kafka.names import Topics
 
@@ -19,8 +18,7 @@ TOPIC = "shop.tasks.resize"
 @pytest.fixture
 def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
     """One input: a record and its marker are done, two markers and four records stand behind."""
-    made = FakeKafka(**{TOPIC: 1})
-    monkeypatch.setattr(scan, "time", made)
+    made = made_for(monkeypatch, **{TOPIC: 1})
     made.put(Message(TOPIC, None, b"x"))
     for _ in range(3):
         made.mark(TOPIC)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from fake_kafka import FakeKafka
+from fake_kafka import FakeKafka, app_on, made_for
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.ids import new_task_id, restarted_id
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka import scan
 from kantoku_kafka.model import Event, EventName, Result, Source, Status, TaskEnvelope
 from kantoku_kafka.replay.fold import LoggedEvent
 from kantoku_kafka.replay.letters import REDRIVEN, LetterFilter, letters, redrive
@@ -26,17 +24,12 @@ PLACE = Source(INPUT, 2, 17)
 
 @pytest.fixture
 def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
-    made = FakeKafka(shop_dlq=2, shop_results=1, shop_events=1, **{INPUT: 4})
-    monkeypatch.setattr(scan, "time", made)
-    return made
+    return made_for(monkeypatch, shop_dlq=2, shop_results=1, shop_events=1, **{INPUT: 4})
 
 
 @pytest.fixture
 def kan(kafka: FakeKafka) -> Kantoku:
-    made = Kantoku("shop")
-    clients: Any = kafka
-    made._clients = clients
-    return made
+    return app_on(kafka)
 
 
 @pytest.fixture

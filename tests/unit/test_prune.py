@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fake_kafka import FakeKafka
+from fake_kafka import FakeKafka, app_on, made_for
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka import scan
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.model import Event, Source, TaskEnvelope
 from kantoku_kafka.replay import prune as pruning
@@ -26,17 +25,12 @@ TOPIC = "shop.tasks.t"
 
 @pytest.fixture
 def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
-    made = FakeKafka(shop_events=2, shop_dlq=1, **{TOPIC: 1})
-    monkeypatch.setattr(scan, "time", made)
-    return made
+    return made_for(monkeypatch, shop_events=2, shop_dlq=1, **{TOPIC: 1})
 
 
 @pytest.fixture
 def kan(kafka: FakeKafka) -> Kantoku:
-    made = Kantoku("shop")
-    clients: Any = kafka
-    made._clients = clients
-    return made
+    return app_on(kafka)
 
 
 @pytest.fixture

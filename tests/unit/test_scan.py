@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_kafka import FakeKafka
+from fake_kafka import FakeKafka, made_for
 
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka import scan
 from kantoku_kafka.kafka.scan import Scan, pick
 
 
 @pytest.fixture
 def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
     """Of two partitions: a record and a marker in each."""
-    made = FakeKafka(topic=2)
-    monkeypatch.setattr(scan, "time", made)
+    made = made_for(monkeypatch, topic=2)
     for partition in range(2):
         made.put(Message("topic", None, b"x", (), partition))
         made.mark("topic", partition)

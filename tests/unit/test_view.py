@@ -6,14 +6,12 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_kafka import FakeKafka
+from fake_kafka import FakeKafka, app_on, made_for
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.errors import KantokuError, UsageError
-from kantoku_kafka.kafka import scan
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.model import Event
 from kantoku_kafka.replay import log
@@ -23,8 +21,7 @@ from kantoku_kafka.replay.query import TaskQuery
 @pytest.fixture
 def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
     """Three events of three tasks."""
-    made = FakeKafka(shop_events=1)
-    monkeypatch.setattr(scan, "time", made)
+    made = made_for(monkeypatch, shop_events=1)
     monkeypatch.setattr(log, "topic_identity", lambda *_: "shop.events/id")
     monkeypatch.setattr(log, "tombstones_kept_ms", lambda *_: 86_400_000)
     return made
@@ -32,10 +29,8 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
 
 @pytest.fixture
 def kan(kafka: FakeKafka) -> Kantoku:
-    made = Kantoku("shop")
-    clients: Any = kafka
-    made._clients = clients
-    writer = EventWriter.connect(clients, made.topics.events, made.codec)
+    made = app_on(kafka)
+    writer = EventWriter.connect(made.clients, made.topics.events, made.codec)
     for number in range(3):
         kafka.put(writer.message(Event(f"task-{number}", "t", "spawned", 1, 1)))
     return made

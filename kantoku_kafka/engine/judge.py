@@ -134,7 +134,8 @@ class Judge:
         if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)):
             return False
         known = memory.past.tells_of(job.task_id, job.offset)
-        if _has_come_before(job) and not _is_put_back(job):
+        put_back = _is_put_back(job)
+        if _has_come_before(job) and not put_back:
             return known
         made_us = _made_us(job, now_us)
         if made_us is None:
@@ -142,7 +143,7 @@ class Judge:
             made_us = min(now_us, job.envelope.created_at_us)
         until_us = made_us + round(rules.deduplicate_seconds * 1_000_000)
         again = memory.is_duplicate(job.task_id, job.offset, until_us, made_us)
-        return known or (again and not _is_put_back(job))
+        return known or (again and not put_back)
 
     def pass_by(self, job: Job, memory: Memory, now_us: int) -> None:
         """Let a memory go by the time at which this was spawned."""

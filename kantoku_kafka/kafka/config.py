@@ -62,6 +62,8 @@ PASSING = UNREACHABLE | {
     KafkaError._WAIT_CACHE,
     KafkaError._NOENT,
 }
+UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
+"""Of a committed offset: an open transaction is about to change it."""
 DENIED = frozenset(
     {
         KafkaError._AUTHENTICATION,

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import TopicPartition
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.job import place_of
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.config import UNSTABLE, Clients
 from kantoku_kafka.kafka.scan import beginnings, ends, pick, stable_ends
 from kantoku_kafka.kafka.topics import existing_topics, partition_counts
 from kantoku_kafka.names import Topics
@@ -80,13 +80,8 @@ def worked_topics(clients: Clients, topics: Topics) -> list[str]:
         )
     finally:
         observer.close()
-    worked = {place.topic for place in committed if place.offset >= 0 or _is_unstable(place)}
+    worked = {p.topic for p in committed if p.offset >= 0 or (p.error is not None and p.error.code() in UNSTABLE)}
     return sorted(worked.union(input_topics(clients, topics)))
-
-
-def _is_unstable(place: TopicPartition) -> bool:
-    """Whether an open transaction is about to commit there."""
-    return place.error is not None and place.error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT
 
 
 def members_of(clients: Clients, topics: Topics) -> list[Member]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kantoku_kafka.model import Event
 from kantoku_kafka.replay.fold import Fold
 from kantoku_kafka.settings import EventDetail
 from kantoku_kafka.verify.evidence import Coordinates, Evidence, Outcome
@@ -103,7 +104,7 @@ def _acknowledged_is_there(facts: Facts, cases: _Cases) -> None:
 def _one_result(facts: Facts, cases: _Cases) -> None:
     for task_id, outcomes in facts.outcomes.items():
         whole = facts.is_judged(task_id) or not facts.evidence.settled_from_ms
-        if whole and len(outcomes) > max(1, facts.lives(task_id)):
+        if len(outcomes) > 1 and whole and len(outcomes) > facts.lives(task_id):
             text = f"has {len(outcomes)} results: {', '.join(outcome.status for outcome in outcomes)}"
             cases.violations.append(Violation(task_id, text, [outcome.at for outcome in outcomes]))
     for task_id, places in facts.judged:
@@ -161,17 +162,26 @@ def _torn(facts: Facts, task_id: str) -> Iterator[Violation]:
     """
     outcomes, ends = facts.outcomes.get(task_id, []), facts.ends(task_id)
     one_life = facts.lives(task_id) <= 1
-    come = {(o.source, o.executor_id, o.attempt, o.status) for o in outcomes}
-    told = {(source_of(e), e.executor_id, e.attempt, e.attributes.get("status")) for e, _, _ in ends}
+    come = set(map(_ending, outcomes))
+    told = {_told(event) for event, _, _ in ends}
     replaced = set() if one_life else {event.attempt for event, _, _ in ends}
     for outcome in outcomes:
-        told_of = (outcome.source, outcome.executor_id, outcome.attempt, outcome.status) in told
-        if facts.tells_end(outcome) and not told_of and outcome.attempt not in replaced:
+        if facts.tells_end(outcome) and _ending(outcome) not in told and outcome.attempt not in replaced:
             yield Violation(task_id, f"has a result {outcome.status}, and no terminal event with it", [outcome.at])
     for event, partition, offset in ends if one_life else ():
-        status = event.attributes.get("status")
-        if (source_of(event), event.executor_id, event.attempt, status) not in come:
+        if _told(event) not in come:
+            status = event.attributes.get("status")
             yield Violation(task_id, f"has a terminal event {status} at [{partition}]@{offset}, and no result with it")
+
+
+def _ending(outcome: Outcome) -> tuple[object, ...]:
+    """What a result and its terminal event have in common."""
+    return outcome.source, outcome.executor_id, outcome.attempt, outcome.status
+
+
+def _told(end: Event) -> tuple[object, ...]:
+    """The same, by the event."""
+    return source_of(end), end.executor_id, end.attempt, end.attributes.get("status")
 
 
 def _possible_histories(facts: Facts, cases: _Cases) -> None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
-from kantoku_kafka.kafka.config import Clients, headers_of
+from kantoku_kafka.kafka.config import UNSTABLE, Clients, headers_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count, topic_configs
 from kantoku_kafka.names import Topics
@@ -28,7 +28,6 @@ from kantoku_kafka.verify.evidence import Coordinates, Evidence, Gathering, Inpu
 __all__ = ["collect"]
 
 _MARGIN_MS = 60_000
-_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
 
 
 def collect(
@@ -171,7 +170,7 @@ def _positions(
     try:
         while True:
             try:
-                answered = clients.insist(asked, f"reading the committed offsets of {group}", _UNSTABLE)
+                answered = clients.insist(asked, f"reading the committed offsets of {group}", UNSTABLE)
                 break
             except BrokerUnavailable:  # so the client says that an offset is unstable for long
                 if time.monotonic() > deadline:

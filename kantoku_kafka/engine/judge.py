@@ -30,6 +30,8 @@ is the one that was spawned, and no other one with its id."""
 _BY_STATUS = {Status.TIMED_OUT: TIMED_OUT, Status.CRASHED: CRASHED}
 _TRIED_AGAIN = frozenset((Status.FAILED, Status.TIMED_OUT, Status.CRASHED))
 _DEFAULT = Retry()
+# Of a spawn that is later than our clock, its own time counts up to here, for ours may be behind; beyond, it is ahead.
+_CLOCKS_DIFFER_US = 3 * 3_600_000_000
 _YEAR_9999_US = 253_370_764_800_000_000
 
 
@@ -137,19 +139,19 @@ class Judge:
         put_back = _is_put_back(job)
         if _has_come_before(job) and not put_back:
             return known
-        made_us = _made_us(job, now_us)
+        made_us = _made_us(job)
         if made_us is None:
             job.envelope = self._codec.decode_task(job.value)
-            made_us = min(now_us, job.envelope.created_at_us)
-        until_us = made_us + round(rules.deduplicate_seconds * 1_000_000)
-        again = memory.is_duplicate(job.task_id, job.offset, until_us, made_us)
+            made_us = job.envelope.created_at_us
+        until_us = min(made_us, now_us + _CLOCKS_DIFFER_US) + round(rules.deduplicate_seconds * 1_000_000)
+        again = memory.is_duplicate(job.task_id, job.offset, until_us, min(made_us, now_us))
         return known or (again and not put_back)
 
     def pass_by(self, job: Job, memory: Memory, now_us: int) -> None:
         """Let a memory go by the time at which this was spawned."""
-        made_us = _made_us(job, now_us)
+        made_us = _made_us(job)
         if made_us is not None:
-            memory.pass_by(made_us)
+            memory.pass_by(min(made_us, now_us))
 
     def start(self, job: Job, now_us: int) -> bool:
         """Whether a job may start now; else it has ended. Call it for jobs with an envelope, and if anything was ever
@@ -266,12 +268,12 @@ def _too_large(size_bytes: int, limit_bytes: int) -> ErrorInfo:
     )
 
 
-def _made_us(job: Job, now_us: int) -> int | None:
-    """When a task was made, but not by a clock that is ahead; None if neither its envelope is read nor its id tells."""
+def _made_us(job: Job) -> int | None:
+    """When a task was made, by the clock of whoever made it; None if neither its envelope is read nor its id tells."""
     if job.envelope is not None:
-        return min(now_us, job.envelope.created_at_us)
+        return job.envelope.created_at_us
     time_ms = task_id_time_ms(job.task_id)
-    return None if time_ms is None else min(now_us, time_ms * 1_000)
+    return None if time_ms is None else time_ms * 1_000
 
 
 def was_moved(headers: Iterable[tuple[str, bytes | None]]) -> bool:

@@ -134,9 +134,20 @@ def arrived(task_id: str, offset: int, created_at_us: int | None = None) -> Job:
 def test_a_clock_that_is_ahead_makes_nobody_remember_for_ever() -> None:
     judge, memory = judge_of(Rules()), Memory()
     judge.is_duplicate(arrived(IDS[0], 0, NOW_US + 10_000 * HOUR_US), memory, NOW_US)
-    for number, later_us in ((1, 0), (2, 2 * HOUR_US), (3, 4 * HOUR_US)):
+    for number, later_us in ((1, 0), (2, 4 * HOUR_US), (3, 8 * HOUR_US)):
         judge.is_duplicate(arrived(IDS[number], number, NOW_US + later_us), memory, NOW_US + later_us)
         assert memory.first_offset == (number if later_us else 0)
+
+
+@pytest.mark.parametrize("back_us", [0, HOUR_US // 2, 2 * HOUR_US])
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_an_executor_whose_clock_was_set_back_and_right_again_still_knows(back_us: int, seen_before: bool) -> None:
+    judge, memory = judge_of(Rules()), Memory()
+    if seen_before:
+        judge.is_duplicate(arrived(IDS[1], 0, NOW_US - 1), memory, NOW_US)
+    assert not judge.is_duplicate(arrived(IDS[0], 1, NOW_US), memory, NOW_US - back_us)
+    later_us = NOW_US + HOUR_US - 1
+    assert judge.is_duplicate(arrived(IDS[0], 2, later_us), memory, later_us)
 
 
 @pytest.mark.parametrize("task_id", ["of time", "of their own"])

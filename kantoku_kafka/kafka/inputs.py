@@ -346,7 +346,10 @@ class KafkaInputs:
         return self._clients.insist(oldest, f"reading {place.topic}", NO_TOPIC, _OFFSETS_SECONDS)
 
     def _fresh_metadata(self) -> bytes | None:
-        metadata: bytes = self.consumer.consumer_group_metadata()
+        try:
+            metadata: bytes = self.consumer.consumer_group_metadata()
+        except RuntimeError:  # a consumer that closes has none any more; out of a callback it becomes a SystemError
+            return None
         return metadata if Membership.joined(metadata) else None
 
     def _on_error(self, message: KafkaMessage) -> None:

@@ -22,6 +22,9 @@ class _Consumer:
             raise RuntimeError("Consumer group metadata not available")
         return b"CGMDv2:\0\0\0\1group\0member\0\0"
 
+    def commit(self, **_: Any) -> None:
+        """Nothing is stored."""
+
 
 class _Clients:
     connection = Connection(bootstrap_servers="h:1")

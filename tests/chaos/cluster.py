@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Cluster:
     Parameters:
         nodes: how many brokers.
         proxied: whether clients are led through a proxy.
-        folder: where the proxy's log goes.
+        folder: where the logs of brokers and proxy go.
         settings: of every broker, besides those of the embedded one.
         small_disk: the number of a broker whose disk can be filled, see :meth:`fill_disk`; 0: of none. Needs root.
 
@@ -46,6 +47,7 @@ class Cluster:
         small_disk: int = 0,
     ) -> None:
         self._settings = dict(settings or {})
+        self._nodes, self._folder = nodes, folder
         self._small_disk, self._disk = small_disk, folder / "disk"
         self._log = folder / "proxy.jsonl"
         self._fronts = free_ports(2 * nodes) if proxied else []
@@ -101,6 +103,9 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for node in range(1, self._nodes + 1):
+            with suppress(OSError, EmbeddedBrokerError):  # it may never have started
+                shutil.copy(self.broker.log(node), self._folder / f"broker-{node}.log")
         self.broker.stop()
         if self._small_disk:
             subprocess.run(["umount", "--lazy", self._disk], check=True)

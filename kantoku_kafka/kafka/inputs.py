@@ -11,6 +11,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
 from kantoku_kafka.job import Job, Offset, Partition, Place
+from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
 from kantoku_kafka.kafka.inheritance import Inheritance
 from kantoku_kafka.kafka.membership import Membership
@@ -50,6 +51,7 @@ class KafkaInputs:
         static: whether the slot is an explicit one: then the membership is static.
         exactly_once: whether offsets come by transactions, which a dead member may have left open.
         timeout_seconds: for one request to Kafka.
+        committed: is told what may be committed in our name, and how that was found.
         tells_ends: whether :meth:`read_up_to` is asked; else it costs nothing.
     """
 
@@ -63,6 +65,7 @@ class KafkaInputs:
         group_protocol: GroupProtocol,
         exactly_once: bool,
         timeout_seconds: float,
+        committed: CommittedOffsets,
         tells_ends: bool = False,
     ) -> None:
         self._reading: dict[str, object] = {
@@ -84,6 +87,7 @@ class KafkaInputs:
         self._unowned: UnownedWatch | None = None
         self._metadata: bytes | None = None
         self._stored = StoredOffsets()
+        self._committed = committed
         self._closed = self._leaving = False
         self._untrusted = self._outdated = False
         self._connect()
@@ -247,8 +251,10 @@ class KafkaInputs:
         if assigned:
             _log.info("assigned %s", names(assigned), extra={"action": "assigned"})
 
-    def _open(self, committed: Iterable[TopicPartition]) -> list[TopicPartition]:
+    def _open(self, committed: Sequence[TopicPartition]) -> list[TopicPartition]:
         """Begin an assignment of these; answers from where to read."""
+        if self._inherits:
+            self._committed.watch(committed)
         positions = [Offset(p.topic, p.partition, self._start_of(p), p.metadata or "") for p in committed]
         begins = []
         for position, partition in zip(positions, self._rebalance.assigned(positions), strict=True):
@@ -284,6 +290,7 @@ class KafkaInputs:
         found = [partition for key in keys if (partition := self._partitions.pop(key, None)) is not None]
         for partition in found:
             self._read_up_to.pop(partition, None)
+        self._committed.forget((partition.topic, partition.number) for partition in found)
         return found
 
     # --- what a dead process of our slot still holds

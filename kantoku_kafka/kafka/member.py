@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.errors import SlotTaken
+from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
@@ -54,6 +55,7 @@ class Member:
         self._group = group
         self._settings = settings
         self.slot = slot
+        self._committed = CommittedOffsets(clients, group, settings.timeout_seconds)
         self.inputs = KafkaInputs(
             clients,
             group,
@@ -62,6 +64,7 @@ class Member:
             group_protocol=settings.group_protocol,
             exactly_once=settings.guarantee is Guarantee.EXACTLY_ONCE,
             timeout_seconds=settings.timeout_seconds,
+            committed=self._committed,
             tells_ends=tells_ends,
         )
         try:
@@ -114,6 +117,7 @@ class Member:
             self._clients,
             group=self._group,
             memberships=self.inputs,
+            committed=self._committed,
             transactional_id=transactional_id(self._group, self.slot.name),
             on_fenced=self._on_fenced,
             own_topics=own_topics,

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, SlotTaken
 from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka.channel import Channel
+from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import PASSING, Clients, kantoku_error
 from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
 from kantoku_kafka.one_thread import OneThread
@@ -63,6 +64,7 @@ class ExactlyOnceTransaction(Channel):
         clients: the connection.
         group: whose offsets are committed.
         memberships: under which each offset is committed; they are the fence.
+        committed: what is known to be.
         transactional_id: stable, so that a restart ends what a killed process left open.
         on_fenced: answers the id to go on with when another producer took ours; may raise SlotTaken.
         own_topics: results, events and dead letters: without these nothing can go on.
@@ -77,6 +79,7 @@ class ExactlyOnceTransaction(Channel):
         *,
         group: str,
         memberships: Memberships,
+        committed: CommittedOffsets,
         transactional_id: str,
         on_fenced: Callable[[], str],
         own_topics: Iterable[str],
@@ -85,6 +88,7 @@ class ExactlyOnceTransaction(Channel):
     ) -> None:
         self._group = group
         self._memberships = memberships
+        self._committed = committed
         self._transactional_id = transactional_id
         self._on_fenced = on_fenced
         self._open = False
@@ -131,6 +135,7 @@ class ExactlyOnceTransaction(Channel):
             if not self._settle(error.args[0], offsets, committing):
                 return
             raise self._reason(error.args[0]) from error
+        self._committed.note(offsets)
         self._tainted = self._tainted or may_be_under_way(started)
 
     def _send_offsets(self, offsets: Sequence[Offset], group_metadata: Any) -> None:
@@ -178,7 +183,9 @@ class ExactlyOnceTransaction(Channel):
         while True:
             try:
                 self._producer = self._connect()
-                return self._is_committed(offsets)
+                happened = self._committed.happened(offsets)
+                self._check_alone()
+                return happened
             except KantokuError as error:
                 if not _passes(error):
                     raise
@@ -204,6 +211,11 @@ class ExactlyOnceTransaction(Channel):
 
     def _check_fenced(self, error: KafkaError) -> None:
         if error.code() == KafkaError._FENCED:
+            self._transactional_id = self._on_fenced()
+
+    def _check_alone(self) -> None:
+        """A new epoch fences whoever took our id since the last one, and does not say that there was somebody."""
+        if self._committed.by_others():
             self._transactional_id = self._on_fenced()
 
     def _reason(self, error: KafkaError) -> KantokuError:
@@ -236,8 +248,11 @@ class ExactlyOnceTransaction(Channel):
     def _replace_producer(self) -> None:
         self._tainted = True
         try:
+            self._check_alone()  # who has taken our place need not be fenced for it
             self._producer = self._connect()
+            self._check_alone()
         except KantokuError as error:
+            self._tainted = True
             now = time.monotonic()
             self._denied_at = (self._denied_at or now) if isinstance(error, AccessDenied) else None
             lasts = self._denied_at is not None and now > self._denied_at + _OUTCOME_SECONDS
@@ -245,23 +260,6 @@ class ExactlyOnceTransaction(Channel):
                 raise
             raise CheckpointRefused(str(error)) from error
         self._denied_at = None
-
-    def _is_committed(self, offsets: Sequence[Offset]) -> bool:
-        """Whether the last commit is what the group's offsets say.
-
-        Each names its checkpoint, so one that does is enough: a partition that went elsewhere may name another by now.
-        """
-        observer = self._clients.consumer(**{"group.id": self._group})
-        try:
-            found = observer.committed([TopicPartition(o.topic, o.partition) for o in offsets], self._timeout_seconds)
-        except KafkaException as error:
-            raise self._clients.error(error.args[0], "reading the committed offsets") from error
-        finally:
-            observer.close()
-        if failed := next((f.error for f in found if f.error is not None), None):
-            raise self._clients.error(failed, "reading the committed offsets") from KafkaException(failed)
-        stand = {(f.topic, f.partition): (f.offset, f.metadata) for f in found}
-        return any(stand[o.topic, o.partition] == (o.offset, o.metadata) for o in offsets)
 
 
 class PlainTransaction(Channel):

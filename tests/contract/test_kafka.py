@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 from kantoku_kafka import Kantoku
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs
 from kantoku_kafka.kafka.takeover import transactional_id
@@ -44,6 +45,7 @@ class KafkaRig(LogRig):
 
     def member(self) -> Member:
         slot = f"m{len(self._members)}"
+        committed = CommittedOffsets(self._kan.clients, self._topics.group, 15.0)
         inputs = KafkaInputs(
             self._kan.clients,
             self._topics.group,
@@ -52,6 +54,7 @@ class KafkaRig(LogRig):
             group_protocol=self._protocol,
             exactly_once=self._exactly_once,
             timeout_seconds=15,
+            committed=committed,
         )
         common = {
             "own_topics": [self._topics.results, self._topics.events],
@@ -65,6 +68,7 @@ class KafkaRig(LogRig):
                 self._kan.clients,
                 group=self._topics.group,
                 memberships=inputs,
+                committed=committed,
                 transactional_id=name,
                 on_fenced=lambda: name,
                 **common,  # type: ignore[arg-type]  # the values are of several types

@@ -12,6 +12,7 @@ from executors import until
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.job import Offset
+from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction
 
 
@@ -40,6 +41,7 @@ def transaction_of_an_only_member(
         kan.clients,
         group=kan.topics.group,
         memberships=_Membership(consumer),
+        committed=CommittedOffsets(kan.clients, kan.topics.group, timeout_seconds),
         transactional_id=f"{kan.topics.group}.a",
         on_fenced=lambda: pytest.fail("fenced by nobody"),
         own_topics=[kan.topics.results],

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accounting import read_all
 from confluent_kafka import KafkaError, KafkaException
-from executors import ExecutorUnderTest
+from executors import ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Task
+from kantoku_kafka.kafka import topics
+from tests.chaos.cluster import Cluster
 
 ATTEMPTS = 5  # the order of the fatal error and the reports is up to librdkafka's threads
 RECORDS = 200
@@ -52,3 +57,29 @@ def test_executors_that_brokers_know_by_different_names_know_each_other(
             kan.gather(kan.spawn_many([Task("echo", b"x")] * 200), timeout_seconds=60)
     logs = [executor.log() for executor in running]
     assert not any("ending what slot" in log or "fenced" in log for log in logs), logs
+
+
+def test_a_process_that_replaces_its_producer_finds_out_who_has_committed_in_its_name(tmp_path: Path) -> None:
+    """Slow commits replace the producer before each checkpoint: that must not hide that another one took the slot."""
+    with Cluster(1, proxied=True, folder=tmp_path) as cluster, ExitStack() as stack:
+        kan = Kantoku("fenced", bootstrap_servers=cluster.bootstrap)
+        topics.create(kan.clients, topics.plan(kan.topics, ["work"], partitions=4))
+        cluster.command(do="delay", client="slow", delay_seconds=0.12, seconds=120)
+        running = []
+        for name, ready in (("slow", "assigned fenced.tasks"), ("fast", "inherited fenced.tasks")):
+            options = ("-X", f"client.id={name}", "--group-protocol", "consumer", "--slot", "same", "--types", "work")
+            running.append(
+                stack.enter_context(ExecutorUnderTest(cluster.bootstrap, kan.namespace, *options, log=tmp_path / name))
+            )
+            until(lambda: ready in running[-1].log(), 60, ready)  # noqa: B023 (it ends within the turn)
+            spawned = kan.spawn_many([Task("work", b"x")] * 100)
+            kan.gather(spawned, timeout_seconds=60)
+        deadline = time.monotonic() + 60
+        while all(executor.returncode is None for executor in running) and time.monotonic() < deadline:
+            spawned += kan.spawn_many([Task("work", b"x")] * 20)
+            time.sleep(0.05)
+        kan.gather(spawned, timeout_seconds=60)
+        results = [record.key() for record in read_all(cluster.bootstrap, kan.topics.results)]
+        assert [n for n in Counter(results).values() if n > 1] == [], [executor.log() for executor in running]
+        assert sorted(e.returncode or 0 for e in running) == [0, 2], [executor.log() for executor in running]
+        kan.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kantoku_kafka.job import Offset
+from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.settings import Connection, GroupProtocol
 
@@ -45,14 +46,16 @@ class _Loop:
 def test_a_member_that_is_asked_for_nothing_any_more_gives_its_partitions_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """confluent-kafka makes a SystemError of what C raises in a callback: the executor would end with a traceback."""
     consumer = _Consumer()
+    clients: Any = _Clients(consumer)  # as far as they are asked
     inputs = KafkaInputs(
-        _Clients(consumer),  # type: ignore[arg-type]  # as far as it is asked
+        clients,
         "group",
         slot="s",
         static=False,
         group_protocol=GroupProtocol.CLASSIC,
         exactly_once=True,
         timeout_seconds=1.0,
+        committed=CommittedOffsets(clients, "group", 1.0),
     )
     monkeypatch.setattr(inputs, "_rebalance", _Loop(), raising=False)
     consumer.closing = True

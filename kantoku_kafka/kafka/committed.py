@@ -1,0 +1,80 @@
+"""What the group has committed, and whether that is what this process knows of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from kantoku_kafka.job import Offset, Place
+from kantoku_kafka.kafka.config import Clients
+
+__all__ = ["CommittedOffsets"]
+
+
+class CommittedOffsets:
+    """The group's offsets, and those that we know of: of partitions that others may commit in our name.
+
+    A producer that is replaced ends the epoch of whoever took its transactional id meanwhile, and learns nothing of
+    it. What that one has committed shows here. Thread-safe; what reads blocks for a request.
+
+    Parameters:
+        clients: the connection.
+        group: whose offsets these are.
+        timeout_seconds: for one request to Kafka.
+    """
+
+    def __init__(self, clients: Clients, group: str, timeout_seconds: float) -> None:
+        self._clients = clients
+        self._group = group
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._known: dict[Place, tuple[int, str]] = {}
+
+    def watch(self, found: Iterable[TopicPartition]) -> None:
+        """We hold these from now on, and this is how we have found them."""
+        with self._lock:
+            self._known |= {(f.topic, f.partition): (f.offset, f.metadata or "") for f in found}
+
+    def forget(self, places: Iterable[Place]) -> None:
+        """We hold these no longer."""
+        with self._lock:
+            for place in places:
+                self._known.pop(place, None)
+
+    def note(self, offsets: Sequence[Offset]) -> None:
+        """We have committed these."""
+        with self._lock:
+            for o in offsets:
+                if (o.topic, o.partition) in self._known:
+                    self._known[o.topic, o.partition] = (o.offset, o.metadata)
+
+    def by_others(self) -> bool:
+        """Whether somebody else has committed what we hold. Raises KantokuError if nobody tells."""
+        with self._lock:
+            known = dict(self._known)
+        return bool(known) and self._read(known) != known
+
+    def happened(self, offsets: Sequence[Offset]) -> bool:
+        """Whether a commit of these did, as its producer's next epoch has begun. Raises KantokuError.
+
+        Each names its checkpoint, so one that is found is enough: a partition that went elsewhere may name another.
+        """
+        found = self._read((o.topic, o.partition) for o in offsets)
+        happened = any(found[o.topic, o.partition] == (o.offset, o.metadata) for o in offsets)
+        if happened:
+            self.note(offsets)
+        return happened
+
+    def _read(self, places: Iterable[Place]) -> dict[Place, tuple[int, str]]:
+        observer = self._clients.consumer(**{"group.id": self._group})
+        try:
+            found = observer.committed([TopicPartition(*place) for place in places], self._timeout_seconds)
+        except KafkaException as error:
+            raise self._clients.error(error.args[0], "reading the committed offsets") from error
+        finally:
+            observer.close()
+        if failed := next((f.error for f in found if f.error is not None), None):
+            raise self._clients.error(failed, "reading the committed offsets") from KafkaException(failed)
+        return {(f.topic, f.partition): (f.offset, f.metadata or "") for f in found}

@@ -65,6 +65,22 @@ def stopped_executors(chance: random.Random, seconds: float, executors: int) -> 
         at += away + chance.uniform(1, 4)
 
 
+def twins(chance: random.Random, seconds: float, executors: int) -> Iterator[Fault]:
+    """Another process of a slot is started while the one before it lives: it works, on a slow network or not, or is
+    stopped and goes on later. What both do at once is to come out as the work of one."""
+    at = chance.uniform(3, 5)
+    while at < seconds:
+        number, away = {"number": chance.randrange(executors)}, chance.uniform(4, 16)
+        how = chance.choice(("slow", "quick", "stopped"))
+        if how == "slow":
+            yield Fault(at - 1, "proxy", {"do": "delay", "delay_seconds": chance.uniform(0.05, 0.2), "seconds": away})
+        elif how == "stopped":
+            yield Fault(at - chance.uniform(0, 2), "signal-executor", number | {"name": signal.SIGSTOP.name})
+            yield Fault(at + away, "signal-executor", number | {"name": signal.SIGCONT.name})
+        yield Fault(at, "start-twin", number)
+        at += away + chance.uniform(1, 3)
+
+
 def delayed_end(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:
     """An EndTxn that arrives when its transaction is long over; now and then other requests are lost. And once nobody
     hears how commits ended, until they give up and have to find out."""
@@ -148,6 +164,7 @@ PLANS: Mapping[str, Plan] = {
         broker_kills,
         executor_kills,
         stopped_executors,
+        twins,
         delayed_end,
         bad_network,
         comings_and_goings,

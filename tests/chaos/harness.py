@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kantoku_kafka import Kantoku
-from kantoku_kafka.errors import BrokerUnavailable
+from kantoku_kafka.errors import BrokerUnavailable, SlotTaken
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.group import worked_topics
 from kantoku_kafka.settings import EventDetail
@@ -115,7 +115,10 @@ class Performance:
             time.sleep(_LOOK_SECONDS)
         while True:
             seconds = time.monotonic() - since
-            seen = self.seen()
+            try:
+                seen = self.seen()
+            except BrokerUnavailable:  # nobody tells how far the group is: a transaction hangs
+                return None, {}
             unsettled = self.broken(*seen, at_rest=True)
             broken = self.broken(*seen) if unsettled else {}
             if broken or not unsettled:
@@ -157,7 +160,7 @@ def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") 
             chance=random.Random(f"stage {seed}"),
             folder=folder,
             slots=run.slots,
-            may_end_with=[BrokerUnavailable.exit_code] if any(f.kind in _UNREACHABLE for f in faults) else (),
+            may_end_with=_expected_codes(faults),
         )
         stack.callback(stage.kill)
         reader = stack.enter_context(Reader(cluster.broker.bootstrap_servers, kan.topics.results, run.partitions))
@@ -178,8 +181,11 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         spawned_at = time.monotonic()
         saboteur.join()
         settled_seconds, early = performance.settle(max(saboteur.ended_at or 0.0, spawned_at))
+        hanging = []
         if settled_seconds is None:
             stage.ask_where()
+            if hanging := performance.cluster.end_hanging_transactions():
+                _, early = performance.settle(time.monotonic())
         codes = stage.close()
         time.sleep(_LOOK_SECONDS)
         journal = replace(performance.journal(), seen=dict(performance.reader.seen))
@@ -202,6 +208,8 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         problems.append("nobody has died at a step")
     if settled_seconds is None:
         problems.append(f"not all tasks had ended {SETTLE_SECONDS:g} s after the last fault")
+    if hanging:
+        problems.append(f"transactions hung until their coordinators were restarted: {hanging}")
     if code != 0:
         problems.append(f"the spawner ended with {code}")
     if saboteur.error is not None:
@@ -256,6 +264,13 @@ def _intended(performance: Performance) -> set[str]:
     kinds = {fault.kind for fault in performance.faults}
     rules = {fault.details["do"] for fault in performance.faults if fault.kind == "proxy"}
     return (kinds - {"proxy"}) | rules.intersection({"hold", "delay", "freeze", "deafen", "cut"})
+
+
+def _expected_codes(faults: Sequence[Fault]) -> set[int]:
+    """Exit codes that are no surprise with these faults."""
+    kinds = {fault.kind for fault in faults}
+    unreachable = {BrokerUnavailable.exit_code} if kinds & _UNREACHABLE else set()
+    return unreachable | ({SlotTaken.exit_code} if "start-twin" in kinds else set())
 
 
 def _went_back(performance: Performance) -> list[str]:

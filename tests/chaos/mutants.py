@@ -22,6 +22,7 @@ from kantoku_kafka.engine.window import Window
 from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.kafka import late_requests
 from kantoku_kafka.kafka.channel import Arguments
+from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import KafkaEvents, KafkaOutputs
@@ -230,6 +231,11 @@ def _late_requests_trusted() -> None:
     replace(late_requests, "_SHORTEST_SECONDS", lambda _: 3_600.0)
 
 
+def _twin_unnoticed() -> None:
+    """Who replaces its producer does not look for what another process of its slot has committed."""
+    replace(CommittedOffsets, "by_others", lambda _: lambda self: False)
+
+
 def _dead_letter_dropped() -> None:
     """What nobody can read is done, and nothing tells of it."""
     replace(Loop, "_end", lambda end: lambda self, job: end(self, _without_letter(job)))
@@ -286,6 +292,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "refusal-swallowed": Mutant(_refusal_swallowed, "storm"),
     "outcome-guessed": Mutant(_outcome_guessed, "delayed-endtxn"),
     "late-requests-trusted": Mutant(_late_requests_trusted, "delayed-endtxn"),
+    "twin-unnoticed": Mutant(_twin_unnoticed, "twins"),
     "retry-forgotten": Mutant(_retry_forgotten, "eos-executor"),
     "events-outside": Mutant(_events_outside, "eos-executor"),
     "events-dropped": Mutant(_events_dropped, "eos-executor"),

@@ -7,9 +7,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,21 @@ _FULL_DISK_SECONDS = 15.0  # a broker learns of it when it needs another page
 
 @dataclass(slots=True)
 class Executor:
-    """One executor process. ``wanted``: it is started again when it dies; ``told``: it was made to end by us."""
+    """One executor process. ``wanted``: it is started again when it dies; ``told``: it was made to end by us.
+
+    ``elders``: processes of its slot that were not ended before it was started.
+    """
 
     number: int
     process: ExecutorUnderTest | None = None
+    elders: list[ExecutorUnderTest] = field(default_factory=list)
     wanted: bool = True
     told: bool = False
     start_at: float = 0.0
+
+    @property
+    def all(self) -> list[ExecutorUnderTest]:
+        return [*self.elders, *([self.process] if self.process else ())]
 
     @property
     def lives(self) -> bool:
@@ -83,7 +91,7 @@ class Stage:
         chance: random.Random,
         folder: Path,
         slots: bool,
-        may_end_with: Sequence[int] = (),
+        may_end_with: Collection[int] = (),
     ) -> None:
         self.cluster = cluster
         self.kan = kan
@@ -114,6 +122,11 @@ class Stage:
         """SIGTERM; the exit codes that surprise, None of one that did not end in time."""
         self._over.set()
         self._watch.join()
+        elders = [process for executor in self._executors for process in executor.elders]
+        ended = [process.returncode for process in elders if process.returncode is not None]
+        self.unexpected += [code for code in ended if code not in self._may_end_with]
+        for process in elders:
+            process.kill()
         alive = [executor for executor in self._executors if executor.lives]
         for executor in alive:
             executor.end(signal.SIGTERM)
@@ -137,8 +150,8 @@ class Stage:
         """All at once, whatever happened."""
         self._over.set()
         for executor in self._executors:
-            if executor.process is not None:
-                executor.process.kill()
+            for process in executor.all:
+                process.kill()
 
     def apply(self, kind: str, **details: Any) -> bool:
         """Do a fault. Whether there was somebody to do it to."""
@@ -187,11 +200,20 @@ class Stage:
 
     def _signal_executor(self, number: int, name: str) -> bool:
         with self._lock:
+            processes = [process for process in self._executors[number].all if process.returncode is None]
+            for process in processes:
+                process.kill(signal.Signals[name])
+            (self._stopped.add if name == "SIGSTOP" else self._stopped.discard)(number)
+            return bool(processes)
+
+    def _start_twin(self, number: int) -> bool:
+        """Another process of this slot, while there is one."""
+        with self._lock:
             executor = self._executors[number]
             if executor.process is None or not executor.lives:
                 return False
-            executor.process.kill(signal.Signals[name])
-            (self._stopped.add if name == "SIGSTOP" else self._stopped.discard)(number)
+            executor.elders.append(executor.process)
+            self._start(executor)
             return True
 
     def _proxy(self, **rule: Any) -> None:

@@ -35,6 +35,7 @@ NEED_A_BROKER = {
     "outcome-guessed",
     "partitions-seen-late",
     "result-before-fence",
+    "twin-unnoticed",
 }
 QUICKLY_CAUGHT = {"automatic-commits", "offsets-outside", "partitions-seen-late"}
 HUNTED = sorted(NEED_A_BROKER if os.environ.get("KANTOKU_CHAOS") == "all" else QUICKLY_CAUGHT)

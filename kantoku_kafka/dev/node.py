@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,12 @@ _LOG4J: Final = Path(__file__).with_name("log4j2.properties")
 
 
 def java_command(java: Path, classpath: str, *options: str) -> list[str]:
-    """How to run a Java class of Kafka, up to the name of the class."""
-    common = ("-XX:+UseSerialGC", "-XX:-UsePerfData", f"-Dlog4j2.configurationFile={_LOG4J}")
+    """How to run a Java class of Kafka, up to the name of the class.
+
+    ``KANTOKU_BROKER_LOG4J2`` of the environment names a file that says how it logs; default: warnings, to stderr.
+    """
+    logging = os.environ.get("KANTOKU_BROKER_LOG4J2", _LOG4J)
+    common = ("-XX:+UseSerialGC", "-XX:-UsePerfData", f"-Dlog4j2.configurationFile={logging}")
     return [str(java), *common, *options, "-cp", classpath]
 
 

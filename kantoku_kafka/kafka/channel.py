@@ -98,8 +98,9 @@ class Channel:
         now = time.monotonic()
         topics = {message.topic for message in messages}
         self._side_topics |= topics
+        self._refusing = {topic: until for topic, until in self._refusing.items() if until > now}
         for topic in topics:
-            if self._refusing.get(topic, 0.0) > now:
+            if topic in self._refusing:
                 raise CheckpointRefused(f"topic {topic} refused a record a moment ago", culprit=True)
         self.send([arguments(*message) for message in messages])
 

@@ -50,11 +50,14 @@ class CommittedOffsets:
                 if (o.topic, o.partition) in self._known:
                     self._known[o.topic, o.partition] = (o.offset, o.metadata)
 
-    def by_others(self) -> bool:
-        """Whether somebody else has committed what we hold. Raises KantokuError if nobody tells."""
+    def by_others(self, *, settled: bool = True) -> bool:
+        """Whether somebody else has committed what we hold. Raises KantokuError if nobody tells.
+
+        ``settled``: wait for what open transactions may change. One of our own ends only with its producer's epoch.
+        """
         with self._lock:
             known = dict(self._known)
-        return bool(known) and self._read(known) != known
+        return bool(known) and self._read(known, settled=settled) != known
 
     def happened(self, offsets: Sequence[Offset]) -> bool:
         """Whether a commit of these did, as its producer's next epoch has begun. Raises KantokuError.
@@ -67,8 +70,9 @@ class CommittedOffsets:
             self.note(offsets)
         return happened
 
-    def _read(self, places: Iterable[Place]) -> dict[Place, tuple[int, str]]:
-        observer = self._clients.consumer(**{"group.id": self._group})
+    def _read(self, places: Iterable[Place], *, settled: bool = True) -> dict[Place, tuple[int, str]]:
+        isolation = "read_committed" if settled else "read_uncommitted"
+        observer = self._clients.consumer(**{"group.id": self._group, "isolation.level": isolation})
         try:
             found = observer.committed([TopicPartition(*place) for place in places], self._timeout_seconds)
         except KafkaException as error:

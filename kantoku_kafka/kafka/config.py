@@ -176,6 +176,11 @@ class Clients:
 
     def error(self, error: KafkaError, doing: str) -> KantokuError:
         """The error of ours that a KafkaError stands for."""
+        if error.code() == KafkaError.CONCURRENT_TRANSACTIONS:
+            return BrokerUnavailable(
+                f"Kafka has not ended the last transaction yet while {doing}. Should that last for minutes, restart "
+                "the broker that kafka-transactions.sh list names as its coordinator."
+            )
         if error.code() in PASSING:
             return self.unreachable(doing, error)
         return kantoku_error(error, doing)

@@ -213,9 +213,9 @@ class ExactlyOnceTransaction(Channel):
         if error.code() == KafkaError._FENCED:
             self._transactional_id = self._on_fenced()
 
-    def _check_alone(self) -> None:
+    def _check_alone(self, *, settled: bool = True) -> None:
         """A new epoch fences whoever took our id since the last one, and does not say that there was somebody."""
-        if self._committed.by_others():
+        if self._committed.by_others(settled=settled):
             self._transactional_id = self._on_fenced()
 
     def _reason(self, error: KafkaError) -> KantokuError:
@@ -248,7 +248,7 @@ class ExactlyOnceTransaction(Channel):
     def _replace_producer(self) -> None:
         self._tainted = True
         try:
-            self._check_alone()  # who has taken our place need not be fenced for it
+            self._check_alone(settled=False)  # who has taken our place need not be fenced for it
             self._producer = self._connect()
             self._check_alone()
         except KantokuError as error:

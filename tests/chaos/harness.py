@@ -41,6 +41,7 @@ SETTLE_SECONDS = 60.0
 _UNREACHABLE = {"kill-broker", "proxy", "signal-executor", "fill-disk"}  # who begins then may find no broker
 _REFUSED = "checkpoint put off"
 _LOOK_SECONDS = 0.5
+_LOG4J = Path(__file__).with_name("log4j2.properties")  # tells more of transactions
 _LEAST_SCALE, _LEAST_EXECUTORS = 0.05, 3  # a run of less is cut short: for a first look
 _SPAWNER_SECONDS = 400.0
 
@@ -142,7 +143,7 @@ def begun(run: Run, *, seed: int, scale: float, folder: Path, mutant: str = "") 
     folder.mkdir(parents=True)
     faults = schedule_of(run, seed, scale)
     (folder / "schedule.json").write_text(json.dumps([fault.as_json() for fault in faults], indent=1))
-    os.environ |= {MARK: uuid.uuid4().hex, "KANTOKU_MUTANT": mutant}
+    os.environ |= {MARK: uuid.uuid4().hex, "KANTOKU_MUTANT": mutant, "KANTOKU_BROKER_LOG4J2": str(_LOG4J)}
     with ExitStack() as stack:
         cluster = Cluster(
             run.nodes, proxied=run.proxied, folder=folder, settings=run.settings, small_disk=run.small_disk
@@ -182,7 +183,7 @@ def perform(run: Run, *, seed: int, scale: float, folder: Path) -> dict[str, Any
         saboteur.join()
         settled_seconds, early = performance.settle(max(saboteur.ended_at or 0.0, spawned_at))
         hanging = []
-        if settled_seconds is None:
+        if settled_seconds is None or "I8" in early:
             stage.ask_where()
             if hanging := performance.cluster.end_hanging_transactions():
                 _, early = performance.settle(time.monotonic())

@@ -1,0 +1,35 @@
+"""A transaction that its coordinator never ends: what operators are told to do then ends it, and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accounting import read_all
+from administration import alter_topic
+from proxied import transaction_of_an_only_member
+
+from kantoku_kafka import Kantoku
+from kantoku_kafka.job import Offset
+from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.channel import arguments
+from tests.chaos.cluster import Cluster
+
+
+def test_a_restart_of_its_coordinator_ends_it(tmp_path: Path) -> None:
+    """Kafka's coordinator gives a marker up at an answer that it does not expect, such as one that is too large."""
+    with Cluster(3, proxied=False, folder=tmp_path) as cluster:
+        kan = Kantoku("hanging", bootstrap_servers=cluster.bootstrap)
+        topics.create(kan.clients, topics.plan(kan.topics, ["work"], partitions=1))
+        source, results = kan.topics.of_type("work"), kan.topics.results
+        with transaction_of_an_only_member(kan, source, 5.0) as transaction:
+            transaction.begin()
+            transaction.send([arguments(results, b"id", b"value")])
+            transaction.probe()
+            alter_topic(cluster.bootstrap, results, max_message_bytes="1")
+            transaction.commit([Offset(source, 0, 1, "")])
+            alter_topic(cluster.bootstrap, results, max_message_bytes="1000000")
+            (hanging,) = cluster.end_hanging_transactions()
+            assert "PrepareCommit" in hanging and f"{kan.topics.group}.a" in hanging
+            assert [record.key() for record in read_all(cluster.bootstrap, results)] == [b"id"]
+            transaction.close()
+        kan.close()

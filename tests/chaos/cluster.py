@@ -105,6 +105,11 @@ class Cluster:
             self.broker.restart(node)
         return sorted(hanging)
 
+    def coordinators(self, transactional_id: str) -> list[int]:
+        """The broker that coordinates these transactions; none if there is no such id."""
+        rows = (line.split() for line in self._transactions("list").splitlines())
+        return [int(row[1]) for row in rows if row and row[0] == transactional_id]
+
     def _ending(self) -> set[str]:
         """Those whose end is decided; a line for each: id, coordinator, producer id, state."""
         lines = (line.rstrip() for line in self._transactions("list").splitlines())

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from accounting import read_all
 from administration import alter_topic
+from confluent_kafka.cimpl import NewTopic
+from executors import until
 from proxied import transaction_of_an_only_member
 
 from kantoku_kafka import Kantoku
@@ -33,3 +35,33 @@ def test_a_restart_of_its_coordinator_ends_it(tmp_path: Path) -> None:
             assert [record.key() for record in read_all(cluster.bootstrap, results)] == [b"id"]
             transaction.close()
         kan.close()
+
+
+def test_what_kafka_forgot_ends_with_the_next_checkpoint_of_its_slot(tmp_path: Path) -> None:
+    """Kafka 4.3.1 takes a transaction for complete though a partition had no leader to be told (KAFKA-20734)."""
+    with Cluster(3, proxied=False, folder=tmp_path) as cluster:
+        kan = Kantoku("forgotten", bootstrap_servers=cluster.bootstrap)
+        topics.create(kan.clients, topics.plan(kan.topics, ["work"], partitions=1))
+        source = kan.topics.of_type("work")
+        with transaction_of_an_only_member(kan, source, 30.0) as transaction:
+            (coordinator,) = cluster.coordinators(f"{kan.topics.group}.a")
+            lonely = coordinator % 3 + 1
+            admin = kan.clients.admin()
+            admin.create_topics([NewTopic("lonely", replica_assignment=[[lonely]])])["lonely"].result(20)
+            transaction.begin()
+            transaction.send([arguments("lonely", b"1", b"value")])
+            transaction.probe()
+            cluster.broker.kill(lonely)
+            until(lambda: _leader(kan) < 0, 60, "the partition has no leader")
+            transaction.commit([Offset(source, 0, 1, "")])
+            cluster.broker.restart(lonely)
+            transaction.begin()
+            transaction.send([arguments("lonely", b"2", b"value")])
+            transaction.commit([Offset(source, 0, 2, "")])
+            assert [record.key() for record in read_all(cluster.bootstrap, "lonely")] == [b"1", b"2"]
+            transaction.close()
+        kan.close()
+
+
+def _leader(kan: Kantoku) -> int:
+    return int(kan.clients.admin().list_topics("lonely", timeout=20).topics["lonely"].partitions[0].leader)

@@ -44,9 +44,9 @@ def _is_row(line: str) -> bool:
 def _runs(reports: Sequence[Report]) -> str:
     rows = []
     for name in RUNS:
-        mine = [report for report in reports if report["run"] == name and "mutant" not in report]
+        mine = {report["seed"]: report for report in reports if report["run"] == name and "mutant" not in report}
         if mine:
-            rows.append(_run(name, mine))
+            rows.append(_run(name, list(mine.values())))
     head = (
         "run",
         "seeds",
@@ -63,7 +63,7 @@ def _runs(reports: Sequence[Report]) -> str:
 
 
 def _run(name: str, mine: Sequence[Report]) -> list[object]:
-    """One that was repeated counts twice, also when it was well the second time."""
+    """Of each seed the last report."""
     ended = [report for report in mine if "tasks" in report]
     faults: Counter[str] = Counter()
     for report in ended:
@@ -75,7 +75,7 @@ def _run(name: str, mine: Sequence[Report]) -> list[object]:
     texts = [f"violations: seeds {broken}"] * bool(broken) + [f"other: seeds {other}"] * bool(other)
     return [
         name,
-        len({report["seed"] for report in mine}),
+        len(mine),
         _several(f"{report['scale']:g}" for report in mine),
         f"{round(median(report['tasks'] for report in ended)):,}" if ended else "",
         ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items()) if count) or "the tasks' own",

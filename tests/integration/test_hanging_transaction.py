@@ -47,7 +47,7 @@ def test_what_kafka_forgot_ends_with_the_next_checkpoint_of_its_slot(tmp_path: P
             (coordinator,) = cluster.coordinators(f"{kan.topics.group}.a")
             lonely = coordinator % 3 + 1
             admin = kan.clients.admin()
-            admin.create_topics([NewTopic("lonely", replica_assignment=[[lonely]])])["lonely"].result(20)
+            admin.create_topics([NewTopic("lonely", 1, replica_assignment=[[lonely]])])["lonely"].result(20)
             transaction.begin()
             transaction.send([arguments("lonely", b"1", b"value")])
             transaction.probe()

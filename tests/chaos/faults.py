@@ -70,15 +70,13 @@ def twins(chance: random.Random, seconds: float, executors: int) -> Iterator[Fau
     stopped and goes on later. What both do at once is to come out as the work of one."""
     at = chance.uniform(3, 5)
     while at < seconds:
-        number, away = {"number": chance.randrange(executors)}, chance.uniform(4, 16)
-        how = chance.choice(("slow", "quick", "stopped"))
-        if how == "slow":
-            yield Fault(at - 1, "proxy", {"do": "delay", "delay_seconds": chance.uniform(0.05, 0.2), "seconds": away})
-        elif how == "stopped":
-            yield Fault(at - chance.uniform(0, 2), "signal-executor", number | {"name": signal.SIGSTOP.name})
+        number, away = {"number": chance.randrange(executors)}, chance.uniform(3, 9)
+        slow = {"delay_seconds": chance.choice((0.0, 0.05, 0.1, 0.2)), "seconds": away}
+        if chance.random() < 0.3:
+            yield Fault(at - chance.uniform(0, 1), "signal-executor", number | {"name": signal.SIGSTOP.name})
             yield Fault(at + away, "signal-executor", number | {"name": signal.SIGCONT.name})
-        yield Fault(at, "start-twin", number)
-        at += away + chance.uniform(1, 3)
+        yield Fault(at, "start-twin", number | slow)
+        at += away + chance.uniform(0.5, 2)
 
 
 def delayed_end(chance: random.Random, seconds: float, _: int) -> Iterator[Fault]:

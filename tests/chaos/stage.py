@@ -46,6 +46,12 @@ class Executor:
     wanted: bool = True
     told: bool = False
     start_at: float = 0.0
+    starts: int = 0
+
+    @property
+    def name(self) -> str:
+        """By which brokers know its present process."""
+        return f"chaos-{self.number}-{self.starts}."
 
     @property
     def all(self) -> list[ExecutorUnderTest]:
@@ -206,12 +212,13 @@ class Stage:
             (self._stopped.add if name == "SIGSTOP" else self._stopped.discard)(number)
             return bool(processes)
 
-    def _start_twin(self, number: int) -> bool:
-        """Another process of this slot, while there is one."""
+    def _start_twin(self, number: int, delay_seconds: float, seconds: float) -> bool:
+        """Another process of this slot, while there is one, which is slow from now on."""
         with self._lock:
             executor = self._executors[number]
             if executor.process is None or not executor.lives:
                 return False
+            self.cluster.command(do="delay", client=executor.name, delay_seconds=delay_seconds, seconds=seconds)
             executor.elders.append(executor.process)
             self._start(executor)
             return True
@@ -305,8 +312,9 @@ class Stage:
         with suppress(KeyError):
             os.environ.pop("KANTOKU_BOOTSTRAP_SERVERS")
         executor.told = False
+        executor.starts += 1
         executor.process = ExecutorUnderTest(
-            *(self.cluster.bootstrap, self.kan.namespace, *self._options, *slot),
+            *(self.cluster.bootstrap, self.kan.namespace, "-X", f"client.id={executor.name}", *self._options, *slot),
             log=self._folder / f"executor-{executor.number}.log",
             app="tests.chaos.app:kan",
             cwd=_ROOT,

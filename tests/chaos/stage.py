@@ -55,6 +55,7 @@ class Executor:
 
     @property
     def all(self) -> list[ExecutorUnderTest]:
+        """Its present process, and the elders."""
         return [*self.elders, *([self.process] if self.process else ())]
 
     @property

@@ -13,8 +13,8 @@ from confluent_kafka import TopicPartition
 
 from kantoku_kafka.job import Offset, Place
 from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.membership import Membership
-from kantoku_kafka.kafka.takeover import Takeover, writer_of
+from kantoku_kafka.kafka.membership import Membership, writer_of
+from kantoku_kafka.kafka.takeover import Takeover
 from kantoku_kafka.kafka.topics import partition_count
 
 __all__ = ["Inheritance"]

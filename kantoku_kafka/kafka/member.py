@@ -55,7 +55,7 @@ class Member:
         self._group = group
         self._settings = settings
         self.slot = slot
-        self._committed = CommittedOffsets(clients, group, settings.timeout_seconds)
+        self._committed = CommittedOffsets(clients, group, slot.name, settings.timeout_seconds)
         self.inputs = KafkaInputs(
             clients,
             group,

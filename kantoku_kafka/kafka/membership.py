@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-__all__ = ["Membership"]
+from confluent_kafka import TopicPartition
+
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.job import Offset, place_of
+
+__all__ = ["Membership", "writer_of"]
 
 _SEPARATOR = "\0"
 _NO_EPOCH = b"\xff\xff\xff\xff"
@@ -52,3 +57,15 @@ class Membership:
         """The membership that librdkafka's group metadata tell of."""
         _, member_id, *_ = group_metadata[_EPOCH.stop :].split(b"\0")
         return cls(slot, member_id.decode(), int.from_bytes(group_metadata[_EPOCH], sys.byteorder, signed=True))
+
+
+def writer_of(committed: TopicPartition | Offset) -> Membership | None:
+    """Who committed this; None if the metadata are not ours."""
+    place = place_of(committed.topic, committed.partition)
+    done = doneset.decode(committed.metadata, place, committed.offset) if committed.metadata else None
+    if done is None:
+        return None
+    try:
+        return Membership.parse(done.writer)
+    except ValueError:
+        return None

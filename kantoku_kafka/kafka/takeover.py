@@ -8,15 +8,13 @@ from collections.abc import Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from kantoku_kafka.engine import doneset
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.job import place_of
 from kantoku_kafka.kafka.config import PASSING, Clients
 from kantoku_kafka.kafka.group import describe, slot_of
-from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.membership import writer_of
 from kantoku_kafka.kafka.transaction import end_transaction_of
 
-__all__ = ["Takeover", "names", "transactional_id", "writer_of"]
+__all__ = ["Takeover", "names", "transactional_id"]
 
 _log = logging.getLogger(__name__)
 _PATIENCE_SECONDS, _ASK_AGAIN_SECONDS, _MOST_SECONDS = 1.0, 0.1, 60.0
@@ -107,18 +105,6 @@ class Takeover:
             if partition.error is not None:
                 raise KafkaException(partition.error)
         return list(found)
-
-
-def writer_of(committed: TopicPartition) -> Membership | None:
-    """Who committed this; None if the metadata are not ours."""
-    place = place_of(committed.topic, committed.partition)
-    done = doneset.decode(committed.metadata, place, committed.offset) if committed.metadata else None
-    if done is None:
-        return None
-    try:
-        return Membership.parse(done.writer)
-    except ValueError:
-        return None
 
 
 def transactional_id(group: str, slot: str) -> str:

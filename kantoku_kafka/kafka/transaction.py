@@ -215,7 +215,7 @@ class ExactlyOnceTransaction(Channel):
 
     def _check_alone(self, *, settled: bool = True) -> None:
         """A new epoch fences whoever took our id since the last one, and does not say that there was somebody."""
-        if self._committed.by_others(settled=settled):
+        if self._committed.by_a_twin(settled=settled):
             self._transactional_id = self._on_fenced()
 
     def _reason(self, error: KafkaError) -> KantokuError:

@@ -233,7 +233,7 @@ def _late_requests_trusted() -> None:
 
 def _twin_unnoticed() -> None:
     """Who replaces its producer does not look for what another process of its slot has committed."""
-    replace(CommittedOffsets, "by_others", lambda _: lambda self, settled=True: False)
+    replace(CommittedOffsets, "by_a_twin", lambda _: lambda self, settled=True: False)
 
 
 def _dead_letter_dropped() -> None:

@@ -45,7 +45,7 @@ class KafkaRig(LogRig):
 
     def member(self) -> Member:
         slot = f"m{len(self._members)}"
-        committed = CommittedOffsets(self._kan.clients, self._topics.group, 15.0)
+        committed = CommittedOffsets(self._kan.clients, self._topics.group, slot, 15.0)
         inputs = KafkaInputs(
             self._kan.clients,
             self._topics.group,

@@ -41,7 +41,7 @@ def transaction_of_an_only_member(
         kan.clients,
         group=kan.topics.group,
         memberships=_Membership(consumer),
-        committed=CommittedOffsets(kan.clients, kan.topics.group, timeout_seconds),
+        committed=CommittedOffsets(kan.clients, kan.topics.group, "a", timeout_seconds),
         transactional_id=f"{kan.topics.group}.a",
         on_fenced=lambda: pytest.fail("fenced by nobody"),
         own_topics=[kan.topics.results],

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 from accounting import read_all
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from executors import ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Task
+from kantoku_kafka.engine import doneset
+from kantoku_kafka.job import Offset, place_of
 from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.committed import CommittedOffsets
+from kantoku_kafka.kafka.membership import Membership
 from tests.chaos.cluster import Cluster
 
 ATTEMPTS = 5  # the order of the fatal error and the reports is up to librdkafka's threads
@@ -83,3 +87,26 @@ def test_a_process_that_replaces_its_producer_finds_out_who_has_committed_in_its
         assert [n for n in Counter(results).values() if n > 1] == [], [executor.log() for executor in running]
         assert sorted(e.returncode or 0 for e in running) == [0, 2], [executor.log() for executor in running]
         kan.close()
+
+
+def test_what_was_inherited_and_goes_to_another_slot_is_no_twin_s(kan: Kantoku) -> None:
+    """An executor ended with "runs with --slot" when a second dead process of its slot was still in the group."""
+    topic = kan.topics.of_type("work")
+    observer = kan.clients.consumer(**{"group.id": kan.topics.group})
+
+    def commit(slot: str, partition: int, offset: int) -> Offset:
+        metadata = doneset.encode(Membership(slot, "m", 1).text, place_of(topic, partition), offset, [])
+        observer.commit(offsets=[TopicPartition(topic, partition, offset, metadata=metadata)], asynchronous=False)
+        return Offset(topic, partition, offset, metadata)
+
+    held = [commit("ours", partition, 5) for partition in (0, 1)]
+    committed = CommittedOffsets(kan.clients, kan.topics.group, "ours", 10.0)
+    committed.watch(TopicPartition(o.topic, o.partition, o.offset, metadata=o.metadata) for o in held)
+    assert not committed.by_a_twin()
+    commit("theirs", 0, 6)
+    assert not committed.by_a_twin()
+    committed.note([commit("ours", 1, 6)])
+    assert not committed.by_a_twin()
+    commit("ours", 1, 7)
+    assert committed.by_a_twin()
+    observer.close()

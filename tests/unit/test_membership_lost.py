@@ -55,7 +55,7 @@ def test_a_member_that_is_asked_for_nothing_any_more_gives_its_partitions_back(m
         group_protocol=GroupProtocol.CLASSIC,
         exactly_once=True,
         timeout_seconds=1.0,
-        committed=CommittedOffsets(clients, "group", 1.0),
+        committed=CommittedOffsets(clients, "group", "s", 1.0),
     )
     monkeypatch.setattr(inputs, "_rebalance", _Loop(), raising=False)
     consumer.closing = True

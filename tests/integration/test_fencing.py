@@ -51,6 +51,7 @@ def test_a_fence_amid_a_flush_is_told_as_what_it_is(kan: Kantoku, forgets: bool)
         with pytest.raises(KafkaException) as raised:
             fenced.flush(10)
         assert raised.value.args[0].fatal()
+        assert raised.value.args[0].code() == (KafkaError._FATAL if forgets else KafkaError._FENCED)
         with pytest.raises(KafkaException) as raised:
             fenced.abort_transaction(10)
         assert raised.value.args[0].code() == KafkaError._FENCED

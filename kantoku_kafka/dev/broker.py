@@ -20,9 +20,9 @@ from kantoku_kafka.dev.layout import (
     HOST,
     cluster_id,
     common_settings,
-    free_ports,
     is_free,
     node_settings,
+    reserved_ports,
 )
 from kantoku_kafka.dev.node import Node, java_command
 from kantoku_kafka.dev.processes import GuardedProcess, run_guarded
@@ -264,7 +264,7 @@ class EmbeddedBroker:
         """Steps: 1 the directory, 2 ports, 3 the settings of every node, 4 the format of the new ones."""
         directory = self._open_directory()
         self._ports = self._choose_ports()
-        controller_ports = free_ports(self._size)
+        controller_ports = self._cleanup.enter_context(reserved_ports(self._size))
         scratch = directory if self._data_dir is None else None
         for number in range(1, self._size + 1):
             settings = node_settings(number, self._ports, controller_ports) | common_settings(self._size)
@@ -292,7 +292,7 @@ class EmbeddedBroker:
 
     def _choose_ports(self) -> list[int]:
         if self._port is None:
-            return free_ports(self._size)
+            return self._cleanup.enter_context(reserved_ports(self._size))
         ports = list(range(self._port, self._port + self._size))
         if not 0 < ports[0] <= ports[-1] < 65536:
             raise EmbeddedBrokerError(f"there are no ports {ports[0]} to {ports[-1]}: give one from 1 to 65535")

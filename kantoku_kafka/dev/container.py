@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from kantoku_kafka.dev.distribution import KAFKA_VERSION
 from kantoku_kafka.dev.errors import EmbeddedBrokerError
-from kantoku_kafka.dev.layout import common_settings, free_ports
+from kantoku_kafka.dev.layout import common_settings, reserved_ports
 from kantoku_kafka.dev.readiness import await_nodes
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def container_broker() -> Iterator[str]:
     from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
 
-    (port,) = free_ports(1)
+    with reserved_ports(1) as (port,):  # given back at once: who forwards it may want it alone
+        pass
     container = DockerContainer(_IMAGE).with_bind_ports(_CLIENT_PORT, port)
     servers = f"{container.get_docker_client().host()}:{port}"
     advertised = {"advertised.listeners": f"PLAINTEXT://{servers},INTERNAL://localhost:9094"}

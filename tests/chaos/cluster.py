@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kantoku_kafka.dev.broker import EmbeddedBroker
 from kantoku_kafka.dev.errors import EmbeddedBrokerError
-from kantoku_kafka.dev.layout import free_ports
+from kantoku_kafka.dev.layout import reserved_ports
 
 __all__ = ["Cluster"]
 
@@ -55,7 +55,8 @@ class Cluster:
         self._nodes, self._folder = nodes, folder
         self._small_disk, self._disk = small_disk, folder / "disk"
         self._log = folder / "proxy.jsonl"
-        self._fronts = free_ports(2 * nodes) if proxied else []
+        self._reserved = ExitStack()
+        self._fronts = self._reserved.enter_context(reserved_ports(2 * nodes)) if proxied else []
         self._backs, self._fronts = self._fronts[nodes:], self._fronts[:nodes]
         self._proxy: subprocess.Popen[str] | None = None
         self.broker = EmbeddedBroker(nodes=nodes, heap_mb=_HEAP_MB, short_lived=True, settings=self._of_node)
@@ -150,6 +151,7 @@ class Cluster:
         if self._proxy is not None:
             self._proxy.kill()
             self._proxy.communicate()
+        self._reserved.close()
 
     def _of_node(self, number: int, chosen: Mapping[str, str]) -> Mapping[str, str]:
         settings = dict(self._settings)

@@ -71,6 +71,7 @@ def test_a_group_keeps_to_a_rate(kan: Kantoku, bootstrap: str, tmp_path: Path) -
 APP = """
 import sys
 import time
+from pathlib import Path
 
 from kantoku_kafka import Kantoku
 
@@ -85,7 +86,8 @@ def version(data: bytes) -> bytes:
 @kan.task("slow")
 def slow(data: bytes) -> bytes:
     print("slow begins", file=sys.stderr, flush=True)
-    time.sleep(3)
+    while not Path(data.decode()).exists():
+        time.sleep(0.1)
     return data
 """
 
@@ -121,11 +123,12 @@ def test_a_hangup_brings_the_new_code(kan: Kantoku, bootstrap: str, tmp_path: Pa
 
 def test_who_is_told_to_end_while_it_reloads_ends(kan: Kantoku, bootstrap: str, tmp_path: Path, code: Path) -> None:
     with ExecutorUnderTest(bootstrap, kan.namespace, log=tmp_path / "log", app="reloaded_app:kan", cwd=code) as running:
-        slow = kan.spawn(Task("slow"))
+        slow = kan.spawn(Task("slow", str(tmp_path / "enough").encode()))
         until(lambda: "slow begins" in running.log(), 40, "the task runs")
         running.kill(signal.SIGHUP)
-        until(lambda: "draining" in running.log(), 10, "it drains")
+        until(lambda: "draining" in running.log(), 20, "it drains")
         running.kill(signal.SIGTERM)
+        (tmp_path / "enough").touch()
         assert running.wait(40) == 0, running.log()
         assert kan.wait(slow.id, timeout_seconds=10).ok
 

@@ -306,7 +306,7 @@ class Client(Waiting):
             self._check_fork()
             if self._idle_spawners:
                 return self._idle_spawners.popleft()
-        return self._new_spawner(f"{self._app.namespace}.spawners.{uuid.uuid4()}")
+        return self._new_spawner(f"{self._app.topics.spawners}.{uuid.uuid4()}")
 
     def _new_spawner(self, transactional_id: str | None = None) -> Spawner:
         if self.event_detail is EventDetail.FULL and self._event_writer is None:

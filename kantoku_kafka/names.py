@@ -94,6 +94,11 @@ class Topics:
         """The consumer group of those who put tasks onto their inputs when they are due."""
         return f"{self.namespace}.timers"
 
+    @property
+    def spawners(self) -> str:
+        """What the transactional ids of clients begin with."""
+        return f"{self.namespace}.spawners"
+
     def _named(self, role: str) -> str:
         return self.overrides.get(role) or f"{self.namespace}.{role}"
 

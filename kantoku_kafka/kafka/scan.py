@@ -17,7 +17,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re
 
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients
+from kantoku_kafka.kafka.config import NO_MEMBER, NO_TOPIC, PASSING, Clients
 from kantoku_kafka.kafka.topics import partition_count
 
 __all__ = [
@@ -318,6 +318,6 @@ class Scan:
 def _is_end(clients: Clients, topic: str, record: Record) -> bool:
     """Whether what came instead of a record says that a partition's end was reached. Raises what does not pass."""
     error = record.error()
-    if error is not None and error.code() not in PASSING | {KafkaError._PARTITION_EOF}:
+    if error is not None and error.code() not in PASSING | NO_MEMBER | {KafkaError._PARTITION_EOF}:
         raise clients.error(error, f"reading {topic}")
     return error is not None and error.code() == KafkaError._PARTITION_EOF

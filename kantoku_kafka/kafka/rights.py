@@ -1,0 +1,133 @@
+"""The least rights of each role, as Kafka's authorizer knows them. Pure.
+
+A broker takes ``Read`` and ``Write`` for ``Describe`` as well, of topics, groups and transactional ids alike: where one
+of them is granted, ``Describe`` is not named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from kantoku_kafka.names import Topics
+
+__all__ = ["Operation", "Resource", "Right", "Role", "rights_of"]
+
+
+class Role(StrEnum):
+    """Who needs rights."""
+
+    SPAWNER = "spawner"
+    """Spawns tasks, also in transactions, and waits for results."""
+    EXECUTOR = "executor"
+    """``run-executor``, with its timers."""
+    OBSERVER = "observer"
+    """Looks at everything and changes nothing."""
+    SCHEDULER = "scheduler"
+    """``run-scheduler``: timers and schedules alone."""
+    ADMIN = "admin"
+    """An observer that also makes topics, steers executors and tasks, keeps schedules, and redrives dead letters."""
+
+
+class Resource(StrEnum):
+    """What a right is for, in the words of Kafka's tools."""
+
+    TOPIC = "topic"
+    GROUP = "group"
+    TRANSACTIONAL_ID = "transactional-id"
+
+
+class Operation(StrEnum):
+    """What a right allows, in the words of Kafka's tools."""
+
+    READ = "Read"
+    WRITE = "Write"
+    CREATE = "Create"
+    DELETE = "Delete"
+    DESCRIBE = "Describe"
+    DESCRIBE_CONFIGS = "DescribeConfigs"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """One operation on one resource; ``prefixed``: on all whose names begin so."""
+
+    resource: Resource
+    name: str
+    operation: Operation
+    prefixed: bool = False
+
+
+def rights_of(
+    role: Role, topics: Topics, inputs: Iterable[str], *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+) -> list[Right]:
+    """What a role needs and no more, in an order that does not change.
+
+    Parameters:
+        topics: the names of the namespace.
+        inputs: the input topics of the app.
+        reads, writes: topics of others that it reads from, or writes to.
+    """
+    needs = _needs(role, topics, sorted(inputs))
+    of_topics = [*needs.topics, (Operation.READ, reads), (Operation.WRITE, writes)]
+    rights = {Right(Resource.TOPIC, name, operation) for operation, names in of_topics for name in names}
+    rights |= {Right(Resource.GROUP, name, operation) for operation, names in needs.groups for name in names}
+    rights |= {
+        Right(Resource.TRANSACTIONAL_ID, f"{name}.", Operation.WRITE, prefixed=True) for name in needs.transactions
+    }
+    return sorted(rights)
+
+
+_Operations = Sequence[tuple[Operation, Iterable[str]]]
+
+
+class _Needs(NamedTuple):
+    """Operations on topics and groups; of the transactional ids what they begin with."""
+
+    topics: _Operations
+    groups: _Operations = ()
+    transactions: Sequence[str] = ()
+
+
+def _needs(role: Role, topics: Topics, inputs: Sequence[str]) -> _Needs:
+    results, events, dlq, control = topics.results, topics.events, topics.dlq, topics.control
+    timers, schedules = topics.timers, topics.schedules
+    everything = [*inputs, results, events, dlq, timers, schedules, control]
+    read, write, configs, describe = Operation.READ, Operation.WRITE, Operation.DESCRIBE_CONFIGS, Operation.DESCRIBE
+    match role:
+        case Role.SPAWNER:
+            return _Needs([(write, [*inputs, events]), (read, [results])], transactions=[topics.spawners])
+        case Role.SCHEDULER:
+            # It fires onto inputs, cancels what a schedule spawned, and asks results whether that has ended.
+            return _Needs(
+                [(read, [timers, schedules, control, results]), (write, everything), (configs, everything)],
+                [(read, [topics.timers_group])],
+                [topics.timers_group],
+            )
+        case Role.EXECUTOR:
+            # Children and retries go onto inputs; results and events tell what had ended where the group was set back.
+            return _Needs(
+                [
+                    (read, [*inputs, timers, schedules, control, results, events]),
+                    (write, everything),
+                    (configs, everything),
+                ],
+                [(read, [topics.group, topics.timers_group])],
+                [topics.group, topics.timers_group],
+            )
+        case Role.OBSERVER:
+            return _Needs([(read, everything), (configs, everything)], [(describe, [topics.group])])
+        case Role.ADMIN:
+            return _Needs(
+                [
+                    (read, everything),
+                    (write, [*inputs, events, control, schedules]),
+                    (configs, everything),
+                    (Operation.CREATE, everything),
+                    (Operation.DELETE, [dlq]),
+                ],
+                [(describe, [topics.group])],
+                [topics.spawners],
+            )

@@ -1,4 +1,4 @@
-"""Fills in what the documentation takes from the code: ``<!-- cli -->`` becomes the reference of the command line."""
+"""Fills in what the documentation takes from the code: ``<!-- cli -->``, ``<!-- metrics -->``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import typer
 
-MARK = "<!-- cli -->"
-
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page."""
-    return markdown.replace(MARK, command_line()) if MARK in markdown else markdown
+    for name, generate in {"cli": command_line, "metrics": metrics}.items():
+        mark = f"<!-- {name} -->"
+        if mark in markdown:
+            markdown = markdown.replace(mark, generate())
+    return markdown
 
 
 def command_line() -> str:
@@ -21,6 +23,19 @@ def command_line() -> str:
 
     root = typer.main.get_command(app)
     return "\n".join(_pages(root, "kantoku-kafka", None))
+
+
+def metrics() -> str:
+    """Every metric, and the buckets of the histograms."""
+    from kantoku_kafka.observability.metrics import BUCKETS, METRICS
+
+    rows = ["| name | kind | unit | labels | what |", "|---|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |")
+    rows += ["", "Upper bounds of the buckets:", ""]
+    rows += [f"- `{name}`: {', '.join(f'{bound:g}' for bound in bounds)}" for name, bounds in BUCKETS.items()]
+    return "\n".join(rows)
 
 
 def _pages(command: Any, name: str, parent: Any) -> list[str]:

@@ -78,7 +78,7 @@ PIN = $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit
 pin: install ## Pin anew what the project is tested with, and of it what its image holds
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(PIN) --upgrade --extra broker --extra dev -o constraints.txt pyproject.toml
-	$(PIN) -c constraints.txt -o deploy/requirements.txt pyproject.toml
+	$(PIN) -c constraints.txt --extra otel --extra prometheus -o deploy/requirements.txt pyproject.toml
 	$(PIN) --upgrade -o tests/fuzz/requirements.txt tests/fuzz/requirements.in
 
 clean: ## Remove what make install and the tests left

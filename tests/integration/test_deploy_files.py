@@ -1,0 +1,106 @@
+"""What stands in deploy/, checked by the programs that would read it, and against the program that it runs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from deploy_tools import DEPLOY, ROOT, check, tool
+
+from kantoku_kafka.cli.lifeline import MARGIN_SECONDS
+from kantoku_kafka.loading import load_app
+
+KUBERNETES = DEPLOY / "kubernetes"
+UNIT = DEPLOY / "systemd" / "kantoku-executor@.service"
+KUBERNETES_VERSIONS = ("1.31.0", kubernetes_validate.latest_version())
+MODELS = {
+    "keda.sh/v1alpha1": "cloudcoil.models.keda.v1alpha1",
+    "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
+}
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=["base", "overlays/words"])
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    """What kustomize makes of a folder."""
+    build = ["kubectl", "kustomize"] if shutil.which("kubectl") else [tool("kustomize"), "build"]
+    return list(yaml.safe_load_all(check(*build, KUBERNETES / request.param)))
+
+
+def workloads(manifests: list[Manifest]) -> list[Manifest]:
+    return [one for one in manifests if one["kind"] in ("StatefulSet", "Deployment")]
+
+
+def test_kubernetes_takes_every_manifest(manifests: list[Manifest]) -> None:
+    known = [one for one in manifests if "." not in one["apiVersion"] or one["apiVersion"].startswith("policy/")]
+    assert {one["kind"] for one in known} >= {"StatefulSet", "Service", "PodDisruptionBudget", "ServiceAccount"}
+    for manifest in known:
+        for version in KUBERNETES_VERSIONS:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_operators_know_every_field_of_their_manifests(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        if manifest["apiVersion"] in MODELS:
+            model = getattr(importlib.import_module(MODELS[manifest["apiVersion"]]), manifest["kind"])
+            read = model.model_validate(manifest)
+            assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == manifest
+
+
+def test_pods_run_without_rights_and_stop_in_their_time(manifests: list[Manifest]) -> None:
+    for workload in workloads(manifests):
+        pod = workload["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert pod["terminationGracePeriodSeconds"] > drain_seconds(container["args"]) + MARGIN_SECONDS
+
+
+def test_probes_ask_where_the_program_listens(manifests: list[Manifest]) -> None:
+    for workload in workloads(manifests):
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert f"--http=0.0.0.0:{ports['http']}" in container["args"]
+        probes = [container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")]
+        assert probes == [{"path": path, "port": "http"} for path in ("/startupz", "/readyz", "/livez")]
+
+
+def test_keda_looks_at_the_inputs_of_the_app(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    scaled = [one["spec"] for one in manifests if one["kind"] == "ScaledObject"]
+    if not scaled:
+        pytest.skip("does not scale")
+    (settings,) = (one["data"] for one in manifests if one["kind"] == "ConfigMap")
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    kan = load_app(settings["APP"])
+    triggers = [trigger["metadata"] for trigger in scaled[0]["triggers"]]
+    assert {one["topic"] for one in triggers} == {kan.topics.of_type(name) for name in kan.task_types}
+    assert {one["consumerGroup"] for one in triggers} == {kan.topics.group}
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "kantoku-executor@1.service"
+    programs = Path(sys.executable).parent
+    unit.write_text(UNIT.read_text("utf-8").replace("/opt/kantoku/venv/bin", str(programs)), "utf-8")
+    assert check(tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", unit) == ""
+    exposure = check(tool("systemd-analyze"), "security", "--offline=true", "--no-pager", "--threshold=20", unit)
+    assert "Overall exposure level" in exposure
+
+
+def test_the_unit_stops_in_its_time() -> None:
+    unit = UNIT.read_text("utf-8")
+    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    (command,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
+    assert int(stop) > drain_seconds(command.split()) + MARGIN_SECONDS
+
+
+def drain_seconds(arguments: list[str]) -> float:
+    """What ``--drain-seconds`` says; a scheduler has nothing to drain."""
+    return float(next((word.partition("=")[2] for word in arguments if word.startswith("--drain-seconds=")), 0))

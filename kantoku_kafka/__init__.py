@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kantoku_kafka.client import Spawned
     from kantoku_kafka.context import Context
     from kantoku_kafka.engine.retry import Retry
-    from kantoku_kafka.errors import Crashed, KantokuError, NonRetryable, Reject, Retryable
+    from kantoku_kafka.errors import BadPayload, Crashed, KantokuError, NonRetryable, Reject, Retryable
     from kantoku_kafka.executor import ExecutorProcess
     from kantoku_kafka.model import ErrorInfo, Event, Result, Source, Status, Task
     from kantoku_kafka.options import (
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
         retry,
         timeout,
     )
+    from kantoku_kafka.payloads import AvroPayload, BytesPayload, JsonPayload
     from kantoku_kafka.plugins import Plugin, SpawnContext
     from kantoku_kafka.settings import Connection, ExecutorSettings
 
 __all__ = [
+    "AvroPayload",
+    "BadPayload",
+    "BytesPayload",
     "Connection",
     "Context",
     "Crashed",
@@ -37,6 +41,7 @@ __all__ = [
     "Event",
     "ExecutorProcess",
     "ExecutorSettings",
+    "JsonPayload",
     "Kantoku",
     "KantokuError",
     "NonRetryable",
@@ -67,7 +72,7 @@ _HOME = {
     "app": ["Kantoku"],
     "client": ["Spawned"],
     "context": ["Context"],
-    "errors": ["Crashed", "KantokuError", "NonRetryable", "Reject", "Retryable"],
+    "errors": ["BadPayload", "Crashed", "KantokuError", "NonRetryable", "Reject", "Retryable"],
     "executor": ["ExecutorProcess"],
     "model": ["ErrorInfo", "Event", "Result", "Source", "Status", "Task"],
     "engine.retry": ["Retry"],
@@ -83,6 +88,7 @@ _HOME = {
         "retry",
         "timeout",
     ],
+    "payloads": ["AvroPayload", "BytesPayload", "JsonPayload"],
     "plugins": ["Plugin", "SpawnContext"],
     "settings": ["Connection", "ExecutorSettings"],
 }

@@ -19,8 +19,9 @@ from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.ids import TaskIds
 from kantoku_kafka.names import NORMAL, Topics, check_task_type, is_priority
+from kantoku_kafka.payloads import chosen_payloads, typed
 from kantoku_kafka.plugins import Hooks, Plugin
-from kantoku_kafka.protocols import Codec
+from kantoku_kafka.protocols import Codec, Payload
 from kantoku_kafka.replay.log import EventLog
 from kantoku_kafka.schedules import Schedules
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
@@ -36,7 +37,7 @@ Hook = TypeVar("Hook", bound=Callable[[], object])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskType:
-    """A registered task type: its function and how it is run."""
+    """A registered task type: its function, of bytes, and how it is run; the payloads that it was given."""
 
     name: str
     function: Callable[..., Any]
@@ -45,6 +46,7 @@ class TaskType:
     takes_context: bool
     rules: Rules
     priorities: Mapping[str, int] = field(default_factory=lambda: {NORMAL: 1})
+    payloads: tuple[Payload, ...] = ()
 
     def inputs(self, topics: Topics) -> dict[str, int]:
         """The topics that its tasks come from, and the weight of each."""
@@ -158,13 +160,15 @@ class Kantoku(Client):
         key_concurrency: int = 1,
         rate_per_second: float | None = None,
         priorities: Mapping[str, int] | None = None,
+        payload: Payload | None = None,
+        result_payload: Payload | None = None,
         retry: Retry | None = None,
         timeout_seconds: float | None = None,
         heartbeat_seconds: float | None = None,
         deduplicate_seconds: float = 3_600.0,
         deduplicate_all: bool = False,
     ) -> Callable[[F], F]:
-        """Register a function ``(data: bytes[, ctx: Context]) -> bytes`` as a task type.
+        """Register a function ``(data: bytes[, ctx: Context]) -> bytes`` as a task type; of values, with a payload.
 
         Parameters:
             name: the task type; its tasks stand in topic ``{namespace}.tasks.{name}``.
@@ -178,6 +182,9 @@ class Kantoku(Client):
                 ``priority("high")`` stand in a topic of their own, ``{namespace}.priority.high.{name}``. Where more
                 wait than can run, starts are shared by weight: none starves. ``normal`` is that of all others, and
                 weighs 1 if it is not named. What is ordered is so within one priority.
+            payload: reads the data for the function, which then takes a value: ``JsonPayload()``, ``AvroPayload(...)``,
+                or one of your own. Data that it cannot read are REJECTED, with a dead letter. Default: bytes.
+            result_payload: writes what the function returns; default as ``payload``.
             retry: when a task that failed is tried again; default never. A task may bring its own.
             timeout_seconds: how long an attempt may run, from its start to its end; default without limit. In pool
                 ``process`` it is killed then; in the others it is asked to end, see :attr:`Context.cancelled`.
@@ -205,6 +212,8 @@ class Kantoku(Client):
             deduplicate_all=deduplicate_all,
         )
 
+        payloads = chosen_payloads(name, payload, result_payload)
+
         def register(function: F) -> F:
             if name in self._task_types:
                 taken = self._task_types[name].function
@@ -221,9 +230,10 @@ class Kantoku(Client):
             is_async = inspect.iscoroutinefunction(function)
             kind = choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
             check_pool(name, kind, is_async=is_async)
+            takes_context = _takes_context(name, function)
             self._task_types[name] = TaskType(
                 name=name,
-                function=function,
+                function=typed(function, *payloads, takes_context=takes_context) if payloads else function,
                 pool=kind,
                 limits=TypeLimits(
                     ordering=order,
@@ -231,9 +241,10 @@ class Kantoku(Client):
                     key_concurrency=key_concurrency,
                     rate_per_second=rate_per_second,
                 ),
-                takes_context=_takes_context(name, function),
+                takes_context=takes_context,
                 rules=rules,
                 priorities=weights,
+                payloads=payloads,
             )
             return function
 

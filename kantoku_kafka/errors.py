@@ -20,6 +20,7 @@
      |- Retryable                     tried again later; FAILED when the attempts are used up
      |- NonRetryable                  FAILED at once
      `- Reject                        REJECTED
+         `- BadPayload                REJECTED, and a dead letter
 
     Crashed                           never raised: what Retry(on=...) calls a process that died
 """
@@ -30,6 +31,7 @@ from typing import ClassVar
 
 __all__ = [
     "AccessDenied",
+    "BadPayload",
     "BrokerUnavailable",
     "Crashed",
     "EnvelopeError",
@@ -164,3 +166,7 @@ class NonRetryable(TaskError):
 
 class Reject(TaskError):
     """The task must not run: ``REJECTED``. Raised by a function or by a ``before_execute`` hook."""
+
+
+class BadPayload(Reject):
+    """The data of the task are not what its payload reads: ``REJECTED``, and a dead letter that has them."""

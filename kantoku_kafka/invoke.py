@@ -18,6 +18,7 @@ from kantoku_kafka.engine.retry import kinds_of
 from kantoku_kafka.errors import NonRetryable, Reject, Retryable, TaskError, is_delay
 from kantoku_kafka.job import Job, Raised
 from kantoku_kafka.model import ErrorInfo, Status, utf8_safe
+from kantoku_kafka.payloads import Unserialisable
 from kantoku_kafka.plugins import run_after
 
 if TYPE_CHECKING:
@@ -122,14 +123,12 @@ class Invoker:
 def _settle(job: Job, output: object) -> None:
     if type(output) is bytes:
         job.succeed(output)
+        return
+    if isinstance(output, Unserialisable):
+        reason = utf8_safe(output.reason)[:_MAX_MESSAGE]
     else:
-        job.fail(
-            Status.FAILED,
-            ErrorInfo(
-                "unserialisable_result",
-                f"The task returned {type(output).__name__}, not bytes: encode what it returns.",
-            ),
-        )
+        reason = f"The task returned {type(output).__name__}, not bytes: encode it, or declare a payload for it."
+    job.fail(Status.FAILED, ErrorInfo("unserialisable_result", reason))
 
 
 def fail(job: Job, error: BaseException) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "Executor",
     "Inputs",
     "Outputs",
+    "Payload",
     "Rebalance",
     "TableInputs",
     "Transaction",
@@ -203,6 +204,22 @@ class Executor(Protocol):
     def close(self, timeout_seconds: float) -> None:
         """Stop, and leave no thread and no process that can be stopped. Idempotent."""
         ...
+
+
+@runtime_checkable
+class Payload(Protocol):
+    """A task's data, or its result, as a value. Called where the function runs: in several threads at once.
+
+    :class:`~kantoku_kafka.errors.TaskError` has its usual meaning: ``Retryable`` for what passes. Whatever else
+    ``load`` raises rejects the task, with a dead letter; whatever else ``dump`` raises fails it.
+    """
+
+    blocking: bool
+    """Whether they may wait for the network or a disk: those of an ``async def`` are called in a thread then."""
+
+    def load(self, data: bytes) -> Any: ...
+
+    def dump(self, value: Any) -> bytes: ...
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.dedup import Memory
 from kantoku_kafka.engine.retry import CRASHED, MAX_ATTEMPTS, OPTION, TIMED_OUT, Retry
 from kantoku_kafka.engine.rules import Rules
-from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.errors import BadPayload, EnvelopeError
 from kantoku_kafka.ids import is_idempotent, task_id_time_ms
 from kantoku_kafka.job import Job, Limits, Message, Move, Raised
 from kantoku_kafka.model import Command, ErrorInfo, EventName, Status, TaskEnvelope, Timer, carried_headers
@@ -28,6 +28,7 @@ FIRED, PUT_BACK = "kantoku-timer", "kantoku-redriven"
 """Headers of a task that a timer has put onto its input, or a person, from the dead letters; where it stood before. It
 is the one that was spawned, and no other one with its id."""
 _BY_STATUS = {Status.TIMED_OUT: TIMED_OUT, Status.CRASHED: CRASHED}
+_BAD_PAYLOAD = f"{BadPayload.__module__}.{BadPayload.__qualname__}"
 _TRIED_AGAIN = frozenset((Status.FAILED, Status.TIMED_OUT, Status.CRASHED))
 _DEFAULT = Retry()
 # Of a spawn that is later than our clock, its own time counts up to here, for ours may be behind; beyond, it is ahead.
@@ -213,6 +214,10 @@ class Judge:
     def settle(self, job: Job) -> None:
         """A job has ended other than well: it is tried again later, or has a dead letter, or neither."""
         status = job.status
+        if job.error is not None and status is Status.REJECTED and job.raised is not None:
+            if _BAD_PAYLOAD in job.raised.kinds:
+                job.letter = dead_letter(self._topics.dlq, job, job.error)
+            return
         if status not in _TRIED_AGAIN or job.error is None:
             return
         raised = _BY_STATUS.get(status) or job.raised or Raised(())

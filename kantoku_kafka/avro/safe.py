@@ -1,0 +1,152 @@
+"""Avro by schemas that others wrote: which of them are safe to read by, and bytes read by those.
+
+A reader in C follows a schema wherever it leads: some bytes make it recurse until the process dies, or build
+millions of items that have no bytes of their own. Such schemas are refused, and with them records that are too long.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import fastavro
+
+from kantoku_kafka.errors import EnvelopeError, UsageError
+
+__all__ = ["SafeSchema"]
+
+_MOST_LEVELS, _MOST_PARTS, _MOST_CHARACTERS = 128, 10_000, 1 << 20
+_PRIMITIVES = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "bytes": 1, "string": 1}
+
+
+class SafeSchema:
+    """A schema that records may be read by, and values written. Immutable: safe in any thread.
+
+    Parameters:
+        schema: as JSON, or parsed from it.
+        references: schemas, as JSON, of the names that it uses and does not define; in an order in which each uses only
+            those before it.
+
+    Raises:
+        UsageError: it is no Avro schema, or none that is safe: recursive, deeper than 128 levels of JSON, with more
+            than 10,000 parts, or with arrays whose items may have no bytes.
+    """
+
+    def __init__(self, schema: str | Mapping[str, Any] | list[Any], references: Iterable[str] = ()) -> None:
+        named: dict[str, Any] = {}
+        try:
+            self.text = schema if isinstance(schema, str) else json.dumps(schema)
+            for text in (*references, self.text):
+                if len(text) > _MOST_CHARACTERS:
+                    raise UsageError(f"it has {len(text):,} characters, more than {_MOST_CHARACTERS:,}")
+                raw = _loaded(text)
+                _check_levels(raw)
+                self._parsed = fastavro.parse_schema(raw, named_schemas=named)
+            _Measure(named).of(self._parsed)
+        except UsageError as error:
+            raise UsageError(f"The schema cannot be used: {error}.") from None
+        except Exception as error:  # of the parser: anything, by schemas that are none
+            raise UsageError(f"The schema is no Avro schema: {type(error).__name__}: {str(error)[:200]}.") from error
+
+    @property
+    def parsed(self) -> Any:
+        """As fastavro takes it; treat it as read-only."""
+        return self._parsed
+
+    def decode(self, body: bytes, reader: SafeSchema | None = None) -> Any:
+        """The value in bytes that were written by this schema, as ``reader`` has it.
+
+        Raises:
+            EnvelopeError: they are not one value of this schema, or ``reader`` cannot make one of its own of it.
+        """
+        source = io.BytesIO(body)
+        try:
+            value = fastavro.schemaless_reader(source, self._parsed, None if reader is None else reader._parsed)
+        except Exception as error:  # of the reader: anything, by bytes that are none
+            raise EnvelopeError(
+                f"The data are not of their schema: {type(error).__name__}: {str(error)[:200]}."
+            ) from error
+        left = len(body) - source.tell()
+        if left:
+            raise EnvelopeError(f"{left} bytes follow the data; there has to be one value and no more.")
+        return value
+
+    def encode(self, value: Any) -> bytes:
+        """The bytes of a value. Raises whatever fastavro does if the value is none of this schema."""
+        body = io.BytesIO()
+        fastavro.schemaless_writer(body, self._parsed, value)
+        return body.getvalue()
+
+
+def _loaded(text: str) -> Any:
+    """A bare name of a primitive is a schema, too."""
+    return text.strip() if text.strip() in _PRIMITIVES else json.loads(text)
+
+
+def _check_levels(schema: Any) -> None:
+    level = [schema]
+    for _ in range(_MOST_LEVELS):
+        level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise UsageError(f"it has more than {_MOST_LEVELS} levels")
+
+
+def _parts(schema: Any) -> Iterable[Any]:
+    if isinstance(schema, dict):
+        return schema.values()
+    return schema if isinstance(schema, list) else ()
+
+
+class _Measure:
+    """What the least value of a schema is: how many bytes, and how many parts, written out."""
+
+    def __init__(self, named: Mapping[str, Any]) -> None:
+        self._named = named
+        self._known: dict[str, tuple[int, int]] = {}
+        self._within: list[str] = []
+
+    def of(self, schema: Any) -> tuple[int, int]:
+        """Least bytes and most parts. Raises UsageError if it is recursive, or too much."""
+        least_bytes, parts = self._named_one(schema) if isinstance(schema, str) else self._whole(schema)
+        if parts > _MOST_PARTS:
+            raise UsageError(f"it has more than {_MOST_PARTS:,} parts")
+        return least_bytes, parts
+
+    def _named_one(self, name: str) -> tuple[int, int]:
+        if name in _PRIMITIVES:
+            return _PRIMITIVES[name], 1
+        if name not in self._known:
+            if name in self._within:
+                raise UsageError(f"{name} is recursive")
+            if len(self._within) > _MOST_LEVELS:
+                raise UsageError(f"it has more than {_MOST_LEVELS} levels")
+            self._within.append(name)
+            self._known[name] = self._whole(self._named[name])
+            self._within.pop()
+        return self._known[name]
+
+    def _whole(self, schema: Any) -> tuple[int, int]:
+        if isinstance(schema, list):
+            return 1, 1 + sum(self.of(branch)[1] for branch in schema)
+        match schema["type"]:
+            case "record" | "error":
+                if schema["name"] not in self._within:
+                    return self._named_one(schema["name"])
+                fields = [self.of(field["type"]) for field in schema["fields"]]
+                return sum(least for least, _ in fields), 1 + sum(parts for _, parts in fields)
+            case "array":
+                least_bytes, parts = self.of(schema["items"])
+                if least_bytes < 1:
+                    raise UsageError("items of an array may have no bytes")
+                return 1, 1 + parts
+            case "map":
+                return 1, 1 + self.of(schema["values"])[1]
+            case "fixed":
+                return max(0, schema["size"]), 1
+            case "enum":
+                return 1, 1
+            case other:
+                return self.of(other)

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 from kantoku_kafka import logger
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.client import Client
+from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.engine.retry import Retry
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.formats.base import Format
 from kantoku_kafka.ids import TaskIds
-from kantoku_kafka.names import NORMAL, Topics, check_task_type, is_priority
+from kantoku_kafka.names import NORMAL, Topics, check_task_type, is_priority, is_topic
 from kantoku_kafka.payloads import chosen_payloads, typed
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec, Payload
@@ -47,10 +49,15 @@ class TaskType:
     rules: Rules
     priorities: Mapping[str, int] = field(default_factory=lambda: {NORMAL: 1})
     payloads: tuple[Payload, ...] = ()
+    from_topics: Mapping[str, Format] = field(default_factory=dict)
+
+    def own_inputs(self, topics: Topics) -> dict[str, int]:
+        """The topics of ours that its tasks come from, and the weight of each."""
+        return {topics.of_type(self.name, priority): weight for priority, weight in self.priorities.items()}
 
     def inputs(self, topics: Topics) -> dict[str, int]:
-        """The topics that its tasks come from, and the weight of each."""
-        return {topics.of_type(self.name, priority): weight for priority, weight in self.priorities.items()}
+        """All topics that its tasks come from, and the weight of each: a foreign one has that of priority normal."""
+        return dict.fromkeys(self.from_topics, self.priorities[NORMAL]) | self.own_inputs(topics)
 
 
 class Kantoku(Client):
@@ -126,8 +133,13 @@ class Kantoku(Client):
 
     @property
     def inputs(self) -> list[str]:
-        """The topics that the registered task types take tasks from."""
-        return sorted({topic for task in self._task_types.values() for topic in task.inputs(self.topics)})
+        """The topics of ours that the registered task types take tasks from."""
+        return sorted({topic for task in self._task_types.values() for topic in task.own_inputs(self.topics)})
+
+    @property
+    def foreign_inputs(self) -> list[str]:
+        """The topics of others that they take tasks from: we only read these."""
+        return sorted({topic for task in self._task_types.values() for topic in task.from_topics})
 
     @property
     def task_types(self) -> Mapping[str, TaskType]:
@@ -162,6 +174,7 @@ class Kantoku(Client):
         priorities: Mapping[str, int] | None = None,
         payload: Payload | None = None,
         result_payload: Payload | None = None,
+        from_topics: Mapping[str, Format] | None = None,
         retry: Retry | None = None,
         timeout_seconds: float | None = None,
         heartbeat_seconds: float | None = None,
@@ -185,6 +198,9 @@ class Kantoku(Client):
             payload: reads the data for the function, which then takes a value: ``JsonPayload()``, ``AvroPayload(...)``,
                 or one of your own. Data that it cannot read are REJECTED, with a dead letter. Default: bytes.
             result_payload: writes what the function returns; default as ``payload``.
+            from_topics: topics that others write, and how their records are read as tasks of this type:
+                ``{"orders": Json(id_field="order_id")}``. We never write to them: what is tried again goes by the
+                type's own topic.
             retry: when a task that failed is tried again; default never. A task may bring its own.
             timeout_seconds: how long an attempt may run, from its start to its end; default without limit. In pool
                 ``process`` it is killed then; in the others it is asked to end, see :attr:`Context.cancelled`.
@@ -204,6 +220,7 @@ class Kantoku(Client):
         weights = {NORMAL: 1, **_checked_priorities(name, priorities or {})}
         for priority in weights:
             self.topics.of_type(name, priority)
+        foreign = _checked_formats(name, from_topics or {})
         rules = Rules(
             retry=retry,
             timeout_seconds=timeout_seconds,
@@ -231,6 +248,8 @@ class Kantoku(Client):
             kind = choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
             check_pool(name, kind, is_async=is_async)
             takes_context = _takes_context(name, function)
+            formats = {task.name: task.from_topics for task in self._task_types.values()}
+            foreign_readers({**formats, name: foreign}, self.topics, self.codec)
             self._task_types[name] = TaskType(
                 name=name,
                 function=typed(function, *payloads, takes_context=takes_context) if payloads else function,
@@ -245,6 +264,7 @@ class Kantoku(Client):
                 rules=rules,
                 priorities=weights,
                 payloads=payloads,
+                from_topics=foreign,
             )
             return function
 
@@ -263,6 +283,15 @@ def _checked_priorities(name: str, priorities: Mapping[str, int]) -> Mapping[str
                 f"not {weight!r}."
             )
     return priorities
+
+
+def _checked_formats(name: str, from_topics: Mapping[str, Format]) -> Mapping[str, Format]:
+    for topic, one in from_topics.items():
+        if not isinstance(topic, str) or not is_topic(topic):
+            raise UsageError(f"Task {name!r}: {topic!r} in from_topics cannot be a topic.")
+        if not isinstance(one, Format):
+            raise UsageError(f"Task {name!r}: from_topics takes a format for {topic!r}, e.g. Json(), not {one!r}.")
+    return dict(from_topics)
 
 
 def check_pool(name: str, pool: PoolKind, *, is_async: bool) -> None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.cancel import QUIET, STOP
+from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.pools import Pools, Rate
 from kantoku_kafka.kafka.commands import Commands
@@ -60,6 +61,7 @@ class ExecutorProcess:
         self._settings = settings or ExecutorSettings()
         self._types = chosen_types(kantoku, task_types, self._settings.pool, reference)
         self._inputs = frozenset(topic for task in self._types.values() for topic in task.inputs(kantoku.topics))
+        self._from_topics = {name: task.from_topics for name, task in self._types.items()}
         self._reference = reference
         self._own_outputs = outputs
         self._own_events = events
@@ -91,7 +93,16 @@ class ExecutorProcess:
             ending.callback(slot.release)
             own = own_topics(kantoku, settings)
             self._check_topics(clients, [*own, kantoku.topics.schedules] if settings.timers else own)
-            member = Member(clients, kantoku.topics.group, slot, settings, own, tells_ends=settings.burst)
+            readers = foreign_readers(self._from_topics, kantoku.topics, kantoku.codec)
+            member = Member(
+                clients,
+                kantoku.topics.group,
+                slot,
+                settings,
+                own,
+                tells_ends=settings.burst,
+                foreign={topic: reader.format.since_ms for topic, reader in readers.items()},
+            )
             ending.callback(member.close)
             outputs = self._own_outputs or member.outputs(kantoku.topics, kantoku.codec)
             events = self._own_events or member.events(kantoku.topics, kantoku.codec)
@@ -107,6 +118,7 @@ class ExecutorProcess:
                 topics=kantoku.topics,
                 settings=settings,
                 history=self._history(clients),
+                readers=readers,
             )
             if self._stop_asked:
                 self._loop.stop()
@@ -125,8 +137,9 @@ class ExecutorProcess:
     def _check_topics(self, clients: Clients, own: Iterable[str]) -> None:
         """Fail now if there is no broker or no topic."""
         clients.check()
+        foreign = {topic for formats in self._from_topics.values() for topic in formats}
         for topic in [*sorted(self._inputs), *own]:
-            partition_count(clients, topic)
+            partition_count(clients, topic, foreign=topic in foreign)
 
     def _history(self, clients: Clients) -> KafkaHistory:
         """It may take half of the time after which the group would take us for dead."""

@@ -85,6 +85,11 @@ class Topics:
         return self._named("schedules")
 
     @property
+    def fixed(self) -> frozenset[str]:
+        """All topics that are not the input of a type."""
+        return frozenset((self.results, self.events, self.dlq, self.control, self.timers, self.schedules))
+
+    @property
     def group(self) -> str:
         """The one consumer group of all executors of the namespace."""
         return f"{self.namespace}.executors"

@@ -28,6 +28,7 @@ __all__ = [
     "Payload",
     "Rebalance",
     "TableInputs",
+    "TaskReader",
     "Transaction",
 ]
 
@@ -220,6 +221,20 @@ class Payload(Protocol):
     def load(self, data: bytes) -> Any: ...
 
     def dump(self, value: Any) -> bytes: ...
+
+
+class TaskReader(Protocol):
+    """Reads the records of a topic whose values are not as the codec has them. Stateless, safe in any thread."""
+
+    def __call__(self, job: Job) -> bool:
+        """Make the record one of ours, in place: its value an envelope, key and headers those of the task.
+
+        False: it is none of our business; its offset is done, and nothing is left of it. Must not block.
+
+        Raises:
+            EnvelopeError: no task can be read from it; key, value and headers are as they were.
+        """
+        ...
 
 
 @runtime_checkable

@@ -11,7 +11,11 @@ __all__ = ["dead_letter"]
 
 
 def dead_letter(topic: str, job: Job, error: ErrorInfo) -> Message:
-    """The dead letter of a job: key, value and headers as they were, in their order, then the system's own."""
+    """The dead letter of a job: key, value and headers as they were, in their order, then the system's own.
+
+    ``kantoku-input`` is there if the record came by a foreign topic: the input of ours for another try; empty if no
+    task was read from it.
+    """
     partition = job.partition
     cause = {
         "kantoku-error-type": error.type,
@@ -22,5 +26,7 @@ def dead_letter(topic: str, job: Job, error: ErrorInfo) -> Message:
         "kantoku-source-offset": str(job.offset),
         "kantoku-failed-at": datetime.now(UTC).isoformat(),
     }
+    if job.origin is not None:
+        cause["kantoku-input"] = job.home
     headers = (*(job.raw_headers or ()), *((name, utf8_safe(value).encode()) for name, value in cause.items()))
     return Message(topic, job.key, job.value, headers)

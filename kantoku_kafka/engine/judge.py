@@ -251,7 +251,7 @@ class Judge:
             type=job.type,
             attempt=attempt,
             due_at_us=due_us,
-            topic=job.partition.topic,
+            topic=job.home,
             key=job.key,
             task=self._codec.encode_task(task),
             headers=carried_headers(job.raw_headers),

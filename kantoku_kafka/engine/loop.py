@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 
 from kantoku_kafka.engine.burst import Burst
 from kantoku_kafka.engine.cancel import CANCELLED_REASON
@@ -25,7 +26,7 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.model import Command
 from kantoku_kafka.names import Topics
-from kantoku_kafka.protocols import Codec, Inputs
+from kantoku_kafka.protocols import Codec, Inputs, TaskReader
 from kantoku_kafka.settings import ExecutorSettings
 
 __all__ = ["Loop"]
@@ -53,6 +54,7 @@ class Loop:
         topics: where tasks go besides the results.
         settings: bounds and timeouts.
         history: what was in partitions whose offset was set back.
+        readers: by topic, of inputs whose records are not as the codec has them.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Loop:
         topics: Topics,
         settings: ExecutorSettings,
         history: History = lambda _: {},
+        readers: Mapping[str, TaskReader] = MappingProxyType({}),
     ) -> None:
         self._inputs = inputs
         self._checkpoint = checkpoint
@@ -78,7 +81,7 @@ class Loop:
         self._startable_left = settings.max_tasks or None
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes, history)
         self._windows = self._intake.windows
-        self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end)
+        self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end, readers)
         self._paused: set[Partition] = set()
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
         self._publisher = Publisher(checkpoint, lambda: self._ended.put(None), settings.timeout_seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from kantoku_kafka.engine.deadletter import dead_letter
@@ -15,7 +15,7 @@ from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job
 from kantoku_kafka.model import ErrorInfo, Status
 from kantoku_kafka.names import is_task_type
-from kantoku_kafka.protocols import Codec
+from kantoku_kafka.protocols import Codec, TaskReader
 
 __all__ = ["Reception"]
 
@@ -32,6 +32,7 @@ class Reception:
         pools: where they wait.
         dead_letters: topic of what nobody can run.
         end: called with a job that has ended here.
+        readers: by topic, of those whose records are not as the codec has them.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Reception:
         pools: Pools,
         dead_letters: str,
         end: Callable[[Job], None],
+        readers: Mapping[str, TaskReader],
     ) -> None:
         self._intake = intake
         self._codec = codec
@@ -49,13 +51,14 @@ class Reception:
         self._pools = pools
         self._dead_letters = dead_letters
         self._end = end
+        self._readers = readers
 
     def receive(self, jobs: Iterable[Job]) -> None:
         """Decode what was admitted, and let it wait for its start."""
         peek, pools, watched = self._codec.peek_task, self._pools, self._judge.watched
         done_before = self._intake.done_before
         waiting: list[Job] = []
-        for job in jobs:
+        for job in self._as_ours(jobs) if self._readers else jobs:
             if done_before and job in done_before:
                 self._remember(job)
                 continue
@@ -72,6 +75,20 @@ class Reception:
             pools.add(waiting)
             self._forget(waiting)
 
+    def _as_ours(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """The jobs, their records made ours; those that no task can be read from, or none for us, have ended."""
+        for job in jobs:
+            reader = self._readers.get(job.partition.topic)
+            if reader is not None and job not in self._intake.done_before:
+                try:
+                    if not reader(job):
+                        self._end(job)
+                        continue
+                except EnvelopeError as error:
+                    self._bury(job, ErrorInfo(type(error).__name__, str(error)))
+                    continue
+            yield job
+
     def _forget(self, received: Iterable[Job]) -> None:
         """Ids whose time is over, where there are any; else a successor would read from there again, for ever."""
         windows = self._intake.windows
@@ -84,7 +101,10 @@ class Reception:
     def _remember(self, job: Job) -> None:
         """What was done before comes again where ids of it have to be known."""
         self._intake.done_before.discard(job)
+        reader = self._readers.get(job.partition.topic)
         with suppress(EnvelopeError):  # its dead letter was written then
+            if reader is not None and not reader(job):
+                return
             job.read(self._codec.peek_task)
             memory, now_us = self._intake.windows[job.partition].memory, time.time_ns() // 1000
             self._judge.is_duplicate(job, memory, now_us)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
-from kantoku_kafka.job import Job, Offset, Partition, Place
+from kantoku_kafka.job import Job, Offset, Origin, Partition, Place
 from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
 from kantoku_kafka.kafka.inheritance import Inheritance
@@ -53,6 +54,8 @@ class KafkaInputs:
         timeout_seconds: for one request to Kafka.
         committed: is told what may be committed in our name, and how that was found.
         tells_ends: whether :meth:`read_up_to` is asked; else it costs nothing.
+        foreign: those of the topics that others write, and from which time on to read where nothing was ever committed,
+            in milliseconds since the epoch; None: from the oldest record on.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class KafkaInputs:
         timeout_seconds: float,
         committed: CommittedOffsets,
         tells_ends: bool = False,
+        foreign: Mapping[str, int | None] = MappingProxyType({}),
     ) -> None:
         self._reading: dict[str, object] = {
             "queued.max.messages.kbytes": 16 << 10,
@@ -74,6 +78,7 @@ class KafkaInputs:
             "enable.partition.eof": tells_ends,
         }
         self._read_up_to: dict[Partition, int] = {}
+        self._foreign = foreign
         self._clients = clients
         self._group = group
         self._slot = self._next_slot = slot
@@ -149,7 +154,7 @@ class KafkaInputs:
 
     def _jobs(self, messages: Iterable[Any]) -> list[Job]:
         # Any: a consumed record without error has all its coordinates.
-        partitions = self._partitions
+        partitions, foreign = self._partitions, self._foreign
         jobs = []
         for message in messages:
             if message.error() is not None:
@@ -158,7 +163,10 @@ class KafkaInputs:
             partition = partitions.get((message.topic(), message.partition()))
             if partition is not None:
                 headers = headers_of(message)
-                jobs.append(Job(partition, message.offset(), message.key(), message.value() or b"", headers))
+                job = Job(partition, message.offset(), message.key(), message.value() or b"", headers)
+                if foreign and partition.topic in foreign:
+                    job.origin = Origin(1_000 * max(0, message.timestamp()[1]), message.value() is None)
+                jobs.append(job)
         return jobs
 
     def ends_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
@@ -341,13 +349,21 @@ class KafkaInputs:
         return inheritance.consumer if inheritance and inherited else self.consumer
 
     def _start_of(self, committed: TopicPartition) -> int:
-        """Where to begin: the committed offset, or the oldest record."""
+        """Where to begin: the committed offset; else the oldest record, or the first since the time that was given."""
         if committed.offset >= 0:
             return int(committed.offset)
         place = TopicPartition(committed.topic, committed.partition)
+        since_ms = self._foreign.get(committed.topic)
 
         def oldest() -> int:
-            return int(self.consumer.get_watermark_offsets(place, self._timeout_seconds)[0])
+            first, end = self.consumer.get_watermark_offsets(place, self._timeout_seconds)
+            if since_ms is None:
+                return int(first)
+            at = TopicPartition(committed.topic, committed.partition, since_ms)
+            (found,) = self.consumer.offsets_for_times([at], self._timeout_seconds)
+            if found.error is not None:
+                raise KafkaException(found.error)
+            return int(found.offset if found.offset >= 0 else end)
 
         # A partition that was added just now is known to some brokers before others.
         return self._clients.insist(oldest, f"reading {place.topic}", NO_TOPIC, _OFFSETS_SECONDS)

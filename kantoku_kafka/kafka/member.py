@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.errors import SlotTaken
@@ -35,7 +36,7 @@ class Member:
         slot: of this process.
         settings: of the executor.
         own_topics: without these nothing can go on.
-        tells_ends: as of :class:`~kantoku_kafka.kafka.inputs.KafkaInputs`.
+        tells_ends, foreign: as of :class:`~kantoku_kafka.kafka.inputs.KafkaInputs`.
 
     Raises:
         SlotTaken, BrokerUnavailable, AccessDenied.
@@ -50,6 +51,7 @@ class Member:
         own_topics: Sequence[str],
         *,
         tells_ends: bool = False,
+        foreign: Mapping[str, int | None] = MappingProxyType({}),
     ) -> None:
         self._clients = clients
         self._group = group
@@ -66,6 +68,7 @@ class Member:
             timeout_seconds=settings.timeout_seconds,
             committed=self._committed,
             tells_ends=tells_ends,
+            foreign=foreign,
         )
         try:
             self._sizes = max_message_bytes(clients, own_topics)

@@ -140,8 +140,8 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
     return created
 
 
-def partition_count(clients: Clients, topic: str) -> int:
-    """How many partitions a topic has. Raises TopicMismatch if it is missing."""
+def partition_count(clients: Clients, topic: str, *, foreign: bool = False) -> int:
+    """How many partitions a topic has; ``foreign``: others make it. Raises TopicMismatch if it is missing."""
     admin = clients.admin()
     deadline = time.monotonic() + clients.connection.timeout_seconds
     while True:
@@ -157,6 +157,8 @@ def partition_count(clients: Clients, topic: str) -> int:
         time.sleep(_ASK_AGAIN_SECONDS)  # it was created just now, or its leader is being elected
     if found.error is not None and code not in _ABSENT:
         raise clients.error(found.error, f"looking up topic {topic}")
+    if foreign:
+        raise TopicMismatch(f"Topic {topic} is missing, and not ours to create: see what from_topics says, and where.")
     raise TopicMismatch(
         f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes; or name another namespace: -n"
     )

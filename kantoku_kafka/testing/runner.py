@@ -14,6 +14,7 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.bindings import bind_pools, chosen_types
 from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.checkpoint import Checkpoint
+from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.pools import Pools, Rate
 from kantoku_kafka.engine.timer_book import TimerBook
@@ -156,6 +157,9 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         input_topics=frozenset().union(*topics_of.values()),
         topics=kantoku.topics,
         settings=settings,
+        readers=foreign_readers(
+            {name: task.from_topics for name, task in types.items()}, kantoku.topics, kantoku.codec
+        ),
     )
 
 

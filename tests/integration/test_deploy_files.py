@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shutil
 import sys
@@ -99,6 +100,29 @@ def test_the_unit_stops_in_its_time() -> None:
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     (command,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
     assert int(stop) > drain_seconds(command.split()) + MARGIN_SECONDS
+
+
+def test_compose_takes_its_file_and_mounts_what_is_there() -> None:
+    environment = {**os.environ, "COMPOSE_PROFILES": "monitoring"}
+    composed = yaml.safe_load(check(tool("compose-spec"), "compose.yaml", cwd=DEPLOY, env=environment))
+    assert set(composed["services"]) == {"kafka", "topics", "executor", "spawner", "prometheus", "grafana"}
+    for service in composed["services"].values():
+        for volume in service.get("volumes", []):
+            assert Path(volume["source"]).exists()
+
+
+def test_prometheus_takes_its_configuration_and_each_alert_fires_when_it_should() -> None:
+    promtool, folder = tool("promtool"), DEPLOY / "prometheus"
+    check(promtool, "check", "config", folder / "prometheus.yml")
+    check(promtool, "test", "rules", folder / "alerts.test.yml")
+    named = re.findall(r"alert: (\w+)", (folder / "alerts.yml").read_text("utf-8"))
+    tested = re.findall(r'alertname="(\w+)"', (folder / "alerts.test.yml").read_text("utf-8"))
+    assert named and sorted(named) == sorted(tested)
+
+
+def test_the_dashboard_is_what_its_code_says() -> None:
+    written = (DEPLOY / "grafana" / "kantoku.json").read_text("utf-8")
+    assert check(sys.executable, DEPLOY / "grafana" / "dashboard.py") == written, "make dashboard writes it anew"
 
 
 def drain_seconds(arguments: list[str]) -> float:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         key,
         labels,
         priority,
+        reply_to,
         retry,
         timeout,
     )
@@ -64,6 +65,7 @@ __all__ = [
     "labels",
     "logger",
     "priority",
+    "reply_to",
     "retry",
     "timeout",
 ]
@@ -85,6 +87,7 @@ _HOME = {
         "key",
         "labels",
         "priority",
+        "reply_to",
         "retry",
         "timeout",
     ],

@@ -19,8 +19,9 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.scheduler import Ordering, TypeLimits
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.formats.base import Format
+from kantoku_kafka.formats.plain import Raw
 from kantoku_kafka.ids import TaskIds
-from kantoku_kafka.names import NORMAL, Topics, check_task_type, is_priority, is_topic
+from kantoku_kafka.names import NORMAL, Topics, check_reply_topic, check_task_type, is_priority, is_topic
 from kantoku_kafka.payloads import chosen_payloads, typed
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec, Payload
@@ -180,6 +181,8 @@ class Kantoku(Client):
         heartbeat_seconds: float | None = None,
         deduplicate_seconds: float = 3_600.0,
         deduplicate_all: bool = False,
+        reply_to: str | None = None,
+        reply_format: Format | None = None,
     ) -> Callable[[F], F]:
         """Register a function ``(data: bytes[, ctx: Context]) -> bytes`` as a task type; of values, with a payload.
 
@@ -210,6 +213,11 @@ class Kantoku(Client):
                 no result of its own; default an hour. It costs some 200 bytes of memory a task, and a restarted
                 executor reads as much of its inputs again.
             deduplicate_all: recognise every id, also those without an idempotency key; default no.
+            reply_to: a topic of others for the replies: with each result, in the same transaction, a record under the
+                key of the task's record, with its headers and ``kantoku-task-id``, ``kantoku-status``,
+                ``kantoku-error-type`` and ``kantoku-error-message``. Default: none, unless a task asks for one by
+                :func:`~kantoku_kafka.options.reply_to`. A task whose reply cannot be written has failed.
+            reply_format: how replies are written; default ``Raw()``: the value is what the function returned.
 
         Raises:
             UsageError: for a name that cannot be or is taken, or a pool that cannot run the function.
@@ -227,7 +235,15 @@ class Kantoku(Client):
             heartbeat_seconds=heartbeat_seconds,
             deduplicate_seconds=deduplicate_seconds,
             deduplicate_all=deduplicate_all,
+            reply_to=reply_to,
+            reply_format=reply_format or Raw(),
         )
+        if reply_to is not None:
+            check_reply_topic(reply_to, self.topics)
+            if reply_to in foreign:
+                raise UsageError(
+                    f"Task {name!r} takes its own replies for tasks: reply_to {reply_to!r} is in from_topics."
+                )
 
         payloads = chosen_payloads(name, payload, result_payload)
 

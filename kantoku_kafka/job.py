@@ -10,6 +10,7 @@ from kantoku_kafka.model import ErrorInfo, Event, EventName, Headers, Result, So
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kantoku_kafka.engine.reply import Reply
     from kantoku_kafka.model import TaskEnvelope
 
 __all__ = ["Job", "Limits", "Message", "Move", "Offset", "Origin", "Partition", "Place", "Raised", "place_of"]
@@ -157,6 +158,7 @@ class Job:
         "raised",
         "raw_headers",
         "received_at_us",
+        "reply",
         "started_at_us",
         "status",
         "task_id",
@@ -198,6 +200,7 @@ class Job:
         self.outcome: Status | None = None
         self.beat_at_us: int | None = None
         self.origin: Origin | None = None  # of a record that others wrote
+        self.reply: Reply | None = None  # that is due with the result
         self.progress: Mapping[str, str] | None = None  # said by the last heartbeat, and not logged yet
         self.on_beat: Callable[[Mapping[str, str]], None] | None = None  # in a child: passes heartbeats on
         self.envelope: TaskEnvelope | None = None  # of a task that says more than its type and data
@@ -231,10 +234,11 @@ class Job:
     def size_bytes(self) -> int:
         """About what the job leaves behind."""
         if self.effects is None and self.events is None and self.letter is None and self.move is None:
-            return len(self.output)
+            return len(self.output) if self.reply is None else 2 * len(self.output)
         texts = (str(value) for event in self.events or () for value in event.attributes.values())
         messages = (*self.messages(), *(self.move.marks if self.move is not None else ()))
-        return len(self.output) + sum(len(m.value or b"") for m in messages) + sum(map(len, texts))
+        outputs = 1 if self.reply is None else 2
+        return outputs * len(self.output) + sum(len(m.value or b"") for m in messages) + sum(map(len, texts))
 
     @property
     def has_ended(self) -> bool:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["NORMAL", "Topics", "check_task_type", "is_priority", "is_task_type", "is_topic"]
+__all__ = ["NORMAL", "Topics", "check_reply_topic", "check_task_type", "is_priority", "is_task_type", "is_topic"]
 
 NORMAL = "normal"
 """The priority of a task that names none: it stands in the topic of its type."""
@@ -48,6 +48,10 @@ class Topics:
         if len(name) > _MAX_TOPIC:
             raise UsageError(f"Topic {name[:40]}... has {len(name)} characters, Kafka takes {_MAX_TOPIC}: shorten one.")
         return name
+
+    def is_ours(self, topic: str) -> bool:
+        """Whether a topic is one of this namespace, by its name or by an override."""
+        return topic in self.fixed or topic in self.overrides.values() or self.told_by(topic) is not None
 
     def told_by(self, topic: str) -> tuple[str, str] | None:
         """The task type and the priority that a topic is the input of, by a name that is not overridden; else None."""
@@ -115,6 +119,17 @@ def check_task_type(name: str) -> str:
             f"{str(name)[:200]!r} cannot be a task type: begin with a letter or digit, go on with letters, digits, "
             "'.', '_' or '-', at most 200 characters."
         )
+    return name
+
+
+def check_reply_topic(name: str, topics: Topics) -> str:
+    """Return ``name`` if it may be a topic for replies, else raise UsageError."""
+    if not isinstance(name, str) or not is_topic(name):
+        raise UsageError(
+            f"reply_to {str(name)[:249]!r} cannot be a topic: letters, digits, '.', '_', '-', at most 249."
+        )
+    if topics.is_ours(name):
+        raise UsageError(f"reply_to {name!r} is a topic of ours: a reply goes to one that others read.")
     return name
 
 

@@ -5,15 +5,28 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from kantoku_kafka.engine.reply import OPTION as REPLY_TO
 from kantoku_kafka.engine.retry import OPTION, Retry
 from kantoku_kafka.engine.rules import check_seconds
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.model import Option, now_us
-from kantoku_kafka.names import is_priority
+from kantoku_kafka.names import check_reply_topic, is_priority
 from kantoku_kafka.plugins import SpawnContext
 
-__all__ = ["at", "delay", "expires", "headers", "idempotency_key", "key", "labels", "priority", "retry", "timeout"]
+__all__ = [
+    "at",
+    "delay",
+    "expires",
+    "headers",
+    "idempotency_key",
+    "key",
+    "labels",
+    "priority",
+    "reply_to",
+    "retry",
+    "timeout",
+]
 
 
 def key(value: str | bytes) -> Option:
@@ -101,6 +114,18 @@ def retry(policy: Retry) -> Option:
     def apply(ctx: SpawnContext) -> None:
         ctx.options[OPTION] = encoded
         ctx.fields["max_attempts"] = policy.max_attempts
+
+    return apply
+
+
+def reply_to(topic: str) -> Option:
+    """Write the result to this topic as well, in the same transaction: see ``reply_to`` of ``@kan.task``.
+
+    The type's ``reply_format`` says how; the topic has to exist.
+    """
+
+    def apply(ctx: SpawnContext) -> None:
+        ctx.options[REPLY_TO] = check_reply_topic(topic, ctx.kantoku.topics).encode()
 
     return apply
 

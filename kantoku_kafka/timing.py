@@ -12,6 +12,7 @@ from queue import SimpleQueue
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.engine.cancel import Cancellations
+from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.schedule_book import ScheduleBook
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.timer_loop import BookMaker, TimerLoop
@@ -91,8 +92,11 @@ class TimerService:
             ended = _Ended(kantoku)
             ending.callback(ended.close)
             outputs, events = member.outputs(topics, codec), member.events(topics, codec)
+            replies = Replies(topics, {name: task.rules for name, task in kantoku.task_types.items()})
             books: dict[str, BookMaker] = {
-                topics.timers: partial(TimerBook, topics=topics, codec=codec, cancellations=self._cancellations),
+                topics.timers: partial(
+                    TimerBook, topics=topics, codec=codec, cancellations=self._cancellations, replies=replies
+                ),
                 topics.schedules: partial(ScheduleBook, topics=topics, codec=codec, has_ended=ended.ask),
             }
             self._loop = TimerLoop(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.reply import reply_message
 from kantoku_kafka.engine.steps import Steps
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Move, Offset, Partition
@@ -283,7 +284,12 @@ class Checkpoint:
         try:
             return Prepared(
                 list(self._outputs.prepare([job.result(self._executor_id) for job in jobs if job.status is not None])),
-                [message for job in jobs if job.effects or job.letter or job.move for message in job.messages()],
+                [
+                    message
+                    for job in jobs
+                    if job.effects or job.letter or job.move or job.reply
+                    for message in self._messages(job)
+                ],
                 list(self._events.prepare(self._steps.of(jobs))),
                 [mark for job in jobs if job.move for mark in job.move.marks],
             )
@@ -295,11 +301,19 @@ class Checkpoint:
                 return whole
             (job,) = jobs
             if job.status is None or (job.error is not None and job.error.type == _UNSERIALISABLE):
-                raise
+                if job.reply is None:
+                    raise
+                job.reply = None
             _log.warning("task %s staged what cannot be encoded", job.task_id, exc_info=True, extra=_ACTION)
             text = utf8_safe(f"What the task staged cannot be encoded: {type(error).__name__}: {error}")
             job.fail(Status.FAILED, ErrorInfo(_UNSERIALISABLE, text[:_MAX_MESSAGE]))
             return self._encode(jobs)
+
+    def _messages(self, job: Job) -> Iterator[Message]:
+        """The records that go out besides result and events."""
+        yield from job.messages()
+        if job.reply is not None and job.status is not None:
+            yield reply_message(job, job.reply, self._executor_id)
 
     def _offset(self, partition: Partition, window: Progress) -> Offset:
         base = window.base
@@ -335,14 +349,18 @@ class Checkpoint:
 
 def _withdraw(job: Job) -> None:
     """Shorten what a job leaves behind, further each time: the result fails for itself, the task goes nowhere else, the
-    dead letter loses its value, then its key and headers."""
+    dead letter loses its value, then its key and headers. A failure is replied, unless the reply is what is refused."""
     move = job.move
     if move is not None and move.messages:
         job.move = Move((), marks=move.marks) if move.marks else None
-        job.fail(job.outcome or Status.FAILED, _undeliverable(move.messages))
+        job.fail(job.outcome or Status.FAILED, _undeliverable({message.topic for message in move.messages}))
+    elif job.reply is not None and job.status not in (None, Status.OK):
+        _log.warning("task %s: no reply to %s", job.task_id, job.reply.topic, extra={"action": "reply_refused"})
+        job.reply = None
     elif job.status is not None:
-        job.fail(Status.FAILED, _undeliverable(job.effects) if job.effects else _TOO_LARGE)
-        job.raw_headers = None
+        refused = {message.topic for message in job.effects or ()} | ({job.reply.topic} if job.reply else set())
+        job.fail(Status.FAILED, _undeliverable(refused) if refused else _TOO_LARGE)
+        job.raw_headers = job.raw_headers if job.reply else None
     letter = job.letter
     if letter is not None and letter.value:
         job.letter = letter._replace(value=b"", headers=(*letter.headers, _TRUNCATED))
@@ -351,9 +369,9 @@ def _withdraw(job: Job) -> None:
         job.letter = letter._replace(key=None, headers=own)
 
 
-def _undeliverable(effects: Sequence[Message]) -> ErrorInfo:
-    topics = ", ".join(sorted({message.topic for message in effects}))
+def _undeliverable(topics: Iterable[str]) -> ErrorInfo:
+    named = ", ".join(sorted(topics))
     return ErrorInfo(
         "undeliverable",
-        f"What the task leaves behind cannot be written to {topics}: a topic is missing, forbidden or takes less.",
+        f"What the task leaves behind cannot be written to {named}: a topic is missing, forbidden or takes less.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import NAMESPACE_URL, uuid5
 
+from kantoku_kafka.engine.reply import OPTION as REPLY_TO
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.formats.base import ForeignRecord, Format
 from kantoku_kafka.ids import idempotent_id
@@ -54,12 +55,14 @@ class ForeignReader:
         task_type = self._by_kind.get(found.kind or "") if self._by_kind else self._all
         if task_type is None:
             return False
+        reply_topic = self.format.reply_topic(headers)
         task = TaskEnvelope(
             id=self._id(task_type, found.id, job),
             type=task_type,
             data=found.data,
             created_at_us=origin.written_at_us or now_us(),
             idempotency_key=found.id,
+            options={} if reply_topic is None else {REPLY_TO: reply_topic.encode()},
         )
         job.value = self._codec.encode_task(task)
         job.raw_headers = carried_headers(found.headers)  # the system's own are not for others to set

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,6 +13,7 @@ from kantoku_kafka.avro.control import encode_timer
 from kantoku_kafka.engine.cancel import CANCELLED_REASON, Cancellations, cancelled_error
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.dedup import Memory
+from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.retry import CRASHED, MAX_ATTEMPTS, OPTION, TIMED_OUT, Retry
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import BadPayload, EnvelopeError
@@ -97,7 +99,8 @@ class Judge:
         self._max_data_bytes = max_data_bytes
         self._luck = luck
         self.cancellations = Cancellations()
-        self.watched = frozenset(name for name, rule in rules.items() if rule.limits_time or rule.deduplicate_all)
+        self._replies = Replies(topics, rules)
+        self.watched = frozenset(name for name, rule in rules.items() if rule.watches)
 
     def enter(self, job: Job, memory: Memory, now_us: int) -> bool:
         """Whether a task that has come may wait for its start; else what becomes of it is decided.
@@ -117,6 +120,7 @@ class Judge:
             job.received_at_us = now_us
             job.carry_on(Move((), EventName.DUPLICATE))
             return False
+        job.reply = self._replies.of(job.type, envelope)
         job.limits = limits_of(rules, envelope)
         if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us:
             return True
@@ -134,7 +138,7 @@ class Judge:
             EnvelopeError: for a record that is no task.
         """
         rules = self._rules.get(job.type)
-        if rules is None or not (rules.deduplicate_all or is_idempotent(job.task_id)):
+        if rules is None or not (rules.deduplicate_all or _is_named(job)):
             return False
         known = memory.past.tells_of(job.task_id, job.offset)
         put_back = _is_put_back(job)
@@ -153,6 +157,11 @@ class Judge:
         made_us = _made_us(job)
         if made_us is not None:
             memory.pass_by(min(made_us, now_us))
+
+    def reject(self, job: Job) -> None:
+        """A task of a type that is not served: it may have asked for a reply all the same."""
+        with suppress(EnvelopeError):
+            job.reply = self._replies.of(job.type, job.envelope)
 
     def start(self, job: Job, now_us: int) -> bool:
         """Whether a job may start now; else it has ended. Call it for jobs with an envelope, and if anything was ever
@@ -288,6 +297,12 @@ def was_moved(headers: Iterable[tuple[str, bytes | None]]) -> bool:
 
 def _has_come_before(job: Job) -> bool:
     return job.attempt > 1 or was_moved(job.raw_headers or ())
+
+
+def _is_named(job: Job) -> bool:
+    """Whether its id comes of a name that was given to it: that of a foreign record without one is its place."""
+    unnamed = job.origin is not None and (job.envelope is None or job.envelope.idempotency_key is None)
+    return is_idempotent(job.task_id) and not unnamed
 
 
 def _is_put_back(job: Job) -> bool:

@@ -127,6 +127,7 @@ class Reception:
             shown = f"{job.type[:40]!r}, {len(job.type)} characters"
             self._bury(job, ErrorInfo("EnvelopeError", f"The task has a type that none can have: {shown}."))
             return
+        self._judge.reject(job)
         text = f"No function is registered for task type {job.type!r}; it came by {job.partition}."
         self._refuse(job, ErrorInfo("unknown_task_type", text))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kantoku_kafka.engine.retry import Retry
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.formats.base import Format
+from kantoku_kafka.formats.plain import Raw
 
 __all__ = ["Rules"]
 
@@ -23,6 +25,8 @@ class Rules:
         heartbeat_seconds: the longest time between two heartbeats of an attempt; None: it need not say anything.
         deduplicate_seconds: for so long after a task was spawned its id is recognised; 0: never.
         deduplicate_all: also ids that do not come of an idempotency key.
+        reply_to: the topic for the replies of tasks that name none; None: they have none.
+        reply_format: how replies are written.
 
     Raises:
         UsageError: for what is no policy, or a timeout that cannot be.
@@ -33,6 +37,8 @@ class Rules:
     heartbeat_seconds: float | None = None
     deduplicate_seconds: float = 3_600.0
     deduplicate_all: bool = False
+    reply_to: str | None = None
+    reply_format: Format = field(default_factory=Raw)
 
     def __post_init__(self) -> None:
         if self.retry is not None and not isinstance(self.retry, Retry):
@@ -40,14 +46,19 @@ class Rules:
         for name in ("timeout_seconds", "heartbeat_seconds"):
             if getattr(self, name) is not None:
                 check_seconds(name, getattr(self, name), positive=True)
-
         check_seconds("deduplicate_seconds", self.deduplicate_seconds)
+        if not isinstance(self.reply_format, Format) or not self.reply_format.can_write:
+            raise UsageError(
+                "reply_format takes a format that can write, e.g. Json() or CloudEvents(source='/shop', "
+                f"type='order.shipped'), not {self.reply_format!r}."
+            )
 
     @property
-    def limits_time(self) -> bool:
-        """Whether every task of the type has to be watched."""
+    def watches(self) -> bool:
+        """Whether every task of the type has to be looked at, also one that says nothing but its type and data."""
         total = self.retry is not None and self.retry.total_seconds is not None
-        return total or self.timeout_seconds is not None or self.heartbeat_seconds is not None
+        limited = total or self.timeout_seconds is not None or self.heartbeat_seconds is not None
+        return limited or self.deduplicate_all or self.reply_to is not None
 
 
 def check_seconds(what: str, value: float, *, positive: bool = False) -> float:

@@ -11,6 +11,7 @@ from kantoku_kafka.engine.book import Book
 from kantoku_kafka.engine.cancel import Cancellations, cancelled_error
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.judge import FIRED
+from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.timer_table import Entry, TimerTable
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import Job, Message, Move, Partition
@@ -34,6 +35,7 @@ class TimerBook(Book):
         topics: the names.
         codec: of the envelopes.
         cancellations: whose timers are not to fire.
+        replies: which of them ask for a reply.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class TimerBook(Book):
         topics: Topics,
         codec: Codec,
         cancellations: Cancellations,
+        replies: Replies,
     ) -> None:
         super().__init__(partition, offset, end)
         self._topics = topics
         self._codec = codec
         self._cancellations = cancellations
+        self._replies = replies
         self._table = TimerTable()
 
     def take_in(self, records: Iterable[Job]) -> None:
@@ -108,6 +112,9 @@ class TimerBook(Book):
         job.received_at_us = timer.due_at_us
         if command is not None:
             job.move = Move((), marks=(tombstone,))
+            job.key, job.raw_headers = timer.key, timer.headers
+            with suppress(EnvelopeError):
+                job.reply = self._replies.of(timer.type, self._codec.decode_task(timer.task))
             job.fail(Status.CANCELLED, cancelled_error(command))
             return job
         task = Message(timer.topic, timer.key, timer.task, (*timer.headers, (FIRED, place)))

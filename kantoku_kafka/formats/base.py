@@ -95,6 +95,11 @@ class Format:
         )
 
     @property
+    def can_write(self) -> bool:
+        """Whether it says all that :meth:`write` needs."""
+        return True
+
+    @property
     def since_ms(self) -> int | None:
         """``since`` in milliseconds since the epoch."""
         return None if self.since is None else round(self.since.timestamp() * 1_000)

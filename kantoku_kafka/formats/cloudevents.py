@@ -13,7 +13,7 @@ from typing import Any
 from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.formats.base import ForeignRecord, ForeignTask, Format, checked_id, checked_text, text_of
 from kantoku_kafka.formats.plain import parsed
-from kantoku_kafka.model import Headers, Result
+from kantoku_kafka.model import Headers, Result, utf8_safe
 
 __all__ = ["CloudEvents"]
 
@@ -46,6 +46,9 @@ class CloudEvents(Format):
         Format.__post_init__(self)
         if bool(self.source) != bool(self.type):
             raise UsageError("CloudEvents: the events that are written have a source and a type; name both or neither.")
+        for text in (self.source, self.type):
+            if text is not None and (not isinstance(text, str) or not text or utf8_safe(text) != text):
+                raise UsageError(f"CloudEvents: source and type are texts that UTF-8 can carry, not {text!r}.")
 
     def read(self, record: ForeignRecord) -> ForeignTask:
         media_type = (text_of(record.headers, _CONTENT_TYPE) or "").lower()
@@ -59,6 +62,10 @@ class CloudEvents(Format):
         if attributes["specversion"] != "1.0":
             raise EnvelopeError(f"The event is of CloudEvents {attributes['specversion'][:20]!r}, not '1.0'.")
         return ForeignTask(data, f"{attributes['source']} {attributes['id']}", attributes["type"], headers)
+
+    @property
+    def can_write(self) -> bool:
+        return self.source is not None
 
     def write(self, result: Result) -> tuple[bytes, Headers]:
         assert self.source is not None and self.type is not None, "checked where it is made a reply format"

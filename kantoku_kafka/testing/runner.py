@@ -17,6 +17,7 @@ from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.pools import Pools, Rate
+from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.timer_loop import TimerLoop
 from kantoku_kafka.errors import WaitTimeout
@@ -166,7 +167,8 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
 def _timers(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, waits: bool) -> TimerLoop:
     inputs = InMemoryInputs(log)
     cancellations = Cancellations()
-    book = partial(TimerBook, topics=kantoku.topics, codec=kantoku.codec, cancellations=cancellations)
+    replies = Replies(kantoku.topics, {name: task.rules for name, task in kantoku.task_types.items()})
+    book = partial(TimerBook, topics=kantoku.topics, codec=kantoku.codec, cancellations=cancellations, replies=replies)
     return TimerLoop(
         inputs=inputs,
         checkpoint=_checkpoint(kantoku, log, inputs, settings),

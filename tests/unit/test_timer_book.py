@@ -9,6 +9,7 @@ import pytest
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.avro.control import encode_timer
 from kantoku_kafka.engine.cancel import Cancellations
+from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.job import Job, Message, Partition
 from kantoku_kafka.model import TaskEnvelope, Timer
@@ -29,7 +30,9 @@ class Log:
 
     def __init__(self) -> None:
         self.records: list[Job] = []
-        self.book = TimerBook(PARTITION, 0, 0, topics=TOPICS, codec=CODEC, cancellations=Cancellations())
+        self.book = TimerBook(
+            PARTITION, 0, 0, topics=TOPICS, codec=CODEC, cancellations=Cancellations(), replies=Replies(TOPICS, {})
+        )
 
     def write(self, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()) -> None:
         self.records.append(Job(PARTITION, len(self.records), b"a", value or b"", headers))

@@ -21,6 +21,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.formats.base import Format
 from kantoku_kafka.formats.plain import Raw
 from kantoku_kafka.ids import TaskIds
+from kantoku_kafka.meter import Meter
 from kantoku_kafka.names import NORMAL, Topics, check_reply_topic, check_task_type, is_priority, is_topic
 from kantoku_kafka.payloads import chosen_payloads, typed
 from kantoku_kafka.plugins import Hooks, Plugin
@@ -97,10 +98,8 @@ class Kantoku(Client):
     ) -> None:
         self.topics = Topics(namespace=namespace, overrides=MappingProxyType(dict(topics or {})))
         self.codec: Codec = codec or AvroCodec()
-        self.plugins: tuple[Plugin, ...] = (logger.CreationLogger(), *plugins)
+        self.plugins: tuple[Plugin, ...] = ()
         self.task_ids = TaskIds()
-        self.hooks = Hooks(self.plugins)
-        self.hooks_without_options = Hooks([plugin for plugin in self.plugins if not plugin.needs_option])
         self._task_types: dict[str, TaskType] = {}
         self.startup_hooks: list[Callable[[], object]] = []
         self.shutdown_hooks: list[Callable[[], object]] = []
@@ -111,8 +110,20 @@ class Kantoku(Client):
             queue_timeout_seconds=queue_timeout_seconds,
             delivery_timeout_seconds=delivery_timeout_seconds,
         )
-        for plugin in self.plugins:
+        self.use(logger.CreationLogger(), *plugins)
+
+    def use(self, *plugins: Plugin) -> None:
+        """Have these take part too, after those that do; only before the first use."""
+        self.plugins += plugins
+        self.hooks = Hooks(self.plugins)
+        self.hooks_without_options = Hooks([plugin for plugin in self.plugins if not plugin.needs_option])
+        for plugin in plugins:
             plugin.initialize(self)
+
+    @property
+    def meters(self) -> list[Meter]:
+        """Those of the plugins that measure executors."""
+        return [plugin for plugin in self.plugins if isinstance(plugin, Meter)]
 
     def __repr__(self) -> str:
         return f"Kantoku({self.namespace!r}, {len(self._task_types)} task types, {self.connection!r})"

@@ -22,11 +22,12 @@ from kantoku_kafka.kafka.heartbeats import Pulse
 from kantoku_kafka.kafka.history import KafkaHistory
 from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.topics import partition_count
+from kantoku_kafka.meter import TASKS, Meters, Vitals
 from kantoku_kafka.model import Command, Heartbeat, now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
 from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.slots import Slot, executor_id, host
-from kantoku_kafka.timing import TimerService, own_topics
+from kantoku_kafka.timing import TimerService, own_topics, vitals_of
 
 __all__ = ["ExecutorProcess"]
 
@@ -81,6 +82,10 @@ class ExecutorProcess:
         """Whether :meth:`run` has connected: from then on :meth:`stop` drains."""
         return self._loop is not None
 
+    def vitals(self) -> Vitals:
+        """How it is. May be called from any thread, at any time."""
+        return vitals_of(self._loop, self._kantoku)
+
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Connect, and execute tasks until :meth:`stop`. Blocks; call it once.
 
@@ -94,6 +99,7 @@ class ExecutorProcess:
             own = own_topics(kantoku, settings)
             self._check_topics(clients, [*own, kantoku.topics.schedules] if settings.timers else own)
             readers = foreign_readers(self._from_topics, kantoku.topics, kantoku.codec)
+            meters = Meters(kantoku.meters, TASKS)
             member = Member(
                 clients,
                 kantoku.topics.group,
@@ -102,6 +108,7 @@ class ExecutorProcess:
                 own,
                 tells_ends=settings.burst,
                 foreign={topic: reader.format.since_ms for topic, reader in readers.items()},
+                meters=meters,
             )
             ending.callback(member.close)
             outputs = self._own_outputs or member.outputs(kantoku.topics, kantoku.codec)
@@ -119,11 +126,12 @@ class ExecutorProcess:
                 settings=settings,
                 history=self._history(clients),
                 readers=readers,
+                meters=meters,
             )
             if self._stop_asked:
                 self._loop.stop()
             ending.enter_context(_daemons(kantoku))
-            ending.enter_context(self._pulse(clients, member, self._loop))
+            ending.enter_context(self._pulse(clients, member, self._loop, meters))
             listeners: list[Callable[[Sequence[Command]], None]] = [self._steer, self._loop.command]
             if settings.timers:
                 listeners.append(ending.enter_context(self._timers(slot, self._loop)).command)
@@ -143,10 +151,10 @@ class ExecutorProcess:
 
     def _history(self, clients: Clients) -> KafkaHistory:
         """It may take half of the time after which the group would take us for dead."""
-        poll_ms = int(clients.connection.config.get("max.poll.interval.ms", 300_000))
+        most_seconds = clients.connection.max_poll_seconds / 2
         window_seconds = max((task.rules.deduplicate_seconds for task in self._types.values()), default=0.0)
         topics, codec = self._kantoku.topics, self._kantoku.codec
-        return KafkaHistory(clients, topics, codec, window_seconds=window_seconds, most_seconds=poll_ms / 2_000)
+        return KafkaHistory(clients, topics, codec, window_seconds=window_seconds, most_seconds=most_seconds)
 
     def _rates(self, clients: Clients) -> dict[str, Rate]:
         rates = {}
@@ -180,7 +188,7 @@ class ExecutorProcess:
         if failed:
             raise failed[0]
 
-    def _pulse(self, clients: Clients, member: Member, loop: Loop) -> Pulse:
+    def _pulse(self, clients: Clients, member: Member, loop: Loop, meters: Meters) -> Pulse:
         """Says what this executor is and does, now and then."""
         settings, started_at_us, release = self._settings, self._started_at_us, version("kantoku-kafka")
         attributes = {
@@ -204,7 +212,8 @@ class ExecutorProcess:
                 attributes=attributes,
             )
 
-        return Pulse(clients, self._kantoku.topics.control, take, interval_seconds=settings.heartbeat_seconds)
+        topic, seconds = self._kantoku.topics.control, settings.heartbeat_seconds
+        return Pulse(clients, topic, take, interval_seconds=seconds, meters=meters)
 
     def _steer(self, commands: Sequence[Command]) -> None:
         """Quiet or stop, if that is meant for this process."""

@@ -164,6 +164,7 @@ class Job:
         "task_id",
         "type",
         "value",
+        "written_at_ms",
     )
 
     task_id: str
@@ -172,6 +173,7 @@ class Job:
     attempt: int
     received_at_us: int
     finished_at_us: int
+    written_at_ms: int  # when its record was, by whoever stamps the topic; only where somebody measures
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ E = TypeVar("E", bound=StrEnum)
 MAX_SLOT_BYTES = 64
 """Of a slot's name in UTF-8: it stands in the commit metadata."""
 
+_MAX_POLL_MS = 300_000  # librdkafka's default
 _SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "jaas", "oauthbearer.config")
 _MOST_PER_POLL = 1_000_000  # confluent-kafka's bound of one consume()
 
@@ -76,6 +77,14 @@ class Connection:
                     f"{address!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...]."
                 )
         _positive(self, "timeout_seconds")
+
+    @property
+    def max_poll_seconds(self) -> float:
+        """How long a member may go without a poll before its group takes it for dead."""
+        try:
+            return float(self.config.get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
+        except ValueError:  # librdkafka refuses it, and says so
+            return _MAX_POLL_MS / 1000
 
     def __repr__(self) -> str:
         shown = {

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.engine.cancel import Cancellations
+from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.schedule_book import ScheduleBook
 from kantoku_kafka.engine.timer_book import TimerBook
@@ -22,11 +23,12 @@ from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.reader import ResultReader
 from kantoku_kafka.kafka.topics import partition_count, retention_ms
+from kantoku_kafka.meter import TIMERS, Meters, Vitals
 from kantoku_kafka.model import Command, now_us
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
 from kantoku_kafka.slots import Slot, executor_id
 
-__all__ = ["SchedulerProcess", "TimerService", "own_topics"]
+__all__ = ["SchedulerProcess", "TimerService", "own_topics", "vitals_of"]
 
 _log = logging.getLogger(__name__)
 _YIELD_SECONDS = 2.0
@@ -56,6 +58,10 @@ class TimerService:
         self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
         self._end = threading.Event()
         self._loop: TimerLoop | None = None
+
+    def vitals(self) -> Vitals:
+        """How it is. May be called from any thread, at any time."""
+        return vitals_of(self._loop, self._kantoku)
 
     def stop(self) -> None:
         """End :meth:`run` soon."""
@@ -87,7 +93,10 @@ class TimerService:
         topics, codec = kantoku.topics, kantoku.codec
         own = [*own_topics(kantoku, settings), topics.schedules]
         with ExitStack() as ending:
-            member = Member(kantoku.clients, topics.timers_group, self._slot, settings, own, tells_ends=True)
+            meters = Meters(kantoku.meters, TIMERS)
+            member = Member(
+                kantoku.clients, topics.timers_group, self._slot, settings, own, tells_ends=True, meters=meters
+            )
             ending.callback(member.close)
             ended = _Ended(kantoku)
             ending.callback(ended.close)
@@ -106,6 +115,7 @@ class TimerService:
                 commands=self._commands,
                 cancellations=self._cancellations,
                 timeout_seconds=self._settings.timeout_seconds,
+                meters=meters,
             )
             if self._end.is_set():
                 self._loop.stop()
@@ -173,6 +183,10 @@ class SchedulerProcess:
         """Whether :meth:`run` has found the broker and the topics: from then on :meth:`stop` ends it in order."""
         return self._service is not None
 
+    def vitals(self) -> Vitals:
+        """How it is. May be called from any thread, at any time."""
+        return vitals_of(None, self._kantoku) if self._service is None else self._service.vitals()
+
     def stop(self) -> None:
         """End :meth:`run` soon. May be called from any thread or signal handler, at any time."""
         self._stop_asked = True
@@ -203,3 +217,11 @@ def own_topics(kantoku: Kantoku, settings: ExecutorSettings) -> list[str]:
     topics = kantoku.topics
     own = [topics.results, topics.dlq, topics.timers]
     return own if settings.events is EventDetail.OFF else [*own, topics.events]
+
+
+def vitals_of(loop: Loop | TimerLoop | None, kantoku: Kantoku) -> Vitals:
+    """How a process is whose loop this is; None: it has none yet."""
+    patience_seconds = kantoku.connection.max_poll_seconds
+    if loop is None:
+        return Vitals(None, False, 0, patience_seconds)
+    return Vitals(loop.turned_at, loop.stopping, loop.assigned_partitions, patience_seconds)

@@ -219,10 +219,10 @@ ROWS = {
             "Of those that there may be.",
         ),
         Panel(
-            "Round trip to brokers",
+            "Round trip to the coordinator",
             "s",
-            [(f"max by (broker) (kantoku_consumer_rtt_seconds{{{_MINE}}})", "{{broker}}")],
-            "Mean of the consumers' requests, long polls included.",
+            [(f"max by (loop) (kantoku_coordinator_rtt_seconds{{{_MINE}}})", "{{loop}}")],
+            "Mean of the consumers' heartbeats to their group's coordinator.",
         ),
         Panel(
             "Consumer traffic",

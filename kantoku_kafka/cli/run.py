@@ -14,11 +14,22 @@ import typer
 from kantoku_kafka.cli.common import Options, relax_garbage_collection
 from kantoku_kafka.cli.lifeline import Lifeline
 from kantoku_kafka.cli.reload import Renewal, on_hangup, watch_files
+from kantoku_kafka.cli.status import shown
 from kantoku_kafka.cli.supervisor import MAX_PROCESSES, Supervisor
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.executor import ExecutorProcess
+from kantoku_kafka.meter import TASKS, TIMERS
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, GroupProtocol, Guarantee, PoolKind
 from kantoku_kafka.timing import SchedulerProcess
+
+Http = Annotated[
+    str | None,
+    typer.Option(
+        envvar="KANTOKU_HTTP",
+        metavar="HOST:PORT",
+        help="Serve /metrics, /livez, /readyz, /startupz here; of several processes each one port further.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +66,7 @@ def run_executor(
     max_tasks: Annotated[int, typer.Option(help="Drain and end after so many tasks; 0: never.")] = 0,
     burst: Annotated[bool, typer.Option("--burst", help="End when all that stood on the inputs is done.")] = False,
     timers: Annotated[bool, typer.Option(help="Also put tasks onto their inputs when they are due.")] = True,
+    http: Http = None,
     reload: Annotated[
         bool, typer.Option("-r", "--reload", help="For development: reload when Python files here change.")
     ] = False,
@@ -95,7 +107,8 @@ def run_executor(
     renewal = _heed_signals(process)
     lifeline.watch(process.stop, drain_seconds)
     relax_garbage_collection()
-    process.run(on_ready=lifeline.ready)
+    with shown(http, kantoku, process.vitals, [TASKS, TIMERS] if timers else [TASKS], lifeline.number):
+        process.run(on_ready=lifeline.ready)
     if lifeline.number is None:  # its supervisor would start it again
         renewal.begin_anew_if_asked()
 
@@ -118,6 +131,7 @@ def run_scheduler(
         GroupProtocol, typer.Option(help="classic, or consumer (KIP-848).")
     ] = GroupProtocol.CLASSIC,
     slot: Annotated[str | None, typer.Option(help="Stable name of this process.")] = None,
+    http: Http = None,
 ) -> None:
     """Put tasks onto their inputs when they are due, and execute none: for executors that run with --no-timers.
 
@@ -127,10 +141,12 @@ def run_scheduler(
     """
     options: Options = ctx.obj
     settings = ExecutorSettings(guarantee=guarantee, group_protocol=group_protocol, slot=slot)
-    process = SchedulerProcess(options.app(app), settings)
+    kantoku = options.app(app)
+    process = SchedulerProcess(kantoku, settings)
     renewal = _heed_signals(process)
     relax_garbage_collection()
-    process.run()
+    with shown(http, kantoku, process.vitals, [TIMERS], None):
+        process.run()
     renewal.begin_anew_if_asked()
 
 

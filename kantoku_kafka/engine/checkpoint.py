@@ -14,6 +14,7 @@ from kantoku_kafka.engine.reply import reply_message
 from kantoku_kafka.engine.steps import Steps
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Job, Message, Move, Offset, Partition
+from kantoku_kafka.meter import UNMETERED, Committed, Meters
 from kantoku_kafka.model import ErrorInfo, Status, now_us, utf8_safe
 from kantoku_kafka.protocols import EXACTLY_ONCE, CheckpointRefused, Events, Outputs, Transaction
 from kantoku_kafka.settings import EventDetail
@@ -76,6 +77,9 @@ class Prepared:
         self.marks += other.marks
         return self
 
+    def __len__(self) -> int:
+        return len(self.results) + len(self.effects) + len(self.events) + len(self.marks)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -89,6 +93,7 @@ class Batch:
     offsets: list[Offset]
     prepared: Prepared
     prepared_jobs: int
+    size_bytes: int
 
 
 class Checkpoint:
@@ -102,6 +107,7 @@ class Checkpoint:
         detail: which events are staged.
         executor_id: who writes.
         writer: whom the commit metadata of a partition name.
+        meters: who is told of it.
 
     Attributes:
         size_bytes: of what the jobs leave behind that have ended.
@@ -117,6 +123,7 @@ class Checkpoint:
         detail: EventDetail,
         executor_id: str,
         writer: Callable[[Partition], str],
+        meters: Meters = UNMETERED,
     ) -> None:
         self._outputs = outputs
         self._events = events
@@ -125,6 +132,7 @@ class Checkpoint:
         self._announces = detail is EventDetail.FULL
         self._executor_id = executor_id
         self._writer = writer
+        self._meters = meters
         self._number = random.getrandbits(32)  # not from 0: a restarted process must not repeat those of the last one
         self._started: list[Job] = []
         self._notes: dict[Job, Note] = {}
@@ -195,13 +203,15 @@ class Checkpoint:
         touched |= self._claimed
         self._number += 1
         offsets = [self._offset(partition, windows[partition]) for partition in touched]
-        batch = Batch(self._ended, announced, notes, self._claimed, offsets, self._prepared, self._prepared_jobs)
+        prepared, size_bytes = self._prepared, self.size_bytes
+        batch = Batch(self._ended, announced, notes, self._claimed, offsets, prepared, self._prepared_jobs, size_bytes)
         self._started, self._notes, self._claimed = [], {}, set()
         self._collect([])
         return batch
 
     def restore(self, batch: Batch) -> None:
         """A batch was refused: collect it again, before what has ended since."""
+        self._meters.tell(lambda meter, loop: meter.refused(loop))
         for job in batch.announced:
             job.announced = False
         self._started = batch.announced + self._started
@@ -224,7 +234,7 @@ class Checkpoint:
             CheckpointRefused: nothing became visible; restore the batch and try again.
             KantokuError: not even the shortest form of a record is accepted.
         """
-        self.answered_at = time.monotonic()
+        self.answered_at = begun_at = time.monotonic()
         prepared = batch.prepared
         prepared += self._encode(batch.ended[batch.prepared_jobs :])
         prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
@@ -232,6 +242,7 @@ class Checkpoint:
         for _ in range(_WITHDRAWALS):
             try:
                 self._commit(prepared, batch.offsets)
+                self._measure(batch, len(prepared), time.monotonic() - begun_at)
                 return
             except CheckpointRefused as refusal:
                 culprits = self._culprits(batch.ended) if refusal.culprit else []
@@ -260,6 +271,10 @@ class Checkpoint:
             self._transaction.abort()
             raise
         self._transaction.commit(offsets)
+
+    def _measure(self, batch: Batch, records: int, seconds: float) -> None:
+        committed = Committed(batch.ended, records, batch.size_bytes, seconds)
+        self._meters.tell(lambda meter, loop: meter.committed(loop, committed))
 
     def _stage(self, prepared: Prepared) -> None:
         if prepared.effects:

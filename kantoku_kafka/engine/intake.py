@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.past import NO_PAST, History, Past
 from kantoku_kafka.engine.window import Window
-from kantoku_kafka.job import Job, Offset, Partition, place_of
+from kantoku_kafka.job import Job, Offset, Partition, Place, place_of
+from kantoku_kafka.meter import Undone
 
 __all__ = ["Intake"]
 
@@ -104,6 +105,20 @@ class Intake:
             if not parked:
                 del self._parked[partition]
         return ready
+
+    @property
+    def blocked(self) -> int:
+        """How many partitions have records that wait for older ones to end."""
+        return len(self._parked)
+
+    def undone(self) -> dict[Place, Undone]:
+        """Of each partition, what was taken in and is not done."""
+        found = {}
+        for partition, window in self.windows.items():
+            parked = self._parked.get(partition)
+            taken_to, records = (parked[-1].offset + 1, len(parked)) if parked else (window.next_offset, 0)
+            found[partition.topic, partition.number] = Undone(taken_to, window.unfinished + records)
+        return found
 
     def crowded(self, paused: set[Partition]) -> set[Partition]:
         """Partitions to pause: if too much waits in all, those with more than their share, until half of it is left;

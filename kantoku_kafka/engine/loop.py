@@ -23,7 +23,9 @@ from kantoku_kafka.engine.pools import Pools
 from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.engine.reception import Reception
 from kantoku_kafka.engine.rules import Rules
+from kantoku_kafka.engine.standing import standing_of
 from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.meter import UNMETERED, Meters
 from kantoku_kafka.model import Command
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec, Inputs, TaskReader
@@ -55,6 +57,10 @@ class Loop:
         settings: bounds and timeouts.
         history: what was in partitions whose offset was set back.
         readers: by topic, of inputs whose records are not as the codec has them.
+        meters: who is told where it stands.
+
+    Attributes:
+        turned_at: when it went round last, give or take a tenth of a second, by the monotonic clock; None: not yet.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Loop:
         settings: ExecutorSettings,
         history: History = lambda _: {},
         readers: Mapping[str, TaskReader] = MappingProxyType({}),
+        meters: Meters = UNMETERED,
     ) -> None:
         self._inputs = inputs
         self._checkpoint = checkpoint
@@ -77,6 +84,7 @@ class Loop:
         self._pools = pools
         self._judge = Judge(topics, codec, rules, checkpoint.max_data_bytes)
         self._settings = settings
+        self._meters = meters
         self._burst = Burst(inputs) if settings.burst else None
         self._startable_left = settings.max_tasks or None
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes, history)
@@ -90,6 +98,7 @@ class Loop:
         self._fetching = False
         self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
         self._poll_by = self._look_at = self._note_at = 0.0
+        self.turned_at: float | None = None
         self._stopping = self._quiet = self._has_left = False
         self._draining = True  # a partition that is revoked is drained first
 
@@ -111,6 +120,11 @@ class Loop:
     def stopping(self) -> bool:
         """It takes no new tasks."""
         return self._stopping or self._quiet
+
+    @property
+    def assigned_partitions(self) -> int:
+        """How many partitions it has. May be called from any thread."""
+        return len(self._windows)
 
     def running_by_type(self) -> dict[str, int]:
         """How many tasks of each type run. May be called from any thread."""
@@ -164,6 +178,7 @@ class Loop:
         """One round of a quiet executor."""
         if self._has_left:
             self._await_ended(_IDLE_WAIT_SECONDS)
+            self._look_round()
         elif self._pools.running or self._publisher.busy or self._checkpoint.due:
             self._attend()
         else:
@@ -178,7 +193,7 @@ class Loop:
             self._inputs.poll(1, 0.0)
         self._await_ended(_BUSY_WAIT_SECONDS[1])
         self._collect()
-        self._end_overdue()
+        self._look_round()
         self._publisher.publish(self._windows)
 
     def _let_go(self) -> None:
@@ -205,7 +220,7 @@ class Loop:
         self._collect()
         self._publisher.publish(self._windows)
         self._press_back()
-        self._end_overdue()
+        self._look_round()
         if self._startable_left == 0 or self._has_burst():
             self.stop()
         while self._publisher.waiting_for_broker and self._checkpoint.prepare(_CHUNK):
@@ -318,16 +333,20 @@ class Loop:
             self._publisher.publish(self._windows)
         self._publisher.publish_rest(self._windows, self._settings.timeout_seconds)
 
-    def _end_overdue(self) -> None:
+    def _look_round(self) -> None:
         """Now and then: tell those that have had their time to end, note what others say of themselves."""
         now = time.monotonic()
         if now < self._look_at:
             return
+        self.turned_at = now
         self._look_at = now + _LOOK_SECONDS
         now_us = time.time_ns() // 1000
         if now >= self._note_at:
             self._note_at = now + _NOTE_SECONDS
             self._checkpoint.note([job for job in self._pools.running if job.progress is not None])
+            if self._meters:
+                standing = standing_of(self._pools, self._intake, self._paused)
+                self._meters.tell(lambda meter, loop: meter.stands(loop, standing))
         overdue = {job for job in self._pools.running if self._judge.is_over(job, now_us)}
         self._pools.cancel(overdue, TIMED_OUT_REASON)
 
@@ -371,6 +390,7 @@ class Loop:
     def assigned(self, offsets: Sequence[Offset]) -> Sequence[Partition]:
         """Take partitions on, and name us in their metadata."""
         partitions = self._intake.open(offsets)
+        self._measure("assigned", partitions)
         for partition in partitions:
             self._checkpoint.claim(partition)
         if self._burst is not None:
@@ -385,10 +405,19 @@ class Loop:
             self._pools.drop(partition)
         running = {job for job in self._pools.running if job.partition in going}
         self._drain(running, self._settings.revoke_drain_seconds if self._draining else 0.0)
-        self.lost(partitions)
+        self._measure("revoked", partitions)
+        self._forget(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Forget these: nothing of them may be published any more."""
+        self._measure("lost", partitions)
+        self._forget(partitions)
+
+    def _measure(self, change: str, partitions: Sequence[Partition]) -> None:
+        if partitions:
+            self._meters.tell(lambda meter, loop: meter.rebalanced(loop, change))
+
+    def _forget(self, partitions: Sequence[Partition]) -> None:
         self._publisher.conclude()
         going = set(partitions)
         for partition in going:

@@ -72,6 +72,10 @@ class Pools:
         """How many tasks of each type run. May be called from any thread."""
         return {name: count for pool in self._all for name, count in pool.scheduler.running_by_type().items()}
 
+    def waiting_by_type(self) -> dict[str, tuple[int, int | None]]:
+        """As :meth:`Scheduler.waiting_by_type <kantoku_kafka.engine.scheduler.Scheduler.waiting_by_type>`."""
+        return {name: waiting for pool in self._all for name, waiting in pool.scheduler.waiting_by_type().items()}
+
     def open(self, deliver: Callable[[Job], None]) -> None:
         """Start the pools; ``deliver`` takes ended jobs, in any thread."""
         for pool in self._all:

@@ -171,6 +171,15 @@ class Scheduler:
         """How many of each type run. May be called from any thread."""
         return {name: kind.running for name, kind in self._kinds.items()}
 
+    def waiting_by_type(self) -> dict[str, tuple[int, int | None]]:
+        """How many of each type wait, and when the record of the oldest was written, if any tells."""
+        found: dict[str, tuple[int, int | None]] = {}
+        for name, kind in self._kinds.items():
+            lanes = [lane.jobs for lane in kind.lanes.values() if lane.jobs]
+            written = (getattr(jobs[0], "written_at_ms", None) for jobs in lanes)
+            found[name] = sum(map(len, lanes)), min((at_ms for at_ms in written if at_ms is not None), default=None)
+        return found
+
     def limit_rate(self, task_type: str, per_second: float) -> None:
         """From now on so many of a type may start here."""
         self._kinds[task_type].bucket = _Bucket(per_second)

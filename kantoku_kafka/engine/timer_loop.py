@@ -13,11 +13,12 @@ from itertools import groupby
 from operator import attrgetter
 from queue import SimpleQueue
 
-from kantoku_kafka.engine.book import Book
+from kantoku_kafka.engine.book import NEVER_US, Book
 from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.publisher import Publisher
 from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.meter import UNMETERED, Meters, Standing
 from kantoku_kafka.model import Command, now_us
 from kantoku_kafka.protocols import TableInputs
 
@@ -44,6 +45,10 @@ class TimerLoop:
         clock: the time in microseconds; nothing fires before this says so.
         timeout_seconds: of one request to Kafka.
         progress_seconds: how often to commit that timers have gone, when nothing else is committed; default 5.
+        meters: who is told where it stands, as often.
+
+    Attributes:
+        turned_at: as of :class:`~kantoku_kafka.engine.loop.Loop`.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class TimerLoop:
         clock: Callable[[], int] = now_us,
         timeout_seconds: float,
         progress_seconds: float = 5.0,
+        meters: Meters = UNMETERED,
     ) -> None:
         self._inputs = inputs
         self._checkpoint = checkpoint
@@ -65,16 +71,28 @@ class TimerLoop:
         self._cancellations = cancellations
         self._clock = clock
         self._progress_seconds = progress_seconds
+        self._meters = meters
         self._publisher = Publisher(checkpoint, lambda: None, timeout_seconds)
         self._books: dict[Partition, Book] = {}
         self._committed: dict[Partition, int] = {}
         self._epoch = 0
         self._report_at = 0.0
+        self.turned_at: float | None = None
         self._stopping = False
 
     def stop(self) -> None:
         """End :meth:`run` soon."""
         self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """It was told to stop."""
+        return self._stopping
+
+    @property
+    def assigned_partitions(self) -> int:
+        """How many partitions it has. May be called from any thread."""
+        return len(self._books)
 
     def run(self) -> None:
         """Work until :meth:`stop`. Raises what the parts cannot recover from."""
@@ -141,15 +159,24 @@ class TimerLoop:
 
     def _report_progress(self) -> None:
         """Where nothing is pending any more below some offset, a successor need not read from further back."""
-        now = time.monotonic()
+        self.turned_at = now = time.monotonic()
         if now < self._report_at:
             return
         self._report_at = now + self._progress_seconds
+        if self._meters:
+            self._meters.tell(lambda meter, loop: meter.stands(loop, self._standing()))
         for book in self._whole():
             base = book.base
             if base != self._committed.get(book.partition):
                 self._committed[book.partition] = base
                 self._checkpoint.claim(book.partition)
+
+    def _standing(self) -> Standing:
+        pending: dict[str, int] = {}
+        for book in self._books.values():
+            pending[book.partition.topic] = pending.get(book.partition.topic, 0) + len(book)
+        due_at_us = min((book.next_due_us for book in self._whole()), default=NEVER_US)
+        return Standing(len(self._books), pending=pending, due_at_us=None if due_at_us == NEVER_US else due_at_us)
 
     # --- rebalances, called from inside poll and close
 
@@ -163,14 +190,24 @@ class TimerLoop:
         for partition, (topic, _, offset, _) in zip(partitions, offsets, strict=True):
             self._books[partition] = self._makers[topic](partition, offset, ends[partition])
             self._checkpoint.claim(partition)
+        self._measure("assigned", partitions)
         return partitions
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Let go; what was due meanwhile is for the next owner."""
-        self.lost(partitions)
+        self._measure("revoked", partitions)
+        self._forget(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Forget these: nothing of them may be published any more."""
+        self._measure("lost", partitions)
+        self._forget(partitions)
+
+    def _measure(self, change: str, partitions: Sequence[Partition]) -> None:
+        if partitions:
+            self._meters.tell(lambda meter, loop: meter.rebalanced(loop, change))
+
+    def _forget(self, partitions: Sequence[Partition]) -> None:
         self._checkpoint.forget(partitions)
         for partition in partitions:
             self._books.pop(partition).close()

@@ -19,6 +19,7 @@ from kantoku_kafka.errors import AccessDenied, EnvelopeError, TopicMismatch
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.scan import Scan, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count
+from kantoku_kafka.meter import UNMETERED, Meters
 from kantoku_kafka.model import Heartbeat, now_us
 
 __all__ = ["Pulse", "heartbeats"]
@@ -39,13 +40,23 @@ class Pulse:
         topic: of the control records.
         take: the heartbeat of this moment; called in the other thread.
         interval_seconds: between two of them; 0: none is sent.
+        meters: who is told whether they arrive.
     """
 
-    def __init__(self, clients: Clients, topic: str, take: Callable[[], Heartbeat], *, interval_seconds: float) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        topic: str,
+        take: Callable[[], Heartbeat],
+        *,
+        interval_seconds: float,
+        meters: Meters = UNMETERED,
+    ) -> None:
         self._clients = clients
         self._topic = topic
         self._take = take
         self._interval_seconds = interval_seconds
+        self._meters = meters
         self._losing = False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kantoku-heartbeat", daemon=True)
@@ -92,6 +103,7 @@ class Pulse:
 
     def _note(self, error: KafkaError | None, _: Message | None) -> None:
         """Warn when they begin to be lost."""
+        self._meters.tell(lambda meter, _: meter.heartbeat(error is None))
         if error is not None and not self._losing:
             _log.warning("heartbeats are lost: %s", error, extra={"action": "heartbeat_lost"})
         self._losing = error is not None

@@ -17,6 +17,7 @@ from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, k
 from kantoku_kafka.kafka.inheritance import Inheritance
 from kantoku_kafka.kafka.membership import Membership
 from kantoku_kafka.kafka.scan import ends_of
+from kantoku_kafka.kafka.statistics import Watch
 from kantoku_kafka.kafka.stored import StoredOffsets
 from kantoku_kafka.kafka.takeover import Takeover, names
 from kantoku_kafka.kafka.unowned import UnownedWatch
@@ -56,6 +57,7 @@ class KafkaInputs:
         tells_ends: whether :meth:`read_up_to` is asked; else it costs nothing.
         foreign: those of the topics that others write, and from which time on to read where nothing was ever committed,
             in milliseconds since the epoch; None: from the oldest record on.
+        watch: is told of the consumer; jobs then know when their records were written.
     """
 
     def __init__(
@@ -71,12 +73,15 @@ class KafkaInputs:
         committed: CommittedOffsets,
         tells_ends: bool = False,
         foreign: Mapping[str, int | None] = MappingProxyType({}),
+        watch: Watch | None = None,
     ) -> None:
         self._reading: dict[str, object] = {
             "queued.max.messages.kbytes": 16 << 10,
             "queued.min.messages": 20_000,
             "enable.partition.eof": tells_ends,
         }
+        self._watched = {} if watch is None else watch.config
+        self._timed = watch is not None
         self._read_up_to: dict[Partition, int] = {}
         self._foreign = foreign
         self._clients = clients
@@ -154,7 +159,7 @@ class KafkaInputs:
 
     def _jobs(self, messages: Iterable[Any]) -> list[Job]:
         # Any: a consumed record without error has all its coordinates.
-        partitions, foreign = self._partitions, self._foreign
+        partitions, foreign, timed = self._partitions, self._foreign, self._timed
         jobs = []
         for message in messages:
             if message.error() is not None:
@@ -166,6 +171,8 @@ class KafkaInputs:
                 job = Job(partition, message.offset(), message.key(), message.value() or b"", headers)
                 if foreign and partition.topic in foreign:
                     job.origin = Origin(1_000 * max(0, message.timestamp()[1]), message.value() is None)
+                if timed:
+                    job.written_at_ms = message.timestamp()[1]
                 jobs.append(job)
         return jobs
 
@@ -400,7 +407,7 @@ class KafkaInputs:
 
     def _member_config(self) -> dict[str, object]:
         names = {"group.instance.id": self._slot} if self._static else {}
-        return {**self._group_config(), "client.id": self._takeover.client_id, **names}
+        return {**self._group_config(), "client.id": self._takeover.client_id, **names, **self._watched}
 
     def _group_config(self) -> dict[str, object]:
         """Of any member, whoever it is."""

@@ -12,9 +12,11 @@ from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
+from kantoku_kafka.kafka.statistics import Watch
 from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.topics import max_message_bytes
 from kantoku_kafka.kafka.transaction import ExactlyOnceTransaction, PlainTransaction
+from kantoku_kafka.meter import UNMETERED, Meters
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec, Events, Outputs
 from kantoku_kafka.settings import EventDetail, ExecutorSettings, Guarantee
@@ -37,6 +39,7 @@ class Member:
         settings: of the executor.
         own_topics: without these nothing can go on.
         tells_ends, foreign: as of :class:`~kantoku_kafka.kafka.inputs.KafkaInputs`.
+        meters: who is told of its consumer, its checkpoints and its fences.
 
     Raises:
         SlotTaken, BrokerUnavailable, AccessDenied.
@@ -52,10 +55,12 @@ class Member:
         *,
         tells_ends: bool = False,
         foreign: Mapping[str, int | None] = MappingProxyType({}),
+        meters: Meters = UNMETERED,
     ) -> None:
         self._clients = clients
         self._group = group
         self._settings = settings
+        self._meters = meters
         self.slot = slot
         self._committed = CommittedOffsets(clients, group, slot.name, settings.timeout_seconds)
         self.inputs = KafkaInputs(
@@ -69,6 +74,7 @@ class Member:
             committed=self._committed,
             tells_ends=tells_ends,
             foreign=foreign,
+            watch=Watch(clients, meters) if meters else None,
         )
         try:
             self._sizes = max_message_bytes(clients, own_topics)
@@ -91,6 +97,7 @@ class Member:
             detail=self._settings.events,
             executor_id=executor_id,
             writer=self.inputs.writer,
+            meters=self._meters,
         )
 
     def outputs(self, topics: Topics, codec: Codec) -> KafkaOutputs:
@@ -130,6 +137,7 @@ class Member:
 
     def _on_fenced(self) -> str:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
+        self._meters.tell(lambda meter, loop: meter.fenced(loop))
         if self.slot.explicit and self.inputs.slot_is_taken():
             raise SlotTaken.of(self._group, self.slot.name)
         if not self.slot.explicit:

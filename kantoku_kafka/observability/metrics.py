@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["BUCKETS", "Kind", "METRICS", "Metric", "UNKNOWN"]
+__all__ = ["BUCKETS", "Kind", "METRICS", "Metric", "PROCESS", "UNKNOWN"]
 
 UNKNOWN = "unknown"
 """Label ``type`` of what is of no task type that this process knows."""
@@ -35,6 +35,16 @@ class Metric(NamedTuple):
 
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 _TYPE, _LOOP = ("type",), ("loop",)
+
+PROCESS = (
+    Metric("process_cpu_seconds_total", _C, "seconds", (), "CPU time used."),
+    Metric("process_resident_memory_bytes", _G, "bytes", (), "Memory resident."),
+    Metric("process_virtual_memory_bytes", _G, "bytes", (), "Memory reserved."),
+    Metric("process_start_time_seconds", _G, "seconds", (), "When the process started, since the epoch."),
+    Metric("process_open_fds", _G, "descriptors", (), "Open file descriptors."),
+    Metric("process_max_fds", _G, "descriptors", (), "How many there may be."),
+)
+"""Those of prometheus-client itself; it has them on Linux only."""
 
 METRICS = (
     # Tasks. Counted when the checkpoint that tells of them is committed, so they agree with the topics.
@@ -101,13 +111,19 @@ METRICS = (
     ),
     Metric("kantoku_fenced_total", _C, "fences", _LOOP, "How often another process took this one's transactional id."),
     # Timers.
-    Metric("kantoku_timers_pending", _G, "timers", (), "Tasks that wait here for their time: delays and retries."),
+    Metric(
+        "kantoku_timers_pending",
+        _G,
+        "timers",
+        ("topic",),
+        "What waits here for its time: delayed tasks and retries; schedules.",
+    ),
     Metric(
         "kantoku_timers_overdue_seconds", _G, "seconds", (), "How late the timer is that is due next; 0: it is not due."
     ),
     Metric("kantoku_timers_fired_total", _C, "timers", _TYPE, "Tasks put onto their inputs when they were due."),
     Metric("kantoku_scheduled_total", _C, "tasks", _TYPE, "Tasks spawned by schedules."),
-    # The process and its connections.
+    # Connections.
     Metric("kantoku_heartbeats_total", _C, "heartbeats", ("outcome",), "Heartbeats, delivered or lost."),
     Metric("kantoku_consumer_requests_total", _C, "requests", _LOOP, "Requests that the consumer has sent to brokers."),
     Metric("kantoku_consumer_request_timeouts_total", _C, "requests", _LOOP, "Of these, how many timed out."),
@@ -116,21 +132,16 @@ METRICS = (
     Metric("kantoku_consumer_queue_records", _G, "records", _LOOP, "Fetched by the client and not taken from it yet."),
     Metric("kantoku_consumer_queue_bytes", _G, "bytes", _LOOP, "The same by size."),
     Metric(
-        "kantoku_consumer_rtt_seconds",
+        "kantoku_coordinator_rtt_seconds",
         _G,
         "seconds",
-        ("loop", "broker"),
-        "Mean round trip of the consumer's requests to a broker, long polls included.",
+        _LOOP,
+        "Mean round trip to the group's coordinator; 0: no request within 5 s.",
     ),
     Metric("kantoku_build_info", _G, "1", ("version", "python", "librdkafka"), "What runs here; always 1."),
-    Metric("process_cpu_seconds_total", _C, "seconds", (), "CPU time used."),
-    Metric("process_resident_memory_bytes", _G, "bytes", (), "Memory resident."),
-    Metric("process_virtual_memory_bytes", _G, "bytes", (), "Memory reserved."),
-    Metric("process_start_time_seconds", _G, "seconds", (), "When the process started, since the epoch."),
-    Metric("process_open_fds", _G, "descriptors", (), "Open file descriptors."),
-    Metric("process_max_fds", _G, "descriptors", (), "How many there may be."),
+    *PROCESS,
 )
-"""What ``/metrics`` shows. The rows ``process_*`` are prometheus-client's own; it has them on Linux only."""
+"""What ``/metrics`` shows."""
 
 _TIMES = (
     0.001,

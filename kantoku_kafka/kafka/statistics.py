@@ -1,0 +1,106 @@
+"""What librdkafka tells of a consumer, and what it does not: where partitions end that are paused, and not fetched."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicPartition, libversion
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
+
+from kantoku_kafka.job import Place
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.meter import ClientStatistics, Fetched, Meters
+
+__all__ = ["Watch", "librdkafka_version", "read_statistics"]
+
+_INTERVAL_MS = 5_000
+_ASK_SECONDS = 15.0
+
+
+class Watch:
+    """Tells meters of a consumer, in the thread that polls it; does not block.
+
+    Parameters:
+        clients: the connection.
+        meters: who is told.
+    """
+
+    def __init__(self, clients: Clients, meters: Meters) -> None:
+        self._clients = clients
+        self._meters = meters
+        self._admin: AdminClient | None = None
+        self._ask_at = 0.0
+        self._answers: Mapping[Any, Any] = {}
+        self._ends: dict[Place, int] = {}
+
+    @property
+    def config(self) -> dict[str, object]:
+        """For the consumer."""
+        return {"statistics.interval.ms": _INTERVAL_MS, "stats_cb": self._take}
+
+    def _take(self, text: str) -> None:
+        found = read_statistics(text)
+        self._hear()
+        self._ask(found.fetched)
+        fetched = {
+            place: fetched._replace(end=max(fetched.end, self._ends.get(place, 0)))
+            for place, fetched in found.fetched.items()
+        }
+        statistics = found._replace(fetched=fetched)
+        self._meters.tell(lambda meter, loop: meter.consumer(loop, statistics))
+
+    def _ask(self, places: Iterable[Place]) -> None:
+        """Where these end."""
+        latest: Any = OffsetSpec.latest  # confluent_kafka leaves it untyped
+        now = time.monotonic()
+        wanted = {TopicPartition(topic, number): latest() for topic, number in places}
+        if wanted and not self._answers and now >= self._ask_at:
+            self._ask_at = now + _ASK_SECONDS
+            self._admin = self._admin or self._clients.admin()
+            self._answers = self._admin.list_offsets(wanted)
+
+    def _hear(self) -> None:
+        """Take what was answered, once all is. A client that cannot tell may not know who leads now: a new one then."""
+        if not all(answer.done() for answer in self._answers.values()):
+            return
+        for place, answer in self._answers.items():
+            try:
+                self._ends[place.topic, place.partition] = answer.result().offset
+            except KafkaException:
+                self._admin = None
+        self._answers = {}
+
+
+def librdkafka_version() -> str:
+    """As it says itself."""
+    return str(libversion()[0])
+
+
+def read_statistics(text: str) -> ClientStatistics:
+    """From the JSON of ``stats_cb``. What is not there counts as 0. Raises ValueError for what is no JSON object."""
+    found = json.loads(text)
+    partitions = [
+        (name, partition)
+        for name, topic in found.get("topics", {}).items()
+        for partition in topic.get("partitions", {}).values()
+        if partition.get("desired") and partition.get("partition", -1) >= 0
+    ]
+    brokers = found.get("brokers", {})
+    return ClientStatistics(
+        requests=found.get("tx", 0),
+        request_timeouts=sum(broker.get("req_timeouts", 0) for broker in brokers.values()),
+        sent_bytes=found.get("tx_bytes", 0),
+        received_bytes=found.get("rx_bytes", 0),
+        queue_records=sum(partition.get("fetchq_cnt", 0) for _, partition in partitions),
+        queue_bytes=sum(partition.get("fetchq_size", 0) for _, partition in partitions),
+        rtt_seconds=brokers.get("GroupCoordinator", {}).get("rtt", {}).get("avg", 0) / 1_000_000,
+        fetched={
+            (name, partition["partition"]): Fetched(
+                partition.get("next_offset", 0), partition.get("fetchq_cnt", 0), max(0, partition.get("hi_offset", 0))
+            )
+            for name, partition in partitions
+        },
+    )

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from kantoku_kafka.payloads import AvroPayload, BytesPayload, JsonPayload
     from kantoku_kafka.plugins import Plugin, SpawnContext
     from kantoku_kafka.settings import Connection, ExecutorSettings
+    from kantoku_kafka.signing.file import load_seal
+    from kantoku_kafka.signing.keys import Ed25519Key, HmacKey
+    from kantoku_kafka.signing.seal import Seal
 
 __all__ = [
     "AvroPayload",
@@ -38,11 +41,13 @@ __all__ = [
     "Connection",
     "Context",
     "Crashed",
+    "Ed25519Key",
     "ErrorInfo",
     "Event",
     "ExecutorProcess",
     "ExecutorSettings",
     "JsonPayload",
+    "HmacKey",
     "Kantoku",
     "KantokuError",
     "NonRetryable",
@@ -51,6 +56,7 @@ __all__ = [
     "Result",
     "Retry",
     "Retryable",
+    "Seal",
     "Source",
     "SpawnContext",
     "Spawned",
@@ -63,6 +69,7 @@ __all__ = [
     "idempotency_key",
     "key",
     "labels",
+    "load_seal",
     "logger",
     "priority",
     "reply_to",
@@ -94,6 +101,9 @@ _HOME = {
     "payloads": ["AvroPayload", "BytesPayload", "JsonPayload"],
     "plugins": ["Plugin", "SpawnContext"],
     "settings": ["Connection", "ExecutorSettings"],
+    "signing.file": ["load_seal"],
+    "signing.keys": ["Ed25519Key", "HmacKey"],
+    "signing.seal": ["Seal"],
 }
 
 

@@ -29,12 +29,14 @@ from kantoku_kafka.protocols import Codec, Payload
 from kantoku_kafka.replay.log import EventLog
 from kantoku_kafka.schedules import Schedules
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
+from kantoku_kafka.signing.file import load_seal
+from kantoku_kafka.signing.seal import Seal
 
 __all__ = ["Kantoku", "TaskType"]
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 _MOST_WEIGHT = 1_000
-_SERVERS_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS"
+_SERVERS_VARIABLE, _SEAL_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS", "KANTOKU_SEAL"
 F = TypeVar("F", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], object])
 
@@ -75,12 +77,14 @@ class Kantoku(Client):
         topics: existing topics to use instead: ``{"results": "name", "tasks.resize": "name"}``.
         plugins: run in this order, after the built-in ones.
         codec: of the envelopes; default Avro.
+        seal: signs what is spawned, and lets executors run nothing else; default: that of the file which
+            ``KANTOKU_SEAL`` of the environment names (see :func:`load_seal`), or none.
         events: which of the client's own events (``spawned``) are logged: with ``full`` (default) they are.
         queue_timeout_seconds: how long a spawn waits for room in the local queue; default 10.
         delivery_timeout_seconds: how long the broker may take to acknowledge; default 30.
 
     Raises:
-        UsageError: for a namespace or topic that cannot be.
+        UsageError: for a namespace or topic that cannot be, or a seal that cannot be loaded.
     """
 
     def __init__(
@@ -92,12 +96,15 @@ class Kantoku(Client):
         topics: Mapping[str, str] | None = None,
         plugins: Sequence[Plugin] = (),
         codec: Codec | None = None,
+        seal: Seal | None = None,
         events: EventDetail | str = EventDetail.FULL,
         queue_timeout_seconds: float = 10.0,
         delivery_timeout_seconds: float = 30.0,
     ) -> None:
         self.topics = Topics(namespace=namespace, overrides=MappingProxyType(dict(topics or {})))
         self.codec: Codec = codec or AvroCodec()
+        sealed = os.environ.get(_SEAL_VARIABLE)
+        self.seal = load_seal(sealed) if seal is None and sealed else seal
         self.plugins: tuple[Plugin, ...] = ()
         self.task_ids = TaskIds()
         self._task_types: dict[str, TaskType] = {}
@@ -277,6 +284,8 @@ class Kantoku(Client):
             takes_context = _takes_context(name, function)
             formats = {task.name: task.from_topics for task in self._task_types.values()}
             foreign_readers({**formats, name: foreign}, self.topics, self.codec)
+            if self.seal is not None:
+                self.seal.check_trusted(name, foreign)
             self._task_types[name] = TaskType(
                 name=name,
                 function=typed(function, *payloads, takes_context=takes_context) if payloads else function,

@@ -12,6 +12,7 @@
      |- WaitTimeout                   6   also a TimeoutError
      |- TopicMismatch                 7   a topic is missing or has the wrong policy
      |- EnvelopeError                 7   bytes that are no envelope of ours
+     |   `- SignatureError            7   a task that is not signed as it has to be
      `- SpawnError                    1   the broker did not accept a task
          |- QueueFull                     the local queue stayed full until the timeout
          `- TaskTooLarge                  the encoded task exceeds the topic's limit
@@ -41,6 +42,7 @@ __all__ = [
     "QueueFull",
     "Reject",
     "Retryable",
+    "SignatureError",
     "SlotTaken",
     "SpawnError",
     "TaskError",
@@ -106,6 +108,17 @@ class EnvelopeError(KantokuError):
     """Bytes that are not one whole envelope of a known schema. The only error the codec raises on input."""
 
     exit_code = 7
+
+
+class SignatureError(EnvelopeError):
+    """A task that is not signed as it has to be; ``reason``: why, as its dead letter says in ``kantoku-error-type``."""
+
+    EXPIRED: ClassVar[str] = "signature_expired"
+    REASONS: ClassVar[frozenset[str]] = frozenset({"unsigned", "forged", "unknown_key", "too_early", EXPIRED})
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class SpawnError(KantokuError):

@@ -26,6 +26,7 @@ from kantoku_kafka.meter import TASKS, Meters, Vitals
 from kantoku_kafka.model import Command, Heartbeat, now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
 from kantoku_kafka.settings import ExecutorSettings
+from kantoku_kafka.signing.guard import Guard
 from kantoku_kafka.slots import Slot, executor_id, host
 from kantoku_kafka.timing import TimerService, own_topics, vitals_of
 
@@ -127,6 +128,7 @@ class ExecutorProcess:
                 history=self._history(clients),
                 readers=readers,
                 meters=meters,
+                guard=Guard.of(kantoku.seal, kantoku.namespace, kantoku.codec),
             )
             if self._stop_asked:
                 self._loop.stop()

@@ -45,6 +45,8 @@ __all__ = [
 Headers = tuple[tuple[str, bytes | None], ...]
 Option = Callable[["SpawnContext"], None]
 
+SIGNATURE = "kantoku-signature"
+"""Header of a signed task."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -345,3 +347,10 @@ def carried_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Heade
     if not headers:
         return ()
     return tuple((name, value) for name, value in headers if not name.startswith("kantoku-"))
+
+
+def lasting_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Headers:
+    """The headers that a task has wherever it stands: those it carries, and its signature."""
+    if not headers:
+        return ()
+    return tuple((name, value) for name, value in headers if name == SIGNATURE or not name.startswith("kantoku-"))

@@ -14,10 +14,21 @@ from kantoku_kafka.errors import EnvelopeError, NotFound, UsageError
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.scan import Scan, beginnings, ends
 from kantoku_kafka.kafka.topics import partition_count
-from kantoku_kafka.model import CatchUp, Option, Overlap, Schedule, ScheduleState, Task, now_us
+from kantoku_kafka.model import (
+    CatchUp,
+    Option,
+    Overlap,
+    Schedule,
+    ScheduleState,
+    Task,
+    TaskEnvelope,
+    carried_headers,
+    now_us,
+)
 from kantoku_kafka.names import is_task_type
 from kantoku_kafka.options import labels, time_us
 from kantoku_kafka.settings import choice
+from kantoku_kafka.signing.seal import SCHEDULE_LABEL
 from kantoku_kafka.spawning import prepare
 
 if TYPE_CHECKING:
@@ -27,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Planned", "Schedules"]
 
-_LABEL = "schedule"
 _PARTITION = 0
 
 
@@ -85,7 +95,8 @@ class Schedules:
                 Daylight saving time as in Debian: what is set for an hour that is skipped runs right after it, what is
                 set for an hour that comes twice runs the first time; with ``*`` in minute or hour, and with seconds,
                 the time that passes counts.
-            every_seconds: instead of cron, at least 1; counted from ``start_at``, or from now.
+            every_seconds: instead of cron, at least 1; counted from ``start_at``, or from now. If the app has a seal,
+                from 1970 instead of now: its executors check the times.
             time_zone: of cron, a name like ``Europe/Berlin``; default UTC.
             jitter_seconds: each time is later by up to so much, by a hash of name and time; default 0.
             start_at, end_at: no time is before the one, each is before the other; with a time zone.
@@ -101,7 +112,7 @@ class Schedules:
         """
         if not isinstance(name, str) or not is_task_type(name):
             raise UsageError(f"{name!r} cannot be the name of a schedule: use letters, digits, '.', '_' and '-'.")
-        ctx, message = prepare(self._kantoku, task.with_(labels(**{_LABEL: name})))
+        ctx, message = prepare(self._kantoku, task.with_(labels(**{SCHEDULE_LABEL: name})))
         envelope = ctx.envelope
         assert envelope is not None, "it is prepared"
         if envelope.not_before_us is not None or envelope.idempotency_key is not None:
@@ -128,6 +139,7 @@ class Schedules:
             key=ctx.key,
             headers=ctx.headers,
         )
+        schedule = sealed(self._kantoku, schedule, template)
         Recurrence(schedule)
         partition_count(self._kantoku.clients, schedule.topic)
         present = self._find().get(name)
@@ -163,9 +175,14 @@ class Schedules:
         self._change(name, paused=False)
 
     def trigger(self, name: str) -> Spawned:
-        """Spawn its task now, paused or not, whatever ``overlap`` says. Raises NotFound, and as ``kan.spawn``."""
-        schedule = self.get(name).schedule
+        """Spawn its task now, paused or not, whatever ``overlap`` says. Raises NotFound, and as ``kan.spawn``.
+
+        With a seal it is signed anew. Raises SignatureError if the schedule is not as it was signed.
+        """
+        schedule, seal = self.get(name).schedule, self._kantoku.seal
         envelope = self._kantoku.codec.decode_task(schedule.task)
+        if seal is not None:
+            seal.check_template(self._kantoku.namespace, schedule, envelope)
         return self._kantoku.spawn(Task(envelope.type, envelope.data).with_(self._at_once(schedule)))
 
     def _at_once(self, schedule: Schedule) -> Option:
@@ -179,7 +196,7 @@ class Schedules:
             }
             ctx.labels |= envelope.labels
             ctx.options |= envelope.options
-            ctx.headers, ctx.key, ctx.topic = schedule.headers, schedule.key, schedule.topic
+            ctx.headers, ctx.key, ctx.topic = carried_headers(schedule.headers), schedule.key, schedule.topic
 
         return option
 
@@ -206,6 +223,17 @@ class Schedules:
                 else:
                     schedules[name] = _read(decode_schedule, value)
         return {name: Planned(found, states.get(name)) for name, found in schedules.items() if found is not None}
+
+
+def sealed(kantoku: Kantoku, schedule: Schedule, template: TaskEnvelope) -> Schedule:
+    """A schedule, signed if the app has a seal."""
+    seal = kantoku.seal
+    if seal is None:
+        return schedule
+    if schedule.every_us is not None and schedule.start_at_us is None:  # to resume it must not move its times
+        schedule = schedule._replace(start_at_us=0)
+    template, headers = seal.sign_schedule(kantoku.namespace, schedule, template)
+    return schedule._replace(task=kantoku.codec.encode_task(template), headers=headers)
 
 
 def _read(decode: Callable[[bytes], Any], value: bytes | None) -> Any:

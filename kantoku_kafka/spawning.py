@@ -20,6 +20,7 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
 
     Raises:
         Whatever an option or a before hook raises: the task is then not spawned.
+        UsageError: it has to be signed, and cannot be.
     """
     hooks = kantoku.hooks if task.options else kantoku.hooks_without_options
     ctx = SpawnContext(kantoku, hooks, kantoku.task_ids.new(), task.type, task.data)
@@ -36,7 +37,10 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
         hook(ctx)
     key = ctx.id.encode() if ctx.key is None else ctx.key
     topic = ctx.topic or kantoku.topics.of_type(ctx.type)
-    return ctx, Message(topic, key, kantoku.codec.encode_task(envelope), ctx.headers)
+    value, headers = kantoku.codec.encode_task(envelope), ctx.headers
+    if kantoku.seal is not None:
+        headers = kantoku.seal.sign(kantoku.namespace, envelope, key, headers)
+    return ctx, Message(topic, key, value, headers)
 
 
 def spawned_event(ctx: SpawnContext) -> Event:

@@ -117,7 +117,7 @@ def redrive_(
                 unread += fate.task_id is None
                 old, place = fate.letter.task, _place(fate.letter)
                 rows.add({"letter": place, "was": old and old.id, "id": fate.task_id, "note": fate.reason})
-    tell(f"{redriven} letters {'would be ' if dry_run else ''}redriven, {known} were before, {unread} cannot be read")
+    tell(f"{redriven} letters {'would be ' if dry_run else ''}redriven, {known} were before, {unread} cannot be")
 
 
 def purge(

@@ -19,9 +19,10 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import BadPayload, EnvelopeError
 from kantoku_kafka.ids import is_idempotent, task_id_time_ms
 from kantoku_kafka.job import Job, Limits, Message, Move, Raised
-from kantoku_kafka.model import Command, ErrorInfo, EventName, Status, TaskEnvelope, Timer, carried_headers
+from kantoku_kafka.model import Command, ErrorInfo, EventName, Status, TaskEnvelope, Timer, lasting_headers
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
+from kantoku_kafka.signing.form import good_until_us
 
 __all__ = ["FIRED", "Judge", "PUT_BACK", "TIMED_OUT_REASON", "limits_of", "was_moved"]
 
@@ -122,7 +123,7 @@ class Judge:
             return False
         job.reply = self._replies.of(job.type, envelope)
         job.limits = limits_of(rules, envelope)
-        if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us:
+        if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us or _has_fired(job):
             return True
         job.received_at_us = now_us
         self._postpone(job, envelope, envelope.attempt, envelope.not_before_us, EventName.DELAYED)
@@ -248,13 +249,13 @@ class Judge:
         if seconds is None:
             seconds = policy.delay_seconds(job.attempt, self._luck())
         due_us = job.finished_at_us + round(seconds * 1_000_000)
-        ends = [envelope.expires_at_us] if envelope.expires_at_us is not None else []
+        ends = [envelope.expires_at_us, good_until_us(job.task_id, job.raw_headers or ())]
         if policy.total_seconds is not None:
             ends.append(envelope.created_at_us + round(policy.total_seconds * 1_000_000))
-        return None if any(due_us >= end_us for end_us in ends) else due_us
+        return None if any(end_us is not None and due_us >= end_us for end_us in ends) else due_us
 
     def _postpone(self, job: Job, envelope: TaskEnvelope, attempt: int, due_us: int, step: EventName) -> None:
-        task = envelope._replace(attempt=attempt, not_before_us=None)
+        task = envelope._replace(attempt=attempt)
         timer = Timer(
             task_id=job.task_id,
             type=job.type,
@@ -263,7 +264,7 @@ class Judge:
             topic=job.home,
             key=job.key,
             task=self._codec.encode_task(task),
-            headers=carried_headers(job.raw_headers),
+            headers=lasting_headers(job.raw_headers),
         )
         message = Message(self._topics.timers, job.task_id.encode(), encode_timer(timer))
         job.carry_on(Move((message,), step, {"due_at": _text(due_us)}))
@@ -293,6 +294,10 @@ def _made_us(job: Job) -> int | None:
 def was_moved(headers: Iterable[tuple[str, bytes | None]]) -> bool:
     """Whether a record is a task that stood elsewhere before, by its headers."""
     return any(name in (FIRED, PUT_BACK) for name, _ in headers)
+
+
+def _has_fired(job: Job) -> bool:
+    return any(name == FIRED for name, _ in job.raw_headers or ())
 
 
 def _has_come_before(job: Job) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from kantoku_kafka.engine.burst import Burst
 from kantoku_kafka.engine.cancel import CANCELLED_REASON
@@ -30,6 +31,9 @@ from kantoku_kafka.model import Command
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec, Inputs, TaskReader
 from kantoku_kafka.settings import ExecutorSettings
+
+if TYPE_CHECKING:
+    from kantoku_kafka.signing.guard import Guard
 
 __all__ = ["Loop"]
 
@@ -57,6 +61,7 @@ class Loop:
         settings: bounds and timeouts.
         history: what was in partitions whose offset was set back.
         readers: by topic, of inputs whose records are not as the codec has them.
+        guard: says whether a task was signed; None: it need not be.
         meters: who is told where it stands.
 
     Attributes:
@@ -76,6 +81,7 @@ class Loop:
         settings: ExecutorSettings,
         history: History = lambda _: {},
         readers: Mapping[str, TaskReader] = MappingProxyType({}),
+        guard: Guard | None = None,
         meters: Meters = UNMETERED,
     ) -> None:
         self._inputs = inputs
@@ -89,7 +95,7 @@ class Loop:
         self._startable_left = settings.max_tasks or None
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes, history)
         self._windows = self._intake.windows
-        self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end, readers)
+        self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end, readers, guard)
         self._paused: set[Partition] = set()
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
         self._publisher = Publisher(checkpoint, lambda: self._ended.put(None), settings.timeout_seconds)

@@ -6,16 +6,20 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.judge import Judge
 from kantoku_kafka.engine.pools import Pools
-from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.job import Job
-from kantoku_kafka.model import ErrorInfo, Status
+from kantoku_kafka.errors import EnvelopeError, SignatureError
+from kantoku_kafka.job import Job, Move
+from kantoku_kafka.model import ErrorInfo, EventName, Status
 from kantoku_kafka.names import is_task_type
 from kantoku_kafka.protocols import Codec, TaskReader
+
+if TYPE_CHECKING:
+    from kantoku_kafka.signing.guard import Guard
 
 __all__ = ["Reception"]
 
@@ -33,6 +37,7 @@ class Reception:
         dead_letters: topic of what nobody can run.
         end: called with a job that has ended here.
         readers: by topic, of those whose records are not as the codec has them.
+        guard: says whether a task was signed, None: it need not be.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Reception:
         dead_letters: str,
         end: Callable[[Job], None],
         readers: Mapping[str, TaskReader],
+        guard: Guard | None,
     ) -> None:
         self._intake = intake
         self._codec = codec
@@ -52,11 +58,12 @@ class Reception:
         self._dead_letters = dead_letters
         self._end = end
         self._readers = readers
+        self._guard = guard
 
     def receive(self, jobs: Iterable[Job]) -> None:
         """Decode what was admitted, and let it wait for its start."""
         peek, pools, watched = self._codec.peek_task, self._pools, self._judge.watched
-        done_before = self._intake.done_before
+        done_before, guard = self._intake.done_before, self._guard
         waiting: list[Job] = []
         for job in self._as_ours(jobs) if self._readers else jobs:
             if done_before and job in done_before:
@@ -64,6 +71,11 @@ class Reception:
                 continue
             try:
                 job.task_id, job.type, job.data, job.attempt, job.envelope = peek(job.value)
+                if guard is not None:
+                    guard.check(job)
+            except SignatureError as error:
+                self._distrust(job, error)
+                continue
             except EnvelopeError as error:
                 self._bury(job, ErrorInfo(type(error).__name__, str(error)))
                 continue
@@ -106,6 +118,8 @@ class Reception:
             if reader is not None and not reader(job):
                 return
             job.read(self._codec.peek_task)
+            if self._guard is not None:
+                self._guard.check_past(job)
             memory, now_us = self._intake.windows[job.partition].memory, time.time_ns() // 1000
             self._judge.is_duplicate(job, memory, now_us)
             self._judge.pass_by(job, memory, now_us)
@@ -130,6 +144,14 @@ class Reception:
         self._judge.reject(job)
         text = f"No function is registered for task type {job.type!r}; it came by {job.partition}."
         self._refuse(job, ErrorInfo("unknown_task_type", text))
+
+    def _distrust(self, job: Job, error: SignatureError) -> None:
+        """What the record says is not believed, not even its id: no result of it. A task that is only too late is known
+        to be one, and has an event."""
+        if error.reason == SignatureError.EXPIRED:
+            job.received_at_us = time.time_ns() // 1000
+            job.carry_on(Move((), EventName.DEAD_LETTERED, {"reason": error.reason}))
+        self._bury(job, ErrorInfo(error.reason, str(error)))
 
     def _refuse(self, job: Job, error: ErrorInfo) -> None:
         job.received_at_us = time.time_ns() // 1000

@@ -14,7 +14,7 @@ from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import Record, pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
-from kantoku_kafka.model import Option, Task, TaskEnvelope, carried_headers
+from kantoku_kafka.model import Option, Task, TaskEnvelope, carried_headers, lasting_headers
 from kantoku_kafka.replay.fold import TaskState
 from kantoku_kafka.replay.log import Replay
 
@@ -76,6 +76,7 @@ def originals(
 
     Raises:
         TopicMismatch, AccessDenied, BrokerUnavailable.
+        SignatureError: with a seal: one is not as it was signed, and would be signed now.
         WaitTimeout: an input does not tell in time whether it still holds one.
     """
     by_topic: defaultdict[str, dict[tuple[int, int], TaskState]] = defaultdict(dict)
@@ -95,6 +96,8 @@ def originals(
             envelope = kantoku.codec.decode_task(task.value or b"")
             if envelope.id != of.task_id:  # the topic was created anew
                 continue
+            if kantoku.seal is not None:
+                kantoku.seal.check(kantoku.namespace, envelope, task.key, task.headers)
             found.add(of.task_id)
             option = again(kantoku.namespace, envelope, task, restarts(envelope.id))
             yield Original(of, Task(envelope.type, envelope.data).with_(option))
@@ -111,7 +114,7 @@ def _as_put(kantoku: Kantoku, record: Record) -> Message | None:
             timer = decode_timer(value)
             found = Message(timer.topic, timer.key, timer.task, timer.headers)
         else:
-            found = Message(record.topic() or "", record.key(), value, carried_headers(headers_of(record)))
+            found = Message(record.topic() or "", record.key(), value, lasting_headers(headers_of(record)))
         kantoku.codec.decode_task(found.value or b"")
     except EnvelopeError:
         return None
@@ -134,7 +137,7 @@ def again(namespace: str, envelope: TaskEnvelope, task: Message, times: int = 0)
         }
         ctx.labels |= envelope.labels
         ctx.options |= envelope.options
-        ctx.headers, ctx.topic = task.headers, task.topic
+        ctx.headers, ctx.topic = carried_headers(task.headers), task.topic
         if task.key != envelope.id.encode():
             ctx.key = task.key
 

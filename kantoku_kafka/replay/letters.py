@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.engine.judge import PUT_BACK, limits_of
 from kantoku_kafka.engine.rules import Rules
-from kantoku_kafka.errors import EnvelopeError, TopicMismatch
+from kantoku_kafka.errors import EnvelopeError, SignatureError, TopicMismatch
 from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import headers_of
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, decided_ends
 from kantoku_kafka.kafka.topics import existing_topics
-from kantoku_kafka.model import Event, Headers, Task, TaskEnvelope, carried_headers, now_us
+from kantoku_kafka.model import SIGNATURE, Event, Headers, Task, TaskEnvelope, lasting_headers, now_us
 from kantoku_kafka.names import is_task_type
 from kantoku_kafka.replay.again import again
 from kantoku_kafka.replay.ended import Ended
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Letter", "LetterFilter", "Redriven", "letters", "redrive"]
 
-_UNREADABLE = EnvelopeError.__name__
+_WITHOUT_RESULT = SignatureError.REASONS | {EnvelopeError.__name__}
 REDRIVEN = "letter.redriven"
 """Event of a task that had no result yet and was put back on its input as it was."""
 
@@ -124,12 +124,12 @@ def _letter(kantoku: Kantoku, record: Record) -> Letter:
         offset=record.offset() or 0,
         key=record.key(),
         value=value,
-        headers=carried_headers(headers),
+        headers=lasting_headers(headers),
         task=task,
         cause={
             name.removeprefix("kantoku-"): (text or b"").decode("utf-8", "replace")
             for name, text in headers
-            if name.startswith("kantoku-")
+            if name.startswith("kantoku-") and name != SIGNATURE
         },
     )
 
@@ -155,7 +155,8 @@ def redrive(
     """Put dead letters back to work, so many in one transaction, whose events say which: to repeat it doubles nothing.
 
     A task that had its result, which is every one that could be read, is spawned anew under an id derived from the old
-    one; a record that could not be read goes back to its input as it was. Where events do not tell what became of a
+    one; a record that could not be read goes back to its input as it was. With a seal both are signed anew, and what is
+    not as it was signed stays where it is. Where events do not tell what became of a
     task, results do. What neither of them keeps any more is not known here.
 
     Parameters:
@@ -196,6 +197,8 @@ def _fate(
         return Redriven(letter, None, "it cannot be read by this version")
     if not is_task_type(task.type):
         return Redriven(letter, None, "it has a type that none can have")
+    if (distrust := _distrust(kantoku, letter, task)) is not None:
+        return Redriven(letter, None, distrust)
     topic = _input_of(kantoku, letter)
     if topic not in topics:
         raise TopicMismatch(
@@ -210,12 +213,24 @@ def _fate(
     return fate
 
 
+def _distrust(kantoku: Kantoku, letter: Letter, task: TaskEnvelope) -> str | None:
+    """Why a letter must not be put back: it would be signed by us, or come back here."""
+    seal = kantoku.seal
+    if seal is None:
+        return None
+    try:
+        seal.check(kantoku.namespace, task, letter.key, letter.headers, None if seal.can_sign else now_us())
+    except SignatureError as error:
+        return str(error)
+    return None
+
+
 def _as_it_was(store: TaskStore, ended: Ended, letter: Letter, task: TaskEnvelope) -> Redriven | None:
-    """What becomes of a record that could not be read; None if the task got a result when it died.
+    """What becomes of a record that could not be read, or was not signed; None if the task got a result when it died.
 
     The cause is the same for a task whose options cannot be: that one was refused, with a result, from the same place.
     """
-    if letter.cause.get("error-type") != _UNREADABLE or _is_refused(task):
+    if letter.cause.get("error-type") not in _WITHOUT_RESULT or _is_refused(task):
         return None
     state = store.get(task.id)
     put_back = state is not None and any(logged.event.name == REDRIVEN for logged in state.history)
@@ -261,7 +276,10 @@ def _put_back(kantoku: Kantoku, events: EventWriter, fate: Redriven) -> None:
         return
     event = Event(task.id, task.type, REDRIVEN, task.attempt, now_us())
     place = "/".join(map(str, letter.source or ())).encode()
-    headers = (*letter.headers, (PUT_BACK, place))
+    headers, seal = letter.headers, kantoku.seal
+    if seal is not None and seal.can_sign:
+        headers = seal.sign(kantoku.namespace, task, letter.key, headers)
+    headers = (*headers, (PUT_BACK, place))
     kantoku.write([Message(_input_of(kantoku, letter), letter.key, letter.value, headers), events.message(event)])
 
 

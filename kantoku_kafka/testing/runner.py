@@ -25,6 +25,7 @@ from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.model import Event, Result, Task, now_us
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.settings import ExecutorSettings
+from kantoku_kafka.signing.guard import Guard
 from kantoku_kafka.spawning import prepare, spawned_event
 from kantoku_kafka.testing.memory import (
     InMemoryEvents,
@@ -106,7 +107,8 @@ def run_tasks(
     types = chosen_types(kantoku, None, None, reference)
     ids = [_spawn(kantoku, log, task) for task in tasks]
     settings = settings or ExecutorSettings()
-    loop, timers = _loop(kantoku, log, settings, reference), _timers(kantoku, log, settings, waits_for_timers)
+    loop = _loop(kantoku, log, settings, reference, waits_for_timers)
+    timers = _timers(kantoku, log, settings, waits_for_timers)
     topics = [*(topic for task in types.values() for topic in task.inputs(kantoku.topics)), kantoku.topics.timers]
     begun, ended = threading.Event(), Future[None]()
     ended.add_done_callback(lambda _: begun.set())
@@ -140,7 +142,7 @@ def _spawn(kantoku: Kantoku, log: InMemoryLog, task: Task) -> str:
     return ctx.id
 
 
-def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, reference: str | None) -> Loop:
+def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, reference: str | None, waits: bool) -> Loop:
     inputs = InMemoryInputs(log)
     types = chosen_types(kantoku, None, settings.pool, reference)
     topics_of = {name: task.inputs(kantoku.topics).keys() for name, task in types.items()}
@@ -161,6 +163,7 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         readers=foreign_readers(
             {name: task.from_topics for name, task in types.items()}, kantoku.topics, kantoku.codec
         ),
+        guard=Guard.of(kantoku.seal, kantoku.namespace, kantoku.codec, now_us if waits else lambda: None),
     )
 
 

@@ -116,8 +116,8 @@ class SignatureError(EnvelopeError):
     EXPIRED: ClassVar[str] = "signature_expired"
     REASONS: ClassVar[frozenset[str]] = frozenset({"unsigned", "forged", "unknown_key", "too_early", EXPIRED})
 
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, message: str, *, reason: str = "forged") -> None:
+        super().__init__(message)
         self.reason = reason
 
 

@@ -141,12 +141,14 @@ class Seal:
             return
         if end_us is not None and end_us < at_us:
             raise SignatureError(
-                SignatureError.EXPIRED,
                 f"The signature of task {task.id} is good no longer: it did not run within the lifetime_seconds of the "
                 "Seal that signed it. Spawn it again.",
+                reason=SignatureError.EXPIRED,
             )
         if begin_us is not None and begin_us > at_us + _CLOCKS_DIFFER_US:
-            raise SignatureError("too_early", f"Task {task.id} is not due yet, and no timer of ours has put it here.")
+            raise SignatureError(
+                f"Task {task.id} is not due yet, and no timer of ours has put it here.", reason="too_early"
+            )
 
     def check_trusted(self, task_type: str, topics: Iterable[str]) -> None:
         """Whether a task type may take what others write to these topics. Raises UsageError."""
@@ -169,10 +171,10 @@ class Seal:
         if not found and not self._required:
             return None
         if not found:
-            raise SignatureError("unsigned", "The task bears no signature: give its spawner a Seal that signs.")
+            raise SignatureError("The task bears no signature: give its spawner a Seal that signs.", reason="unsigned")
         signature = read_header(found[0] or b"") if len(found) == 1 else None
         if signature is None:
-            raise SignatureError("forged", f"The header {SIGNATURE} of the task holds no signature of a known form.")
+            raise SignatureError(f"The header {SIGNATURE} of the task holds no signature of a known form.")
         return signature
 
     def _verify(
@@ -181,15 +183,14 @@ class Seal:
         known = self._keys.get(signature.key_id)
         if known is None:
             raise SignatureError(
-                "unknown_key",
                 f"Task {task.id!r} is signed by key {signature.key_id!r}: give this Seal that key, if it is yours.",
+                reason="unknown_key",
             )
         message = signed_bytes(signature.claim, namespace, task, key, headers)
         if not known.verify(message, signature.raw):
             raise SignatureError(
-                "forged",
                 f"The signature by key {signature.key_id!r} is not that of this task in namespace {namespace}: "
-                "something was changed, or the key is another one.",
+                "something was changed, or the key is another one."
             )
 
 
@@ -201,9 +202,9 @@ def _due_us(namespace: str, name: str, task: TaskEnvelope) -> int:
         schedule = Schedule(name, begin_us, "", b"", **{field: times[field] for field in _OF_TIMES})
         due_us = Recurrence(schedule).next_after((task_id_time_ms(task.id) or 0) * 1_000 - 1)
     except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
-        raise SignatureError("forged", f"Task {task.id} is of a schedule without times that can be read.") from error
+        raise SignatureError(f"Task {task.id} is of a schedule without times that can be read.") from error
     if due_us is None or occurrence_id(namespace, name, due_us) != task.id:
-        raise SignatureError("forged", f"Task {task.id} is none of the times of schedule {name!r}.")
+        raise SignatureError(f"Task {task.id} is none of the times of schedule {name!r}.")
     return due_us
 
 

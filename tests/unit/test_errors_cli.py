@@ -31,6 +31,7 @@ CODES = {
     "WaitTimeout": 6,
     "TopicMismatch": 7,
     "EnvelopeError": 7,
+    "SignatureError": 7,
     "SpawnError": 1,
     "QueueFull": 1,
     "TaskTooLarge": 1,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kantoku_kafka.cli import (
+    acls,
     control,
     demo,
     dev,
@@ -99,6 +100,7 @@ def options(
 run.register(app)
 tasks.register(app)
 topics.register(app)
+acls.register(app)
 verify.register(app)
 events.register(app)
 task_views = views.tasks_group()

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from kantoku_kafka.cli.common import Options
-from kantoku_kafka.cli.output import table, tell
+from kantoku_kafka.app import Kantoku
+from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.emit import strimzi, terraform, tools
 from kantoku_kafka.errors import TopicMismatch
 from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.drift import Difference, compare
+from kantoku_kafka.kafka.wanted import TopicPlan
 
 App = Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku")]
 Partitions = Annotated[int, typer.Option("-p", "--partitions", help="Partitions of each topic.", min=1)]
+Replicas = Annotated[
+    int | None,
+    typer.Option("-r", "--replication-factor", help="Default: the broker's.", min=1, max=32_767),
+]
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
+_REPLICAS = 3
+
+
+class Form(StrEnum):
+    """What ``--emit`` prints."""
+
+    KAFKA_TOPICS = "kafka-topics"
+    STRIMZI = "strimzi"
+    TERRAFORM = "terraform"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,77 +43,116 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="topics")
 
 
-def plan(ctx: typer.Context, app: App, partitions: Partitions = 4, output: Output = "table") -> None:
-    """Show what is there, what is missing and what is wrong; change nothing.
+def plan(
+    ctx: typer.Context,
+    app: App,
+    partitions: Partitions = 4,
+    replication_factor: Replicas = None,
+    emit: Annotated[
+        Form | None, typer.Option(help="Print the wanted state for a tool, with 3 replicas unless -r says otherwise.")
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="--emit strimzi: the name of the Kafka resource.")] = "my-cluster",
+    output: Output = "table",
+) -> None:
+    """Show how each topic differs from what it should be; change nothing.
+
+    Exit code 0: nothing is missing, and no difference loses data or breaks a promise; else 7. With --emit no broker
+    is asked.
 
     Example: kantoku-kafka topics plan shop.tasks:kan
     """
-    _show(_differences(ctx.obj, app, partitions), output)
+    kantoku = ctx.obj.app(app)
+    if emit is not None:
+        out(_emitted(emit, kantoku, _plans(kantoku, partitions, replication_factor or _REPLICAS), cluster))
+        return
+    differences = _differences(kantoku, partitions, replication_factor)
+    _show(differences, output)
+    bad = [d for d in differences if d.missing or d.harms]
+    if bad:
+        tell(f"to create: {sum(d.missing for d in bad)}, to change by hand: {sum(not d.missing for d in bad)}")
+        raise typer.Exit(TopicMismatch.exit_code)
 
 
 def create(
     ctx: typer.Context,
     app: App,
     partitions: Partitions = 4,
-    replication_factor: Annotated[int | None, typer.Option("-r", help="Default: the broker's.", min=1)] = None,
+    replication_factor: Replicas = None,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing.")] = False,
 ) -> None:
     """Create the topics that are missing; those that exist are left as they are.
 
     Example: kantoku-kafka topics create shop.tasks:kan --yes
     """
-    options: Options = ctx.obj
-    differences = _differences(options, app, partitions)
+    kantoku = ctx.obj.app(app)
+    differences = _differences(kantoku, partitions, replication_factor)
     missing = [difference.plan for difference in differences if difference.missing]
-    _warn(differences)
+    for difference in differences:
+        for deviation in difference.harms:
+            tell(f"warning: {difference.plan.name}: {deviation}; change it: {deviation.remedy}")
     if not missing:
         tell("all topics are there")
         return
     if not yes:
         _show(differences, "table")
         typer.confirm(f"Create {len(missing)} topics?", abort=True, err=True)
-    for name in topics.create(options.app(app).clients, missing, replication_factor=replication_factor):
+    for name in topics.create(kantoku.clients, missing):
         tell(f"created {name}")
 
 
-def check(ctx: typer.Context, app: App, partitions: Partitions = 4, output: Output = "table") -> None:
-    """Exit with 7 if a topic is missing or its policy would break a promise.
+def check(
+    ctx: typer.Context,
+    app: App,
+    partitions: Partitions = 4,
+    replication_factor: Replicas = None,
+    output: Output = "table",
+) -> None:
+    """Exit with 7 if a topic is missing, or is so that data are lost or a promise is broken; show only those.
 
     Example: kantoku-kafka topics check shop.tasks:kan
     """
-    differences = _differences(ctx.obj, app, partitions)
-    _show(differences, output)
-    bad = [d.plan.name for d in differences if d.missing or d.problems]
+    bad = [d for d in _differences(ctx.obj.app(app), partitions, replication_factor) if d.missing or d.harms]
+    _show(bad, output)
     if bad:
-        raise TopicMismatch(f"{len(bad)} topics are not as they should be: {', '.join(bad)}. See: topics plan")
+        names = ", ".join(d.plan.name for d in bad)
+        raise TopicMismatch(f"{len(bad)} topics are not as they should be: {names}. See: topics plan")
 
 
-def _differences(options: Options, app: str, partitions: int) -> list[topics.Difference]:
-    kantoku = options.app(app)
+def _plans(kantoku: Kantoku, partitions: int, replication_factor: int | None) -> list[TopicPlan]:
+    return topics.plan(
+        kantoku.topics,
+        kantoku.task_types,
+        inputs=kantoku.inputs,
+        partitions=partitions,
+        replication_factor=replication_factor,
+    )
+
+
+def _differences(kantoku: Kantoku, partitions: int, replication_factor: int | None) -> list[Difference]:
     kantoku.clients.check()
-    return topics.compare(
-        kantoku.clients,
-        topics.plan(kantoku.topics, kantoku.task_types, inputs=kantoku.inputs, partitions=partitions),
-    )
+    return compare(kantoku.clients, _plans(kantoku, partitions, replication_factor))
 
 
-def _show(differences: list[topics.Difference], output: str) -> None:
-    table(
-        (
-            {
-                "topic": d.plan.name,
-                "state": "missing" if d.missing else "differs" if d.problems else "ok",
-                "wanted": ", ".join(f"{k}={v}" for k, v in d.plan.config.items()),
-                "problem": "; ".join(d.problems),
-            }
-            for d in differences
-        ),
-        output,
-        wrapped=True,
-    )
+def _emitted(form: Form, kantoku: Kantoku, plans: Iterable[TopicPlan], cluster: str) -> str:
+    match form:
+        case Form.KAFKA_TOPICS:
+            text = tools.topics(plans, kantoku.connection.bootstrap_servers)
+        case Form.STRIMZI:
+            text = strimzi.topics(plans, cluster)
+        case Form.TERRAFORM:
+            text = terraform.topics(plans, kantoku.namespace)
+    return text.removesuffix("\n")
 
 
-def _warn(differences: list[topics.Difference]) -> None:
-    for difference in differences:
-        for problem in difference.problems:
-            tell(f"warning: {difference.plan.name}: {problem}; change it with your own tools")
+def _show(differences: Iterable[Difference], output: str) -> None:
+    table(map(_row, differences), output, wrapped=True)
+
+
+def _row(difference: Difference) -> dict[str, object]:
+    plan = difference.plan
+    problems = [str(deviation) for deviation in difference.deviations]
+    if not difference.readable:
+        problems.append("its settings may not be read: ask for the right DescribeConfigs")
+    wanted = [f"partitions={plan.partitions}", *(f"{name}={value}" for name, value in plan.config.items())]
+    state = "missing" if difference.missing else "wrong" if difference.harms else "differs" if problems else "ok"
+    return {"topic": plan.name, "state": state, "wanted": ", ".join(wanted), "problem": "; ".join(problems)}

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from kantoku_kafka.errors import KantokuError, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.drift import compare
 from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.names import Topics
 
@@ -67,11 +68,11 @@ def _broker(clients: Clients) -> str:
 
 def _topics(clients: Clients, names: Topics, inputs: Sequence[str]) -> str:
     plans = topics.plan(names, [], inputs=inputs)
-    for difference in topics.compare(clients, plans):
+    for difference in compare(clients, plans):
         if difference.missing:
             raise TopicMismatch(f"Topic {difference.plan.name} is missing: kantoku-kafka topics create APP --yes")
-        if difference.problems:
-            raise TopicMismatch(f"Topic {difference.plan.name}: {'; '.join(difference.problems)}.")
+        if difference.harms:
+            raise TopicMismatch(f"Topic {difference.plan.name}: {'; '.join(map(str, difference.harms))}.")
     return f"{len(plans)} topics as they should be: {', '.join(p.name for p in plans)}"
 
 

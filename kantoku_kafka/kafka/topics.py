@@ -1,11 +1,11 @@
-"""The topics of an app: what they should be, what is there, and how the difference is made up."""
+"""The topics of a cluster: what is there, and how what is missing is created."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without __all__
@@ -18,102 +18,23 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_k
 
 from kantoku_kafka.errors import TopicMismatch
 from kantoku_kafka.kafka.config import PASSING, Clients
-from kantoku_kafka.names import Topics
+from kantoku_kafka.kafka.wanted import TopicPlan, plan
 
-__all__ = ["Difference", "TopicPlan", "compare", "create", "max_message_bytes", "partition_count", "plan"]
+__all__ = ["Shape", "create", "max_message_bytes", "partition_count", "plan", "shapes"]
 
 _DAY_MS = 86_400_000
 _ASK_AGAIN_SECONDS = 0.1
-_KEPT = {"compact", "delete"}
 
 
-@dataclass(frozen=True, slots=True)
-class TopicPlan:
-    """One topic as it should be. ``fixed``: its number of partitions must never change once there are records."""
+class Shape(NamedTuple):
+    """How many partitions a topic has, 0 if nobody leads one now, and how many replicas the first of them."""
 
-    name: str
     partitions: int
-    config: Mapping[str, str] = field(default_factory=dict)
-    fixed: bool = False
+    replicas: int
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How one topic differs. ``missing`` is made up by :func:`create`; ``problems`` are for a person to decide."""
-
-    plan: TopicPlan
-    missing: bool
-    problems: tuple[str, ...] = ()
-
-
-def plan(
-    topics: Topics, task_types: Iterable[str], *, inputs: Iterable[str] = (), partitions: int = 4
-) -> list[TopicPlan]:
-    """What an app needs.
-
-    Parameters:
-        topics: the names.
-        task_types: for their input topics.
-        inputs: further input topics, those of priorities.
-        partitions: of each topic; default 4. For results, events and timers the number is for ever.
-    """
-    week, month = str(7 * _DAY_MS), str(30 * _DAY_MS)
-    return [
-        *(
-            TopicPlan(name, partitions, {"cleanup.policy": "delete", "retention.ms": week})
-            for name in sorted({*map(topics.of_type, task_types), *inputs})  # types may share a topic
-        ),
-        TopicPlan(topics.results, partitions, {"cleanup.policy": "compact,delete", "retention.ms": week}, fixed=True),
-        # Stamped by the broker: the offsets of a time are then those of all that stood there by that time.
-        TopicPlan(
-            topics.events,
-            partitions,
-            {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"},
-            fixed=True,
-        ),
-        # A dead letter is its original and the cause: it must fit where the original did.
-        TopicPlan(
-            topics.dlq,
-            partitions,
-            {"cleanup.policy": "delete", "retention.ms": month, "max.message.bytes": str(2 << 20)},
-        ),
-        # A timer is a task and where it belongs. Rebuilding reads the segment that is not compacted yet: a small one.
-        TopicPlan(
-            topics.timers,
-            partitions,
-            {
-                "cleanup.policy": "compact",
-                "max.message.bytes": str(2 << 20),
-                "segment.bytes": str(128 << 20),
-                "min.cleanable.dirty.ratio": "0.2",
-            },
-            fixed=True,
-        ),
-        TopicPlan(topics.schedules, 1, {"cleanup.policy": "compact", "max.message.bytes": str(2 << 20)}, fixed=True),
-        TopicPlan(
-            topics.control,
-            1,
-            {"cleanup.policy": "compact,delete", "retention.ms": week, "message.timestamp.type": "LogAppendTime"},
-        ),
-    ]
-
-
-def compare(clients: Clients, plans: Iterable[TopicPlan]) -> list[Difference]:
-    """How the cluster differs from the plans. Raises AccessDenied, BrokerUnavailable."""
-    existing = existing_topics(clients)
-    wanted = list(plans)
-    configs = topic_configs(clients, [p.name for p in wanted if p.name in existing])
-    return [
-        Difference(p, True) if p.name not in existing else Difference(p, False, _problems(p, configs.get(p.name, {})))
-        for p in wanted
-    ]
-
-
-def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: int | None = None) -> list[str]:
+def create(clients: Clients, plans: Iterable[TopicPlan]) -> list[str]:
     """Create the topics that are missing; the others are left as they are. Returns the names created.
-
-    Parameters:
-        replication_factor: None takes the broker's default, as Kafka itself does.
 
     Raises:
         AccessDenied, BrokerUnavailable, KantokuError: nothing more is created then.
@@ -123,8 +44,10 @@ def create(clients: Clients, plans: Iterable[TopicPlan], *, replication_factor: 
     missing = [p for p in plans if p.name not in existing]
     if not missing:
         return []
-    factor = -1 if replication_factor is None else replication_factor
-    requested = [NewTopic(p.name, p.partitions, factor, config=dict(p.config)) for p in missing]
+    default = -1  # the broker's
+    requested = [
+        NewTopic(p.name, p.partitions, p.replication_factor or default, config=dict(p.config)) for p in missing
+    ]
     created = []
     for name, future in admin.create_topics(requested).items():
         try:
@@ -171,16 +94,16 @@ def max_message_bytes(clients: Clients, names: Iterable[str]) -> dict[str, int]:
     return {name: int(configs.get(name, {}).get("max.message.bytes", 1_048_588)) for name in wanted}
 
 
-def topic_configs(clients: Clients, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The settings of topics, as far as we may read them."""
+def topic_configs(clients: Clients, names: Iterable[str], seconds: float | None = None) -> dict[str, dict[str, str]]:
+    """The settings of topics, as far as we may read them; ``seconds``: to wait, default the connection's timeout."""
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     found: dict[str, dict[str, str]] = {}
     if not resources:
         return found
-    admin = clients.admin()
+    admin, most = clients.admin(), clients.connection.timeout_seconds if seconds is None else seconds
     for resource, future in admin.describe_configs(resources).items():
         try:
-            entries = future.result(clients.connection.timeout_seconds)
+            entries = future.result(most)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 continue
@@ -249,11 +172,24 @@ def existing_topics(clients: Clients) -> set[str]:
 
 def partition_counts(clients: Clients) -> dict[str, int]:
     """How many partitions each topic has that we may see; 0 of one that nobody leads now."""
+    return {name: shape.partitions for name, shape in shapes(clients)[0].items()}
+
+
+def shapes(clients: Clients, seconds: float | None = None) -> tuple[dict[str, Shape], int]:
+    """The topics that we may see, and how many brokers there are.
+
+    Parameters:
+        seconds: to wait; default: the connection's timeout.
+    """
     try:
-        found = clients.admin().list_topics(timeout=clients.connection.timeout_seconds).topics
+        found = clients.admin().list_topics(timeout=clients.connection.timeout_seconds if seconds is None else seconds)
     except KafkaException as error:
         raise clients.error(error.args[0], "listing topics") from error
-    return {name: len(topic.partitions) for name, topic in found.items()}
+    topics = {
+        name: Shape(len(topic.partitions), max((len(p.replicas) for p in topic.partitions.values()), default=0))
+        for name, topic in found.topics.items()
+    }
+    return topics, len(found.brokers)
 
 
 def _await_served(clients: Clients, plans: Iterable[TopicPlan]) -> None:
@@ -275,17 +211,3 @@ def _await_served(clients: Clients, plans: Iterable[TopicPlan]) -> None:
             unserved.discard(partition)
         if unserved:
             time.sleep(0.05)
-
-
-def _problems(wanted: TopicPlan, config: Mapping[str, str]) -> tuple[str, ...]:
-    """What of an existing topic would break a promise. A longer retention or more partitions are the user's choice."""
-    if not config:
-        return ()
-    problems = []
-    policy = set(config.get("cleanup.policy", "").split(","))
-    should = set(wanted.config["cleanup.policy"].split(","))
-    if policy != should and (
-        ("compact" in policy) != ("compact" in should) or (policy == _KEPT and should == {"compact"})
-    ):
-        problems.append(f"cleanup.policy is {','.join(sorted(policy))}, should be {wanted.config['cleanup.policy']}")
-    return tuple(problems)

@@ -69,14 +69,14 @@ class GrantingBroker:
 
     def grant(self, user: str, rights: Iterable[Right]) -> None:
         admin = AdminClient({"bootstrap.servers": self.admin_servers})
-        for future in admin.create_acls([_binding(user, right) for right in rights]).values():
+        for future in admin.create_acls([binding(user, right) for right in rights]).values():
             future.result(10)
         _take_effect()
 
     def revoke(self, user: str, rights: Iterable[Right] | None = None) -> None:
         """These rights; None: all that the user has."""
         admin = AdminClient({"bootstrap.servers": self.admin_servers})
-        filters = [_filter(_binding(user, right)) for right in rights] if rights is not None else [_all_of(user)]
+        filters = [_filter(binding(user, right)) for right in rights] if rights is not None else [_all_of(user)]
         for future in admin.delete_acls(filters).values():
             future.result(10)
         _take_effect()
@@ -115,7 +115,7 @@ def granting_broker(users: Iterable[str]) -> Iterator[GrantingBroker]:
             yield GrantingBroker(embedded, f"127.0.0.1:{port}")
 
 
-def _binding(user: str, right: Right) -> AclBinding:
+def binding(user: str, right: Right) -> AclBinding:
     return AclBinding(
         _RESOURCES[right.resource],
         right.name,

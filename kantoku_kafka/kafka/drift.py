@@ -1,0 +1,153 @@
+"""How the topics of a cluster differ from what they should be, and which differences lose data. Changes nothing."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.topics import Shape, shapes, topic_configs
+from kantoku_kafka.kafka.wanted import TopicPlan
+
+__all__ = ["Deviation", "Difference", "compare", "deviations"]
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """One setting of a topic that is not as planned.
+
+    Attributes:
+        setting: Kafka's name of it, or ``partitions``, ``replication.factor``.
+        harm: what is lost by it, or which promise is broken; empty: it is the user's choice.
+        remedy: how it is changed.
+    """
+
+    setting: str
+    actual: str
+    wanted: str
+    harm: str
+    remedy: str
+
+    def __str__(self) -> str:
+        text = f"{self.setting} is {self.actual}, should be {self.wanted}"
+        return f"{text}: {self.harm}" if self.harm else text
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one topic differs; what we may not read of it is left out.
+
+    Attributes:
+        missing: there is no such topic (or we may not see it).
+        readable: whether we may read its settings.
+    """
+
+    plan: TopicPlan
+    missing: bool = False
+    readable: bool = True
+    deviations: tuple[Deviation, ...] = ()
+
+    @property
+    def harms(self) -> list[Deviation]:
+        """Those by which something is lost."""
+        return [one for one in self.deviations if one.harm]
+
+
+def compare(clients: Clients, plans: Iterable[TopicPlan], *, seconds: float | None = None) -> list[Difference]:
+    """How the cluster differs from the plans, by two requests.
+
+    Parameters:
+        seconds: for each of them; default: the connection's timeout.
+
+    Raises:
+        AccessDenied, BrokerUnavailable.
+    """
+    existing, brokers = shapes(clients, seconds)
+    wanted = list(plans)
+    configs = topic_configs(clients, [p.name for p in wanted if p.name in existing], seconds)
+    found = []
+    for one in wanted:
+        shape, config = existing.get(one.name), configs.get(one.name)
+        if shape is None:
+            found.append(Difference(one, missing=True))
+        else:
+            found.append(
+                Difference(
+                    one,
+                    readable=config is not None,
+                    deviations=tuple(deviations(one, shape, config or {}, brokers)),
+                )
+            )
+    return found
+
+
+def deviations(plan: TopicPlan, shape: Shape, config: Mapping[str, str], brokers: int) -> Iterator[Deviation]:
+    """What of a topic is not as planned. Pure.
+
+    Parameters:
+        config: its settings; of those that are not named nothing is said.
+        brokers: how many the cluster has.
+    """
+    if shape.partitions != plan.partitions:
+        remedy = "plan with -p, its number is for ever" if plan.fixed else "kafka-topics.sh --alter --partitions"
+        yield Deviation("partitions", str(shape.partitions), str(plan.partitions), "", remedy)
+    factor = plan.replication_factor or min(brokers, 3)
+    if shape.replicas < factor and (plan.replication_factor is not None or shape.replicas == 1):
+        harm = f"{plan.holds} are lost with one broker's disk" if shape.replicas == 1 else ""
+        yield Deviation(
+            "replication.factor", str(shape.replicas), str(factor), harm, "kafka-reassign-partitions.sh, or a new topic"
+        )
+    for setting, wanted in {**plan.config, **_implied(plan, shape)}.items():
+        actual = config.get(setting)
+        if actual is not None and not _same(setting, actual, wanted):
+            harm = _harm(plan.holds, setting, actual, wanted)
+            yield Deviation(setting, actual, wanted, harm, _remedy(plan.name, setting, wanted))
+
+
+def _implied(plan: TopicPlan, shape: Shape) -> dict[str, str]:
+    """What nobody sets, because it is Kafka's default or follows from the number of replicas."""
+    implied = {"unclean.leader.election.enable": "false"}
+    if "delete" in plan.config["cleanup.policy"]:
+        implied["retention.bytes"] = "-1"
+    if shape.replicas > 2:
+        implied["min.insync.replicas"] = "2"
+    return implied
+
+
+def _same(setting: str, actual: str, wanted: str) -> bool:
+    if setting == "cleanup.policy":
+        return set(actual.split(",")) == set(wanted.split(","))
+    # More copies than asked for is not less.
+    return actual == wanted or (setting == "min.insync.replicas" and int(actual) > int(wanted))
+
+
+def _harm(holds: str, setting: str, actual: str, wanted: str) -> str:
+    """What such a difference costs; nothing where more is kept than planned, or a little less."""
+    match setting:
+        case "cleanup.policy":
+            if "compact" in actual and "compact" not in wanted:
+                return f"{holds} with one key replace each other"
+            if "delete" in actual and "delete" not in wanted:
+                return f"{holds} that are older than its retention are lost"
+            return ""
+        case "retention.ms" if 0 <= int(actual) < min(_DAY_MS, int(wanted)):
+            return f"{holds} are lost after {int(actual) / 3_600_000:g} h"
+        case "retention.bytes" if int(actual) >= 0:
+            return f"the oldest {holds} are lost where a partition grows beyond that"
+        case "max.message.bytes" if int(actual) < int(wanted):
+            return f"{holds} that are as large as inputs take are refused"
+        case "message.timestamp.type":
+            return f"the clocks of writers say when {holds} were written: who asks for a time may miss some"
+        case "min.insync.replicas":
+            return f"{holds} that were acknowledged are lost with one broker"
+        case "unclean.leader.election.enable":
+            return f"{holds} are lost when a replica that lags becomes the leader"
+    return ""
+
+
+def _remedy(topic: str, setting: str, wanted: str) -> str:
+    value = f"[{wanted}]" if "," in wanted else wanted  # else Kafka's tool takes it for two settings
+    return f"kafka-configs.sh --alter --topic {topic} --add-config {shlex.quote(f'{setting}={value}')}"

@@ -7,12 +7,14 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from kantoku_kafka import logger
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.client import Client
+from kantoku_kafka.configuration.sources import Configuration, load
 from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.engine.retry import Retry
 from kantoku_kafka.engine.rules import Rules
@@ -35,6 +37,7 @@ from kantoku_kafka.signing.seal import Seal
 __all__ = ["Kantoku", "TaskType"]
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
+DEFAULT_NAMESPACE = "kantoku"
 _MOST_WEIGHT = 1_000
 _SERVERS_VARIABLE, _SEAL_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS", "KANTOKU_SEAL"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,9 +113,17 @@ class Kantoku(Client):
         self._task_types: dict[str, TaskType] = {}
         self.startup_hooks: list[Callable[[], object]] = []
         self.shutdown_hooks: list[Callable[[], object]] = []
-        servers = bootstrap_servers or os.environ.get(_SERVERS_VARIABLE) or DEFAULT_BOOTSTRAP_SERVERS
+        servers, origin = next(
+            (servers, origin)
+            for servers, origin in (
+                (bootstrap_servers, "app"),
+                (os.environ.get(_SERVERS_VARIABLE), _SERVERS_VARIABLE),
+                (DEFAULT_BOOTSTRAP_SERVERS, "default"),
+            )
+            if servers
+        )
         super().__init__(
-            Connection(bootstrap_servers=servers, config=dict(config or {})),
+            Connection(bootstrap_servers=servers, config=dict(config or {}), origins={"bootstrap.servers": origin}),
             events=choice(EventDetail, "events", events),
             queue_timeout_seconds=queue_timeout_seconds,
             delivery_timeout_seconds=delivery_timeout_seconds,
@@ -131,6 +142,38 @@ class Kantoku(Client):
     def meters(self) -> list[Meter]:
         """Those of the plugins that measure executors."""
         return [plugin for plugin in self.plugins if isinstance(plugin, Meter)]
+
+    @classmethod
+    def from_config(
+        cls,
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        config_file: str | Path | None = None,
+        profile: str | None = None,
+        **own: Any,
+    ) -> Self:
+        """An app with the settings that a command of ours would have in this place: environment, files, profile.
+
+        They count more than what is given here in code.
+
+        Parameters:
+            namespace: as of the class, where no settings name another.
+            config_file: properties of librdkafka or of a Java client, or a file of profiles (``.toml``), as option
+                ``-F``; default: ``KANTOKU_CONFIG``, and ``kantoku.toml`` for profiles.
+            profile: as option ``--profile``; default: ``KANTOKU_PROFILE``, or else ``default``.
+            own: further arguments of the class.
+
+        Raises:
+            UsageError: a file cannot be read, or says what cannot be.
+        """
+        app = cls(namespace, **own)
+        app.configure(load(config_file=config_file, profile=profile))
+        return app
+
+    def configure(self, configuration: Configuration) -> None:
+        """Lay settings from outside over the app's own; only before the first use. Raises UsageError."""
+        self.connect_to(configuration.connection(self.connection))
+        self.topics = configuration.topic_names(self.topics)
 
     def __repr__(self) -> str:
         return f"Kantoku({self.namespace!r}, {len(self._task_types)} task types, {self.connection!r})"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.errors import UsageError
+from kantoku_kafka.importing import imported
 
 __all__ = ["load_app"]
 
@@ -18,29 +15,9 @@ def load_app(reference: str) -> Kantoku:
     Raises:
         UsageError: in one sentence, whatever went wrong.
     """
-    module_name, colon, attribute = reference.partition(":")
-    if not (module_name and colon and attribute):
-        raise UsageError(f"{reference!r} names no app: write MODULE:ATTRIBUTE, e.g. shop.tasks:kan.")
-    try:
-        here = str(Path.cwd())
-    except FileNotFoundError as error:
-        raise UsageError("The current directory is not there any more: change to another one.") from error
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.split(".")[: len(error.name.split("."))] == error.name.split("."):
-            raise UsageError(f"There is no module {module_name!r} in {here} or on the Python path.") from error
-        raise UsageError(f"{module_name} does not import: no module {error.name!r}; install it first.") from error
-    except UsageError:
-        raise
-    except SystemExit as error:
-        raise UsageError(f"{module_name} does not import: it ends the program with {error.code!r}.") from error
-    except Exception as error:
-        raise UsageError(f"{module_name} does not import: {type(error).__name__}: {error}") from error
-    app = getattr(module, attribute, None)
+    app = imported(reference, "shop.tasks:kan")
     if not isinstance(app, Kantoku):
+        module_name, _, attribute = reference.partition(":")
         found = "is missing" if app is None else f"is a {type(app).__name__}"
         raise UsageError(f"{attribute!r} in {module_name} {found}, where a Kantoku is wanted.")
     return app

@@ -9,9 +9,20 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TypeVar
 
+from kantoku_kafka.configuration.masks import masked
+from kantoku_kafka.configuration.references import has_reference, resolved
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["Connection", "EventDetail", "ExecutorSettings", "GroupProtocol", "Guarantee", "PoolKind"]
+__all__ = [
+    "Connection",
+    "EventDetail",
+    "ExecutorSettings",
+    "GroupProtocol",
+    "Guarantee",
+    "PoolKind",
+    "check_addresses",
+    "choice",
+]
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -19,7 +30,6 @@ MAX_SLOT_BYTES = 64
 """Of a slot's name in UTF-8: it stands in the commit metadata."""
 
 _MAX_POLL_MS = 300_000  # librdkafka's default
-_SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "jaas", "oauthbearer.config")
 _MOST_PER_POLL = 1_000_000  # confluent-kafka's bound of one consume()
 
 
@@ -61,37 +71,34 @@ class Connection:
     Parameters:
         bootstrap_servers: ``host:port[,host:port...]``.
         config: further librdkafka settings, given to every client; the program's own settings win where a
-            promise depends on them.
+            promise depends on them. Values may refer to secrets, as ``${env:NAME}`` or ``${file:/path}``: they are
+            looked up when a client is made.
         timeout_seconds: how long the first contact and each administrative request may take; default 10.
+        origins: where settings come from, for people; default: from the app's own code.
     """
 
     bootstrap_servers: str
     config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     timeout_seconds: float = 10.0
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        for address in self.bootstrap_servers.split(","):
-            host, colon, port = address.strip().rpartition("://")[2].rpartition(":")
-            if not (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
-                raise UsageError(
-                    f"{address!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...]."
-                )
+        if not has_reference(self.bootstrap_servers):
+            check_addresses(self.bootstrap_servers)
         _positive(self, "timeout_seconds")
 
     @property
     def max_poll_seconds(self) -> float:
         """How long a member may go without a poll before its group takes it for dead."""
         try:
-            return float(self.config.get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
+            return float(resolved("max.poll.interval.ms", self.config.get("max.poll.interval.ms", _MAX_POLL_MS))) / 1000
         except ValueError:  # librdkafka refuses it, and says so
             return _MAX_POLL_MS / 1000
 
     def __repr__(self) -> str:
-        shown = {
-            name: "***" if any(word in name.lower() for word in _SECRET_WORDS) else value
-            for name, value in self.config.items()
-        }
-        return f"Connection(bootstrap_servers={self.bootstrap_servers!r}, config={shown!r})"
+        servers = masked("bootstrap.servers", self.bootstrap_servers)
+        shown = {name: masked(name, value) for name, value in self.config.items()}
+        return f"Connection(bootstrap_servers={servers!r}, config={shown!r})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +162,15 @@ class ExecutorSettings:
             raise UsageError(
                 f"--slot takes a name of 1 to {MAX_SLOT_BYTES} letters, digits, '.', '_' and '-', not {self.slot!r}."
             )
+
+
+def check_addresses(bootstrap_servers: str) -> None:
+    """Raise UsageError unless it is ``host:port[,host:port...]``."""
+    for address in bootstrap_servers.split(","):
+        host, colon, port = address.strip().rpartition("://")[2].rpartition(":")
+        if not (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
+            shown = masked("bootstrap.servers", address)
+            raise UsageError(f"{shown!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...].")
 
 
 _SLOT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SLOT_BYTES}}}")

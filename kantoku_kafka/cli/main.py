@@ -26,7 +26,7 @@ from kantoku_kafka.cli import (
     verify,
     views,
 )
-from kantoku_kafka.cli.common import Options, configure_logging, parse_settings, read_properties
+from kantoku_kafka.cli.common import Options, configure_logging
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError, UsageError
 from kantoku_kafka.model import utf8_safe
@@ -60,41 +60,45 @@ def _show_version(asked: bool) -> None:
 def options(
     ctx: typer.Context,
     bootstrap_servers: Annotated[
-        str | None,
-        typer.Option("-b", "--bootstrap-servers", envvar="KANTOKU_BOOTSTRAP_SERVERS", help="HOST:PORT[,...]"),
+        str | None, typer.Option("-b", "--bootstrap-servers", help="HOST:PORT[,...]; or KANTOKU_BOOTSTRAP_SERVERS.")
     ] = None,
     namespace: Annotated[
         str | None,
         typer.Option(
-            "-n",
-            "--namespace",
-            envvar="KANTOKU_NAMESPACE",
-            help="Prefix of all topics; default the app's, else kantoku.",
+            "-n", "--namespace", help="Prefix of all topics; or KANTOKU_NAMESPACE; default the app's, else kantoku."
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            "-F", "--config", envvar="KANTOKU_CONFIG", help="File of librdkafka settings, KEY=VALUE; for secrets too."
+            "-F",
+            "--config",
+            help="File of settings, of librdkafka or of a Java client, or profiles (.toml); or KANTOKU_CONFIG.",
         ),
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="A profile of kantoku.toml; or KANTOKU_PROFILE.")
+    ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable. No secrets here.")
+        list[str] | None,
+        typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable. No secrets here: refer to them."),
     ] = None,
     version: Annotated[  # noqa: ARG001 - its callback has answered
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
     ] = False,
     log_level: Annotated[str, typer.Option(envvar="KANTOKU_LOG_LEVEL", help="debug, info, warning, error")] = "info",
 ) -> None:
-    """Global options may stand before the command or behind it. -b wins over -X, that over -F, that over
-    KANTOKU_BOOTSTRAP_SERVERS, that over the app."""
+    """Global options may stand before the command or behind it. The command line counts more than the environment,
+    this more than the kantoku.toml that is found, and this more than the app's own code. In each, a single setting
+    counts more than a file or profile named there. config show tells what counts."""
     configure_logging(log_level)
-    settings = {**(read_properties(config) if config else {}), **parse_settings(setting or [])}
-    source = ctx.get_parameter_source("bootstrap_servers")
-    if bootstrap_servers is not None and source is not None and source.name == "ENVIRONMENT":
-        settings = {"bootstrap.servers": bootstrap_servers, **settings}
-        bootstrap_servers = None
-    ctx.obj = Options(bootstrap_servers=bootstrap_servers, namespace=namespace, config=settings)
+    ctx.obj = Options(
+        bootstrap_servers=bootstrap_servers,
+        namespace=namespace,
+        config_file=config,
+        profile=profile,
+        settings=setting or (),
+    )
 
 
 run.register(app)
@@ -158,7 +162,7 @@ def _flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_WITH_VALUE = {"-b", "--bootstrap-servers", "-n", "--namespace", "-F", "--config", "-X", "--log-level"}
+_WITH_VALUE = {"-b", "--bootstrap-servers", "-n", "--namespace", "-F", "--config", "--profile", "-X", "--log-level"}
 
 
 def _globals_first(arguments: list[str]) -> list[str]:

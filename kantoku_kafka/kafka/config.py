@@ -12,9 +12,13 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from kantoku_kafka.configuration.known import hints
+from kantoku_kafka.configuration.managed import is_managed, overridden
+from kantoku_kafka.configuration.masks import hide, masked
+from kantoku_kafka.configuration.references import resolved, token_callback
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
 from kantoku_kafka.kafka.producer import Producer
-from kantoku_kafka.settings import Connection
+from kantoku_kafka.settings import Connection, check_addresses
 from kantoku_kafka.throttle import Throttle
 
 __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
@@ -106,6 +110,11 @@ class Clients:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        ignored = overridden(connection.config)
+        if ignored:
+            _log.warning(
+                "settings that do not count here: %s", ", ".join(ignored), extra={"action": "managed_settings"}
+            )
         self._log = LimitedLog()
         self._denied: tuple[str, float] | None = None
         self._lock = threading.Lock()
@@ -115,7 +124,11 @@ class Clients:
     @property
     def client_id(self) -> str:
         """What brokers know our clients by: the user's own choice (quotas go by it), or our name."""
-        return str(self.connection.config.get("client.id", "kantoku-kafka"))
+        return str(self.setting("client.id", "kantoku-kafka"))
+
+    def setting(self, key: str, default: Any) -> Any:
+        """The user's value for one of librdkafka's settings, with its references looked up. Raises UsageError."""
+        return resolved(key, self.connection.config.get(key, default))
 
     def producer(self, **settings: Any) -> Producer:
         """A producer that loses nothing: idempotent, acknowledged by all, partitions as the Java client."""
@@ -171,8 +184,9 @@ class Clients:
                 f"The broker refuses us while {doing}: {self._denied[0]}. Check user, password and ACLs."
             )
         reason = f" ({error.name()})" if error else ""
+        servers = masked("bootstrap.servers", self.connection.bootstrap_servers)
         return BrokerUnavailable(
-            f"No broker answers at {self.connection.bootstrap_servers} while {doing}{reason}. Check "
+            f"No broker answers at {servers} while {doing}{reason}. Check "
             "--bootstrap-servers and that Kafka runs there, or start one with: kantoku-kafka dev broker"
         )
 
@@ -227,10 +241,11 @@ class Clients:
         self.insist(asked, "connecting")
 
     def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
+        user = librdkafka_config(self.connection)
         config = {
             "client.id": self.client_id,
             "socket.nagle.disable": True,
-            **librdkafka_config(self.connection),
+            **user,
             **settings,
             "logger": self._log,
             "error_cb": self._on_error,
@@ -239,9 +254,19 @@ class Clients:
             made: T = client(config)  # type: ignore[call-arg]  # type[T] has no signature
             return made
         except KafkaException as error:
-            raise UsageError(f"librdkafka refuses the configuration: {error.args[0].str()}.") from error
+            raise self._refusal(error.args[0], user) from None  # its text may quote a secret
         except (TypeError, ValueError) as error:  # a callback that is none
-            raise UsageError(f"confluent-kafka refuses the configuration: {error}.") from error
+            raise UsageError(f"confluent-kafka refuses the configuration: {hide(str(error), user)}.") from None
+
+    def _refusal(self, error: KafkaError, user: Mapping[str, object]) -> KantokuError:
+        """What to raise when librdkafka makes no client."""
+        if error.code() in DENIED:
+            return AccessDenied(f"No token for SASL/OAUTHBEARER: {error.str()}. The log says what oauth_cb did.")
+        origins = self.connection.origins
+        named = [key for key, value in user.items() if not callable(value)]
+        unknown = [f"{hint} ({origins.get(key, 'app')})" for key, hint in hints(named)]
+        known = f" {'; '.join(unknown)}." if unknown else " config show names the origin of each setting."
+        return UsageError(f"librdkafka refuses the configuration: {hide(error.str(), user)}.{known}")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in DENIED:
@@ -265,8 +290,17 @@ _read_headers = methodcaller("headers")
 
 
 def librdkafka_config(connection: Connection) -> dict[str, Any]:
-    """The settings that the user gave, as librdkafka takes them."""
-    return {"bootstrap.servers": connection.bootstrap_servers, **connection.config}
+    """The settings that the user gave, as librdkafka takes them: with what their references stand for.
+
+    Raises:
+        UsageError: a reference cannot be looked up, or the result cannot be.
+    """
+    given = {"bootstrap.servers": connection.bootstrap_servers, **connection.config}
+    config = {key: resolved(key, value) for key, value in given.items() if not is_managed(key)}
+    check_addresses(str(config["bootstrap.servers"]))
+    if "oauth_cb" in config:
+        config["oauth_cb"] = token_callback(config["oauth_cb"])
+    return config
 
 
 def kantoku_error(error: KafkaError, doing: str) -> KantokuError:

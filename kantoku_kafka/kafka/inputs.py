@@ -414,7 +414,7 @@ class KafkaInputs:
         config: dict[str, object] = {
             "group.id": self._group,
             **self._reading,
-            "max.poll.interval.ms": self._clients.connection.config.get("max.poll.interval.ms", 300_000),
+            "max.poll.interval.ms": self._clients.setting("max.poll.interval.ms", 300_000),
             "topic.metadata.refresh.interval.ms": 30_000,
         }
         if self._classic:

@@ -24,9 +24,9 @@ from kantoku_kafka.avro.control import (
     decode_schedule_state,
     decode_timer,
 )
-from kantoku_kafka.cli.common import parse_settings, read_properties
 from kantoku_kafka.cli.main import _ClickException, _globals_first, app
 from kantoku_kafka.cli.times import parse_future, parse_time_us
+from kantoku_kafka.configuration.sources import command_line, read_file
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.recurrence import Recurrence
 from kantoku_kafka.engine.retry import Retry
@@ -109,13 +109,13 @@ def _times(data: bytes) -> None:
 
 
 def _configuration(data: bytes) -> None:
-    """A file of settings, each line also as -X, and what comes of them."""
+    """A file of settings, its first line also as -X, and what comes of them."""
     with tempfile.NamedTemporaryFile() as file, suppress(UsageError):
         file.write(data)
         file.flush()
-        settings = read_properties(Path(file.name))
-        assert parse_settings([f"{name}={value}" for name, value in settings.items()]) == settings
-        repr(Connection(bootstrap_servers=settings.pop("bootstrap.servers", "localhost:9092"), config=settings))
+        pairs = data.decode("utf-8", "replace").splitlines()
+        command_line(pairs[:1], bootstrap_servers=None, namespace=None)
+        repr(read_file(Path(file.name)).connection(Connection(bootstrap_servers="localhost:9092")))
 
 
 def _arguments(data: bytes) -> None:

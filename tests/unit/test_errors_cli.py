@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from kantoku_kafka import errors
 from kantoku_kafka.cli import main as cli
-from kantoku_kafka.cli.common import parse_settings
 from kantoku_kafka.cli.output import printable
 from kantoku_kafka.cli.reload import watch_files
 from kantoku_kafka.cli.tasks import payload_of
+from kantoku_kafka.configuration.sources import command_line
 from kantoku_kafka.errors import KantokuError, UsageError
 from kantoku_kafka.loading import load_app
 
@@ -159,9 +159,10 @@ def is_subsequence(part: list[str], whole: list[str]) -> bool:
 
 
 def test_settings_keep_what_follows_the_first_equals() -> None:
-    assert parse_settings(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+    found = command_line(["a=b=c", "d="], bootstrap_servers=None, namespace=None).kafka
+    assert {key: setting.value for key, setting in found.items()} == {"a": "b=c", "d": ""}
     with pytest.raises(UsageError, match="KEY=VALUE"):
-        parse_settings(["=x"])
+        command_line(["=x"], bootstrap_servers=None, namespace=None)
 
 
 def test_nothing_from_a_topic_steers_the_terminal() -> None:

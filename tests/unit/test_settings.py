@@ -20,7 +20,6 @@ SECRETS = (
     "ssl.keystore.password",
     "ssl.key.pem",
     "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.token.endpoint.url",
     "sasl.jaas.config",
     "sasl.oauthbearer.config",
     "sasl.oauthbearer.assertion.private.key.passphrase",

@@ -1,0 +1,106 @@
+"""References to secrets: ``${env:NAME}``, ``${file:/path}``, ``${file:/path:key}``, and the callback for tokens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kantoku_kafka.configuration import properties
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.importing import imported
+
+__all__ = ["has_reference", "is_reference", "resolved", "token_callback"]
+
+_log = logging.getLogger(__name__)
+_REFERENCE = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_-]*):([^}]*)\}")
+_LATEST_EXPIRY_SECONDS = 10 * 366 * 86_400
+
+
+def has_reference(value: object) -> bool:
+    """Whether a part of the value stands elsewhere."""
+    return isinstance(value, str) and _REFERENCE.search(value) is not None
+
+
+def is_reference(value: object) -> bool:
+    """Whether all of the value stands elsewhere."""
+    return isinstance(value, str) and re.fullmatch(f"({_REFERENCE.pattern})+", value) is not None
+
+
+def resolved(key: str, value: Any) -> Any:
+    """The value with what its references stand for.
+
+    ``${env:NAME}`` is a variable of the environment, ``${file:/path}`` the text of a file but for one line end behind
+    it, ``${file:/path:key}`` the value of a key in a file of properties.
+
+    Raises:
+        UsageError: one of them cannot be had.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _REFERENCE.sub(lambda match: _looked_up(key, match[1], match[2]), value)
+    if "\0" in found:
+        raise UsageError(f"{key}: its value has a NUL character, where librdkafka would end it.")
+    return found
+
+
+def _looked_up(key: str, provider: str, name: str) -> str:
+    if provider == "env":
+        value = os.environ.get(name)
+        if value is None:
+            raise UsageError(f"{key} refers to the environment variable {name}, which is not set.")
+        return value
+    if provider != "file":
+        raise UsageError(
+            f"{key} refers to {provider!r}: only ${{env:NAME}}, ${{file:/path}} and ${{file:/path:key}} are known."
+        )
+    path, colon, entry = name.rpartition(":")
+    text = properties.text_of(Path(path if colon else name), f"{key} refers to a file")
+    if not colon:
+        return text.removesuffix("\n").removesuffix("\r")
+    entries = {found.key: found.value for found in properties.java_entries(text, path)}
+    if entry not in entries:
+        raise UsageError(f"{key} refers to {entry!r} in {path}, where it is not.")
+    return entries[entry]
+
+
+def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], Any]:
+    """confluent-kafka's ``oauth_cb``: the function, or ``module:function``, that gets tokens for SASL/OAUTHBEARER.
+
+    It is called with ``sasl.oauthbearer.config`` and answers ``(token, expiry)``, the expiry in seconds since 1970;
+    a principal and a mapping of extensions may follow. What it raises is told by its type: the text may quote secrets.
+
+    Raises:
+        UsageError: there is no such function.
+    """
+    name = source if isinstance(source, str) else f"{source.__module__}.{source.__qualname__}"
+    function = imported(source, "shop.tokens:token") if isinstance(source, str) else source
+    if not callable(function):
+        raise UsageError(f"oauth_cb: {name} is a {type(function).__name__}, where a function is wanted.")
+
+    def answer(config: str | None) -> Any:
+        try:
+            found = function(config)
+        except Exception as error:  # noqa: BLE001 - confluent-kafka would print it, or lose it in a SystemError
+            return _no_token(name, f"raised {type(error).__name__}")
+        if not (
+            isinstance(found, tuple)
+            and len(found) >= 2
+            and isinstance(found[0], str)
+            and isinstance(found[1], int | float)
+        ):
+            return _no_token(name, f"answered a {type(found).__name__}, not (token, expiry)")
+        if not 0 < found[1] - time.time() < _LATEST_EXPIRY_SECONDS:
+            return _no_token(name, "answered an expiry that is past or far off: it takes seconds since 1970")
+        return found
+
+    return answer
+
+
+def _no_token(name: str, why: str) -> None:
+    """confluent-kafka takes this as a failure, and librdkafka asks again in 10 s."""
+    _log.error("no token for Kafka: oauth_cb %s %s", name, why, extra={"action": "oauth"})

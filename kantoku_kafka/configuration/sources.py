@@ -1,0 +1,173 @@
+"""All places that settings come from, in one order: what counts, and where it comes from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from kantoku_kafka.configuration.java import Setting, is_java, translated
+from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS, canonical
+from kantoku_kafka.configuration.profiles import find_profiles, is_toml, read_profile
+from kantoku_kafka.configuration.properties import java_entries, literal_entries, raw_java_entries, text_of
+from kantoku_kafka.configuration.references import resolved
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.names import Topics
+from kantoku_kafka.settings import Connection
+
+__all__ = ["Configuration", "command_line", "load", "read_file"]
+
+_PREFIX = "KANTOKU_KAFKA_"
+# Kubernetes sets these in every pod beside a Service that is named kantoku-kafka.
+_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+_VARIABLES = {key.upper().replace(".", "_"): key for key in LIBRDKAFKA_KEYS}
+# Of registries, which the files of some vendors name beside the brokers.
+_REGISTRY = re.compile(r"(schema\.registry|basic\.auth|bearer\.auth)\..+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Settings that were given somewhere, each with its origin.
+
+    Parameters:
+        kafka: librdkafka's, and ``bootstrap.servers``; references in it are not yet looked up.
+        namespace: None: as the app has it.
+        topics: topics to use instead of ours.
+        notices: what was left out of a file, for people.
+    """
+
+    kafka: Mapping[str, Setting] = field(default_factory=dict)
+    namespace: Setting | None = None
+    topics: Mapping[str, Setting] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    def over(self, weaker: Configuration) -> Configuration:
+        """These, and what they leave open from ``weaker``."""
+        return Configuration(
+            kafka={**weaker.kafka, **self.kafka},
+            namespace=self.namespace or weaker.namespace,
+            topics={**weaker.topics, **self.topics},
+            notices=(*weaker.notices, *self.notices),
+        )
+
+    def connection(self, own: Connection) -> Connection:
+        """The connection of an app with these settings laid over its own. Raises UsageError."""
+        config = {key: setting.value for key, setting in self.kafka.items()}
+        servers = str(config.pop("bootstrap.servers", own.bootstrap_servers))
+        kept = {key: value for key, value in own.config.items() if canonical(key) not in config}
+        return Connection(
+            bootstrap_servers=servers,
+            config={**kept, **config},
+            timeout_seconds=own.timeout_seconds,
+            origins={**own.origins, **{key: setting.origin for key, setting in self.kafka.items()}},
+        )
+
+    def topic_names(self, own: Topics) -> Topics:
+        """The topics of an app with these settings laid over its own. Raises UsageError."""
+        overrides = {**own.overrides, **{key: str(setting.value) for key, setting in self.topics.items()}}
+        namespace = own.namespace if self.namespace is None else resolved("namespace", self.namespace.value)
+        return Topics(namespace=namespace, overrides=MappingProxyType(overrides))
+
+
+def load(
+    given: Configuration | None = None,
+    *,
+    config_file: str | Path | None = None,
+    profile: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Configuration:
+    """What counts of all that was given: first ``given`` (the command line), then the environment, then the file found.
+
+    In each of them, single settings count more than the file that is named there, and this more than the profile.
+
+    Parameters:
+        given: single settings of the command line.
+        config_file: properties (librdkafka's or the Java client's) or, if it ends in ``.toml``, profiles; default:
+            ``KANTOKU_CONFIG``. Profiles are looked for in ``kantoku.toml`` otherwise.
+        profile: which one; default: ``KANTOKU_PROFILE``, or else ``default``.
+        environment: default: that of the process.
+
+    Raises:
+        UsageError: a file cannot be read, or says what cannot be.
+    """
+    variables = os.environ if environment is None else environment
+    named = str(config_file or "") or variables.get("KANTOKU_CONFIG")
+    file = Path(named) if named else None
+    profiles = file if file is not None and is_toml(file) else find_profiles(variables)
+    chosen = profile or variables.get("KANTOKU_PROFILE")
+    files: list[tuple[bool, Configuration]] = []
+    if profiles is not None:
+        of_command = bool(profile) or (profiles == file and bool(config_file))
+        files.append((of_command, read_file(profiles, chosen)))
+    elif chosen:
+        raise UsageError(f"There is no kantoku.toml for profile {chosen!r}: write one here, or name it by --config.")
+    if file is not None and file != profiles:
+        files.append((bool(config_file), read_file(file)))
+    weakest_first = [
+        *(one for of_command, one in files if not of_command),
+        _of_environment(variables),
+        *(one for of_command, one in files if of_command),
+    ]
+    found = given or Configuration()
+    for weaker in reversed(weakest_first):
+        found = found.over(weaker)
+    return found
+
+
+def read_file(path: Path, profile: str | None = None) -> Configuration:
+    """The settings in a file of properties, or in a profile of a TOML file. Raises UsageError."""
+    if is_toml(path):
+        found = read_profile(path, profile)
+        return replace(_of_kafka(found.kafka), namespace=found.namespace, topics=found.topics)
+    text = text_of(path, "--config")
+    java = is_java((key, value) for key, value, _ in raw_java_entries(text))
+    entries = java_entries(text, path) if java else literal_entries(text, path)
+    return _of_kafka({key: Setting(value, f"{path}:{line}") for key, value, line in entries})
+
+
+def command_line(pairs: Iterable[str], *, bootstrap_servers: str | None, namespace: str | None) -> Configuration:
+    """``-X KEY=VALUE``, and over them ``-b`` and ``-n``. Raises UsageError."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key.strip() and equals):
+            raise UsageError("-X takes KEY=VALUE: there is one without a key, or without '='.")
+        settings[key.strip()] = Setting(value, "-X")
+    found = _of_kafka(settings)
+    if bootstrap_servers is not None:
+        found = _of_kafka({"bootstrap.servers": Setting(bootstrap_servers, "-b")}).over(found)
+    return found if namespace is None else replace(found, namespace=Setting(namespace, "-n"))
+
+
+def _of_environment(variables: Mapping[str, str]) -> Configuration:
+    settings = {}
+    for name, value in sorted(variables.items()):
+        rest = name.removeprefix(_PREFIX)
+        if rest != name and rest and not _SERVICE_LINK.fullmatch(rest):
+            settings[_VARIABLES.get(rest, rest.lower().replace("_", "."))] = Setting(value, name)
+    servers, namespace = "KANTOKU_BOOTSTRAP_SERVERS", "KANTOKU_NAMESPACE"
+    if variables.get(servers):
+        settings["bootstrap.servers"] = Setting(variables[servers], servers)
+    found = _of_kafka(settings)
+    if not variables.get(namespace):
+        return found
+    return replace(found, namespace=Setting(variables[namespace], namespace))
+
+
+def _of_kafka(settings: Mapping[str, Setting]) -> Configuration:
+    """Settings of one place, as librdkafka takes them."""
+    notices: list[str] = []
+    found = {key: setting for key, setting in settings.items() if not _REGISTRY.fullmatch(key)}
+    if len(found) < len(settings):
+        left_out = ", ".join(f"{key} ({settings[key].origin})" for key in settings if key not in found)
+        notices.append(f"left out, for it is of a schema registry: {left_out}")
+    if is_java({key: setting.value for key, setting in found.items()}):
+        found, more = translated(found, resolved)
+        notices += more
+    identification = "ssl.endpoint.identification.algorithm"
+    if identification in found and found[identification].value == "":
+        found[identification] = found[identification]._replace(value="none")
+    return Configuration(kafka={canonical(key): setting for key, setting in found.items()}, notices=tuple(notices))

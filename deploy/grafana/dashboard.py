@@ -33,8 +33,9 @@ def quantiles(metric: str, by: str, where: str = _MINE) -> list[tuple[str, str]]
 
 
 def total(metric: str, by: str, where: str = _MINE, fold: str = "sum") -> list[tuple[str, str]]:
-    """A gauge over all processes, by a label."""
-    return [(f"{fold} by ({by}) ({metric}{{{where}}})", f"{{{{{by}}}}}")]
+    """A gauge over all processes, by labels."""
+    legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
+    return [(f"{fold} by ({by}) ({metric}{{{where}}})", legend)]
 
 
 ROWS = {
@@ -106,8 +107,8 @@ ROWS = {
         Panel(
             "Pending",
             "short",
-            [(f"sum(kantoku_timers_pending{{{_MINE}}})", "pending")],
-            "Tasks that wait for their time: delays and retries.",
+            total("kantoku_timers_pending", "topic"),
+            "What waits for its time: delayed tasks and retries, and schedules.",
         ),
         Panel(
             "Late",
@@ -173,12 +174,7 @@ ROWS = {
         Panel(
             "Assigned partitions",
             "short",
-            [
-                (
-                    f"sum by (instance, loop) (kantoku_assigned_partitions{{{_MINE}}})",
-                    "{{instance}} {{loop}}",
-                )
-            ],
+            total("kantoku_assigned_partitions", "instance, loop"),
             "Who has how many.",
         ),
         Panel(
@@ -221,7 +217,7 @@ ROWS = {
         Panel(
             "Round trip to the coordinator",
             "s",
-            [(f"max by (loop) (kantoku_coordinator_rtt_seconds{{{_MINE}}})", "{{loop}}")],
+            total("kantoku_coordinator_rtt_seconds", "loop", fold="max"),
             "Mean of the consumers' heartbeats to their group's coordinator.",
         ),
         Panel(
@@ -245,13 +241,13 @@ ROWS = {
         Panel(
             "Fetched and not taken",
             "bytes",
-            total("kantoku_consumer_queue_bytes", "instance"),
+            total("kantoku_consumer_queue_bytes", "instance, loop"),
             "What the client library holds for the executor.",
         ),
         Panel(
             "The same in records",
             "short",
-            total("kantoku_consumer_queue_records", "instance"),
+            total("kantoku_consumer_queue_records", "instance, loop"),
             "What the client library holds for the executor.",
         ),
     ],

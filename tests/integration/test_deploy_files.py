@@ -12,10 +12,12 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import typer
 import yaml
 from deploy_tools import DEPLOY, ROOT, check, tool
 
 from kantoku_kafka.cli.lifeline import MARGIN_SECONDS
+from kantoku_kafka.cli.main import app
 from kantoku_kafka.loading import load_app
 
 KUBERNETES = DEPLOY / "kubernetes"
@@ -74,6 +76,12 @@ def test_probes_ask_where_the_program_listens(manifests: list[Manifest]) -> None
         assert probes == [{"path": path, "port": "http"} for path in ("/startupz", "/readyz", "/livez")]
 
 
+def test_the_program_takes_each_command_line(manifests: list[Manifest]) -> None:
+    for workload in workloads(manifests):
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        parsed(container["args"])
+
+
 def test_keda_looks_at_the_inputs_of_the_app(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     scaled = [one["spec"] for one in manifests if one["kind"] == "ScaledObject"]
     if not scaled:
@@ -95,11 +103,14 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert "Overall exposure level" in exposure
 
 
-def test_the_unit_stops_in_its_time() -> None:
+def test_the_unit_runs_what_there_is_and_stops_in_its_time() -> None:
     unit = UNIT.read_text("utf-8")
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     (command,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
-    assert int(stop) > drain_seconds(command.split()) + MARGIN_SECONDS
+    program, *arguments = command.replace("%i", "1").replace("${HTTP_HOST}", "127.0.0.1").split()
+    assert program.endswith("/kantoku-kafka")
+    assert int(stop) > drain_seconds(arguments) + MARGIN_SECONDS
+    parsed(arguments)
 
 
 def test_compose_takes_its_file_and_mounts_what_is_there() -> None:
@@ -123,6 +134,13 @@ def test_prometheus_takes_its_configuration_and_each_alert_fires_when_it_should(
 def test_the_dashboard_is_what_its_code_says() -> None:
     written = (DEPLOY / "grafana" / "kantoku.json").read_text("utf-8")
     assert check(sys.executable, DEPLOY / "grafana" / "dashboard.py") == written, "make dashboard writes it anew"
+
+
+def parsed(arguments: list[str]) -> None:
+    """Have the command line read its arguments, and do nothing. Raises click's error."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, typer.core.TyperGroup)
+    root.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
 def drain_seconds(arguments: list[str]) -> float:

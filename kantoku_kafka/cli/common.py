@@ -55,9 +55,9 @@ class Options:
 
 
 @contextmanager
-def connected(options: Options) -> Iterator[Kantoku]:
-    """An app without task types, closed at the end; who interrupts it does not want to wait for that."""
-    kantoku = options.client()
+def connected(options: Options, reference: str | None = None) -> Iterator[Kantoku]:
+    """The user's app, or one without task types, closed at the end; who interrupts it does not want to wait for it."""
+    kantoku = options.client() if reference is None else options.app(reference)
     relax_garbage_collection()
     try:
         yield kantoku

@@ -17,7 +17,7 @@ from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.cli.page import duration
 from kantoku_kafka.errors import AccessDenied, NotFound, TopicMismatch
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of
+from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of, worked_topics
 from kantoku_kafka.kafka.heartbeats import heartbeats
 from kantoku_kafka.model import Heartbeat, now_us
 from kantoku_kafka.names import NORMAL
@@ -54,7 +54,8 @@ class Standing:
     def take(cls, kantoku: Kantoku, sample_seconds: float) -> Standing:
         """Look twice, ``sample_seconds`` apart; once if that is 0."""
         clients, topics = kantoku.clients, kantoku.topics
-        inputs = input_topics(clients, topics)
+        members = members_of(clients, topics)
+        inputs = input_topics(clients, topics) | {name: (name, NORMAL) for name in _foreign(kantoku, members)}
         before, began = {}, time.monotonic()
         if sample_seconds:
             before = {_place(i): _done(i) for i in lag_of(clients, topics, list(inputs), oldest=False)}
@@ -64,7 +65,7 @@ class Standing:
         rates = {_place(i): max(0, _done(i) - before[_place(i)]) / seconds for i in lags if _place(i) in before}
         types = {topic: task_type for topic, (task_type, _) in inputs.items()}
         priorities = {topic: priority for topic, (_, priority) in inputs.items()}
-        return cls(members_of(clients, topics), lags, types, priorities, rates, _beats(kantoku))
+        return cls(members, lags, types, priorities, rates, _beats(kantoku))
 
     def served_by(self, member: Member) -> Mapping[str, int]:
         """The types that a member serves, with what it has in flight of each."""
@@ -111,7 +112,7 @@ def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> N
     """How far each input is, how long its oldest task has waited, and what holds it back.
 
     ``beyond`` (``done_beyond``) counts tasks finished beyond the oldest one that is not. At some thousands, more may
-    have to wait for that one: ``blocked_by`` names its offset.
+    have to wait for that one: ``blocked_by`` names its offset. A topic of others stands under its own name.
 
     Example: kantoku-kafka -n shop lag
     """
@@ -249,6 +250,13 @@ def _beats(kantoku: Kantoku) -> dict[str, Heartbeat]:
     except (TopicMismatch, AccessDenied):
         beats = []
     return {beat.slot: beat for beat in sorted(beats, key=lambda beat: beat.at_us)}
+
+
+def _foreign(kantoku: Kantoku, members: Iterable[Member]) -> set[str]:
+    """Topics without a name of ours that the group works on: as its members say, or else the offsets it left."""
+    topics, held = kantoku.topics, {topic for member in members for topic in member.partitions}
+    known = held or worked_topics(kantoku.clients, topics)
+    return {topic for topic in known if topics.told_by(topic) is None}
 
 
 def _place(one: InputLag) -> Place:

@@ -11,6 +11,7 @@ from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.events import Since
 from kantoku_kafka.cli.output import table, tell
 from kantoku_kafka.cli.times import parse_time_us
+from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.kafka.group import worked_topics
 from kantoku_kafka.settings import EventDetail
 from kantoku_kafka.verify import Finding, Violation, collect, judge
@@ -25,6 +26,12 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     ctx: typer.Context,
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[APP]", help="MODULE:ATTRIBUTE of the Kantoku: for its topics, and how others' are read."
+        ),
+    ] = None,
     since: Since = None,
     at_rest: Annotated[
         bool, typer.Option("--at-rest", help="Nothing runs or waits any more: a task without a result is lost.")
@@ -43,16 +50,20 @@ def verify(
     It may run beside executors. Exit code 1 if a promise is broken; the records that show it are named. It reads all
     that the topics hold, or what was spawned --since, and keeps some 2 kB of memory for each task.
 
+    Of a topic of others (``from_topics``) that no APP explains, only those records are judged that something tells of.
+
     Example: kantoku-kafka -n shop verify --since 24h
     """
     since_us = parse_time_us(since, "--since")
-    with connected(ctx.obj) as kantoku:
+    with connected(ctx.obj, app) as kantoku:
         clients, topics = kantoku.clients, kantoku.topics
+        formats = {name: task.from_topics for name, task in kantoku.task_types.items()}
         evidence = collect(
             clients,
             topics,
             kantoku.codec,
             worked_topics(clients, topics),
+            readers=foreign_readers(formats, topics, kantoku.codec),
             since_ms=None if since_us is None else since_us // 1000,
         )
     report = judge(evidence, at_rest=at_rest, remembered_seconds=deduplicate_seconds, events=events)
@@ -63,6 +74,8 @@ def verify(
         if len(finding.violations) > _SHOWN:
             tell(f"{finding.name}: and {len(finding.violations) - _SHOWN} more; -o json shows all")
     tell(f"{report.tasks} tasks, {report.results} results, {report.pending} tasks that have not ended")
+    if evidence.untold:
+        tell(f"{evidence.untold} records of topics of others could not be judged: name the APP that reads them")
     if not report.tasks:
         tell(f"nothing could be judged: the inputs of {topics.namespace!r} hold no task whose whole life was read")
     if not report.ok:

@@ -166,7 +166,10 @@ def restart(
             for (state, _), new_id in zip(there, new, strict=True):
                 rows.add({"restarted": state.task_id, "type": state.type, "was": state.status, "id": new_id})
     if lost:
-        raise NotFound(f"{lost} tasks no longer stand on their input topics (retention); spawn them anew yourself.")
+        raise NotFound(
+            f"{lost} tasks do not stand on input topics of ours (any more: retention; or ever: they came by a topic of "
+            "others); spawn them anew yourself."
+        )
 
 
 def _named(store: TaskStore, ids: list[str], query: TaskQuery) -> Iterator[TaskState]:

@@ -29,4 +29,5 @@ def dead_letter(topic: str, job: Job, error: ErrorInfo) -> Message:
     if job.origin is not None:
         cause["kantoku-input"] = job.home
     headers = (*(job.raw_headers or ()), *((name, utf8_safe(value).encode()) for name, value in cause.items()))
-    return Message(topic, job.key, job.value, headers)
+    was_null = job.origin is not None and job.origin.is_null and not job.value
+    return Message(topic, job.key, None if was_null else job.value, headers)

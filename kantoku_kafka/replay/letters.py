@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Letter", "LetterFilter", "Redriven", "letters", "redrive"]
 
 _WITHOUT_RESULT = SignatureError.REASONS | {EnvelopeError.__name__}
+_PREFIX, _FIRST = "kantoku-", "kantoku-error-type"
 REDRIVEN = "letter.redriven"
 """Event of a task that had no result yet and was put back on its input as it was."""
 
@@ -40,7 +41,7 @@ class Letter:
     """A dead letter: where it stands, the original record, and why it died.
 
     Attributes:
-        task: what the record says, None if it cannot be read (by this version).
+        task: what the record says, None if it cannot be read (by this version), or came by a foreign topic.
         cause: the system's headers, without their prefix ``kantoku-``: ``error-type``, ``source-topic``, ...
     """
 
@@ -115,10 +116,11 @@ def letters(kantoku: Kantoku, wanted: LetterFilter) -> Iterator[Letter]:
 
 def _letter(kantoku: Kantoku, record: Record) -> Letter:
     value, headers = record.value() or b"", headers_of(record) or ()
-    try:
-        task = kantoku.codec.decode_task(value)
-    except EnvelopeError:
-        task = None
+    cause = _cause(headers)
+    task = None
+    if cause.get("input") != "":
+        with suppress(EnvelopeError):
+            task = kantoku.codec.decode_task(value)
     return Letter(
         partition=record.partition() or 0,
         offset=record.offset() or 0,
@@ -126,12 +128,19 @@ def _letter(kantoku: Kantoku, record: Record) -> Letter:
         value=value,
         headers=lasting_headers(headers),
         task=task,
-        cause={
-            name.removeprefix("kantoku-"): (text or b"").decode("utf-8", "replace")
-            for name, text in headers
-            if name.startswith("kantoku-") and name != SIGNATURE
-        },
+        cause=cause,
     )
+
+
+def _cause(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    """The system's headers. What stands before the last cause was on the original."""
+    cause: dict[str, str] = {}
+    for name, text in headers:
+        if name == _FIRST:
+            cause = {}
+        if name.startswith(_PREFIX) and name != SIGNATURE:
+            cause[name.removeprefix(_PREFIX)] = (text or b"").decode("utf-8", "replace")
+    return cause
 
 
 class Redriven(NamedTuple):
@@ -193,6 +202,9 @@ def _fate(
     kantoku: Kantoku, store: TaskStore, ended: Ended, letter: Letter, topics: set[str], seen: set[str]
 ) -> Redriven:
     task = letter.task
+    if task is None and "input" in letter.cause:
+        topic = letter.cause.get("source-topic")
+        return Redriven(letter, None, f"no task could be read from it, and {topic} is not ours to write it to")
     if task is None:
         return Redriven(letter, None, "it cannot be read by this version")
     if not is_task_type(task.type):
@@ -285,4 +297,5 @@ def _put_back(kantoku: Kantoku, events: EventWriter, fate: Redriven) -> None:
 
 def _input_of(kantoku: Kantoku, letter: Letter) -> str:
     assert letter.task is not None, "only such a letter has an input"
-    return letter.cause.get("source-topic") or kantoku.topics.of_type(letter.task.type)
+    cause = letter.cause
+    return cause.get("input") or cause.get("source-topic") or kantoku.topics.of_type(letter.task.type)

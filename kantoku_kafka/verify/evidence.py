@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from kantoku_kafka.avro.control import decode_timer
@@ -104,6 +105,7 @@ class Evidence:
         letters_from_ms: dead letters older than this may be deleted, or were not read.
         unreadable: what stands among results and events and is none.
         stuck: topics that could not be read to their ends, with the reason.
+        untold: how many records of inputs that are not ours nothing tells of: nobody knows whether they are tasks.
     """
 
     inputs: dict[tuple[str, int], Input] = field(default_factory=dict)
@@ -117,6 +119,7 @@ class Evidence:
     letters_from_ms: int = 0
     unreadable: list[Coordinates] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+    untold: int = 0
 
     @property
     def spawns(self) -> Iterator[tuple[Coordinates, Spawn]]:
@@ -136,15 +139,30 @@ class Gathering:
         self._codec = codec
         self.evidence = Evidence()
 
-    def spawn(self, at: Coordinates, value: bytes, headers: Headers, at_ms: int) -> None:
-        """Of an input; what nobody can read is a fact as well."""
+    def spawn(self, at: Coordinates, value: bytes, headers: Headers, at_ms: int, *, ours: bool = True) -> None:
+        """Of an input; what nobody can read is a fact as well.
+
+        Where others may write as they like it is the task that its traces name, and no fact if it has none.
+        """
+        task_id: str | None
         try:
             task_id, _, _, attempt, _ = self._codec.peek_task(value)
         except EnvelopeError:
-            task_id, attempt = None, 0
+            task_id, attempt = (None, 0) if ours else (self._told.get(at), 1)
+            if not ours and at not in self._told:
+                self.evidence.untold += 1
+                return
         held = self.evidence.inputs.get((at.topic, at.partition))
         if held is not None:
             held.records[at.offset] = Spawn(task_id, attempt, at_ms, was_moved(headers))
+
+    @cached_property
+    def _told(self) -> dict[Coordinates, str | None]:
+        """Which tasks the traces name, by where their records stand; None: it is a dead letter alone."""
+        events = (one.event for history in self.evidence.histories.values() for one in history)
+        named = {Coordinates(*event.source[:3]): event.task_id for event in events if event.source is not None}
+        named |= {outcome.source: outcome.task_id for outcome in self.evidence.outcomes}
+        return {letter.source: None for letter in self.evidence.letters if letter.source is not None} | named
 
     def result(self, at: Coordinates, value: bytes) -> None:
         """Of the results."""

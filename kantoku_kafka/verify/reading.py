@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from confluent_kafka import KafkaException, TopicPartition
 
+from kantoku_kafka.engine.foreign import ForeignReader
 from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
+from kantoku_kafka.job import Job, Origin, Partition
 from kantoku_kafka.kafka.config import UNSTABLE, Clients, headers_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count, topic_configs
@@ -36,6 +39,7 @@ def collect(
     codec: Codec,
     inputs: Sequence[str],
     *,
+    readers: Mapping[str, ForeignReader] = MappingProxyType({}),
     since_ms: int | None = None,
     patience_seconds: float = 60.0,
 ) -> Evidence:
@@ -43,6 +47,7 @@ def collect(
 
     Parameters:
         inputs: the input topics.
+        readers: of the foreign ones among them, as far as known.
         since_ms: tasks that were spawned before are not judged; default: all that the topics still hold.
         patience_seconds: how long the reading may stand still; longer than transactions may stay open.
 
@@ -69,14 +74,29 @@ def collect(
     evidence.late.update(outcome.at for outcome in evidence.outcomes[early:])
     after = _positions(clients, topics.group, inputs, patience_seconds)
     for topic in inputs:
-        starts = reading.starts(topic)
+        reader, ours = readers.get(topic), topics.is_ours(topic)
+        starts = reading.starts(topic, None if reader is None else reader.format.since_ms)
         for partition, first in starts.items():
             place = topic, partition
             evidence.inputs[place] = Input(first, before.get(place, Position(first)), after.get(place, Position(first)))
         for record in reading.records(topic, starts, ends(clients, topic)):
-            headers = tuple(headers_of(record) or ())
-            gathering.spawn(_place(record), record.value() or b"", headers, record.timestamp()[1])
+            value = (record.value() or b"") if reader is None else _as_ours(record, reader)
+            if value is not None:
+                headers = () if reader is not None else tuple(headers_of(record) or ())
+                known = ours or reader is not None
+                gathering.spawn(_place(record), value, headers, record.timestamp()[1], ours=known)
     return evidence
+
+
+def _as_ours(record: Record, reader: ForeignReader) -> bytes | None:
+    """The envelope that executors make of a foreign record, empty if it is a dead letter; None: it is none of ours."""
+    place, value = _place(record), record.value()
+    job = Job(Partition(*place[:2], 0), place.offset, record.key(), value or b"", headers_of(record))
+    job.origin = Origin(1_000 * max(0, record.timestamp()[1]), value is None)
+    try:
+        return job.value if reader(job) else None
+    except EnvelopeError:
+        return b""
 
 
 class _Reading:
@@ -94,11 +114,11 @@ class _Reading:
         self.evidence = self.gathering.evidence
         self.evidence.settled_from_ms = since_ms or 0
 
-    def starts(self, topic: str) -> Offsets:
-        """From where to read a topic: what is judged, and of its traces a little more, for clocks differ."""
-        if self._since_ms is None or topic == self._timers:
-            return beginnings(self._clients, topic)
-        return first_at(self._clients, topic, max(0, self._since_ms - _MARGIN_MS))
+    def starts(self, topic: str, served_since_ms: int | None = None) -> Offsets:
+        """From where to read a topic: what is judged, and a little more, for clocks differ; no more than is served."""
+        judged_ms = 0 if self._since_ms is None or topic == self._timers else max(0, self._since_ms - _MARGIN_MS)
+        from_ms = max(judged_ms, served_since_ms or 0)
+        return first_at(self._clients, topic, from_ms) if from_ms else beginnings(self._clients, topic)
 
     def traces(self, topic: str, until: Mapping[int, int]) -> Iterator[Record]:
         """The records of a topic; where some are deleted, what is older than the rest is not judged."""

@@ -204,6 +204,13 @@ class Kantoku(Client):
         return sorted({topic for task in self._task_types.values() for topic in task.from_topics})
 
     @property
+    def reply_topics(self) -> list[str]:
+        """The topics of others that replies may go to; ``*`` at the end of one stands for any rest."""
+        types = self._task_types.values()
+        named = {task.rules.reply_to for task in types if task.rules.reply_to is not None}
+        return sorted(named.union(*(one.reply_topics for task in types for one in task.from_topics.values())))
+
+    @property
     def task_types(self) -> Mapping[str, TaskType]:
         """The registered task types by name."""
         return self._task_types

@@ -18,10 +18,11 @@ from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.pools import Pools, Rate
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.drift import warn_of_losses
 from kantoku_kafka.kafka.heartbeats import Pulse
 from kantoku_kafka.kafka.history import KafkaHistory
 from kantoku_kafka.kafka.member import Member
-from kantoku_kafka.kafka.topics import partition_count
+from kantoku_kafka.kafka.topics import partition_count, plan
 from kantoku_kafka.meter import TASKS, Meters, Vitals
 from kantoku_kafka.model import Command, Heartbeat, now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
@@ -150,6 +151,7 @@ class ExecutorProcess:
         foreign = {topic for formats in self._from_topics.values() for topic in formats}
         for topic in [*sorted(self._inputs), *own]:
             partition_count(clients, topic, foreign=topic in foreign)
+        warn_of_losses(clients, plan(self._kantoku.topics, [], inputs=self._inputs - foreign))
 
     def _history(self, clients: Clients) -> KafkaHistory:
         """It may take half of the time after which the group would take us for dead."""

@@ -20,9 +20,10 @@ from kantoku_kafka.engine.timer_loop import BookMaker, TimerLoop
 from kantoku_kafka.errors import SlotTaken
 from kantoku_kafka.ids import task_id_time_ms
 from kantoku_kafka.kafka.commands import Commands
+from kantoku_kafka.kafka.drift import warn_of_losses
 from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.reader import ResultReader
-from kantoku_kafka.kafka.topics import partition_count, retention_ms
+from kantoku_kafka.kafka.topics import partition_count, plan, retention_ms
 from kantoku_kafka.meter import TIMERS, Meters, Vitals
 from kantoku_kafka.model import Command, now_us
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
@@ -201,6 +202,7 @@ class SchedulerProcess:
             kantoku.clients.check()
             for topic in [*own_topics(kantoku, settings), kantoku.topics.schedules]:
                 partition_count(kantoku.clients, topic)
+            warn_of_losses(kantoku.clients, plan(kantoku.topics, [], inputs=kantoku.inputs))
             name = executor_id()
             self._service = service = TimerService(kantoku, settings, slot, name)
             if self._stop_asked:

@@ -23,11 +23,11 @@ App = Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 Reads = Annotated[
     list[str] | None,
-    typer.Option(metavar="[ROLE=]TOPIC", help="A further topic to read; default role: executor. Repeatable."),
+    typer.Option(metavar="[ROLE=]TOPIC[*]", help="A further topic to read; default role: executor. Repeatable."),
 ]
 Writes = Annotated[
     list[str] | None,
-    typer.Option(metavar="[ROLE=]TOPIC", help="A further topic to write to, as by ctx.produce. Repeatable."),
+    typer.Option(metavar="[ROLE=]TOPIC[*]", help="A further topic to write to, as by ctx.produce. Repeatable."),
 ]
 
 
@@ -112,6 +112,8 @@ def _rights(kantoku: Kantoku, role: Role, reads: Iterable[str] | None, writes: I
         role,
         kantoku.topics,
         kantoku.inputs,
+        foreign=kantoku.foreign_inputs,
+        replies=kantoku.reply_topics,
         reads=_topics(reads or [], "--reads", role),
         writes=_topics(writes or [], "--writes", role),
     )
@@ -160,7 +162,7 @@ def _topics(given: Iterable[str], option: str, wanted: Role) -> list[str]:
     found = []
     for text in given:
         role, equals, name = text.rpartition("=")
-        if not is_topic(name) or (equals and role not in set(Role)):
+        if not (name == "*" or is_topic(name.removesuffix("*"))) or (equals and role not in set(Role)):
             raise UsageError(
                 f"{option} takes TOPIC or ROLE=TOPIC with one of the roles {', '.join(Role)}, not {text!r}."
             )

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from kantoku_kafka.kafka.config import Clients
-from kantoku_kafka.kafka.topics import Shape, shapes, topic_configs
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import TopicDescription  # type: ignore[attr-defined]  # re-exported without __all__
+
+from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.kafka.config import NO_TOPIC, Clients
+from kantoku_kafka.kafka.topics import broker_count, described, topic_configs
 from kantoku_kafka.kafka.wanted import TopicPlan
 
-__all__ = ["Deviation", "Difference", "compare", "deviations"]
+__all__ = ["Deviation", "Difference", "Shape", "compare", "deviations", "warn_of_losses"]
 
+_log = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
+_WARNING_SECONDS = 0.5
+
+
+class Shape(NamedTuple):
+    """How many partitions a topic has, and how many replicas each of them."""
+
+    partitions: int
+    replicas: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +72,7 @@ class Difference:
 
 
 def compare(clients: Clients, plans: Iterable[TopicPlan], *, seconds: float | None = None) -> list[Difference]:
-    """How the cluster differs from the plans, by two requests.
+    """How the cluster differs from the plans, by three requests.
 
     Parameters:
         seconds: for each of them; default: the connection's timeout.
@@ -65,23 +80,48 @@ def compare(clients: Clients, plans: Iterable[TopicPlan], *, seconds: float | No
     Raises:
         AccessDenied, BrokerUnavailable.
     """
-    existing, brokers = shapes(clients, seconds)
     wanted = list(plans)
-    configs = topic_configs(clients, [p.name for p in wanted if p.name in existing], seconds)
-    found = []
-    for one in wanted:
-        shape, config = existing.get(one.name), configs.get(one.name)
-        if shape is None:
-            found.append(Difference(one, missing=True))
-        else:
-            found.append(
-                Difference(
-                    one,
-                    readable=config is not None,
-                    deviations=tuple(deviations(one, shape, config or {}, brokers)),
-                )
-            )
-    return found
+    found = described(clients, [p.name for p in wanted], seconds=seconds)
+    brokers = broker_count(clients, seconds)
+    existing = [name for name, one in found.items() if not isinstance(one, KafkaError)]
+    configs = topic_configs(clients, existing, seconds)
+    return [_difference(clients, one, found[one.name], configs.get(one.name), brokers) for one in wanted]
+
+
+def _difference(
+    clients: Clients,
+    plan: TopicPlan,
+    found: TopicDescription | KafkaError,
+    config: Mapping[str, str] | None,
+    brokers: int,
+) -> Difference:
+    if not isinstance(found, KafkaError):
+        shape = Shape(len(found.partitions), max((len(p.replicas) for p in found.partitions), default=0))
+        differ = tuple(deviations(plan, shape, config or {}, brokers))
+        return Difference(plan, readable=config is not None, deviations=differ)
+    if found.code() in NO_TOPIC:
+        return Difference(plan, missing=True)
+    raise clients.error(found, f"looking up topic {plan.name}")
+
+
+def warn_of_losses(clients: Clients, plans: Iterable[TopicPlan]) -> None:
+    """Say in the log by what data may be lost: one line for each setting. What we may not read, nothing is said of.
+
+    It takes 3 requests, and no more than some 1.5 s: nobody waits for it longer.
+    """
+    try:
+        differences = compare(clients, plans, seconds=_WARNING_SECONDS)
+    except KantokuError as error:
+        _log.debug("the topics were not compared: %s", error, extra={"action": "topics_unread"})
+        return
+    alike: dict[tuple[str, str, str], list[tuple[str, Deviation]]] = {}
+    for difference in differences:
+        for one in difference.harms:
+            alike.setdefault((one.setting, one.actual, one.wanted), []).append((difference.plan.name, one))
+    for (topic, first), *rest in alike.values():
+        others = f"; so it is with {', '.join(name for name, _ in rest)}" if rest else ""
+        text = "topic %s: %s. Remedy: %s%s"
+        _log.warning(text, topic, first, first.remedy, others, extra={"action": "topic_loses", "topic": topic})
 
 
 def deviations(plan: TopicPlan, shape: Shape, config: Mapping[str, str], brokers: int) -> Iterator[Deviation]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation, NewTopic  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import AccessDenied
 from kantoku_kafka.kafka.config import NO_TOPIC, Clients
 from kantoku_kafka.kafka.rights import Operation, Resource, Right
+from kantoku_kafka.kafka.topics import described
 
 __all__ = ["missing_rights", "try_transaction"]
 
@@ -25,29 +26,28 @@ _OPERATIONS = {
 
 
 def missing_rights(clients: Clients, rights: Iterable[Right]) -> list[Right]:
-    """Those of these that we do not have. What may be done to a topic that does not exist nobody tells, but to make it.
+    """Those of these that we do not have. Of topics that do not exist, or that are named by a prefix, nobody tells.
 
     Raises:
         AccessDenied: nothing may be asked; BrokerUnavailable.
     """
     wanted = sorted(rights)
-    topics = {right.name for right in wanted if right.resource is Resource.TOPIC}
+    topics = {right.name for right in wanted if right.resource is Resource.TOPIC and not right.open}
     groups = {right.name for right in wanted if right.resource is Resource.GROUP}
-    allowed = {
-        **{(Resource.TOPIC, name): found for name, found in _of_topics(clients, topics).items()},
-        **{(Resource.GROUP, name): _of_group(clients, name) for name in groups},
-    }
-    missing = []
-    for right in wanted:
+    allowed = _of_topics(clients, topics)
+    of_groups = {name: _of_group(clients, name) for name in groups}
+
+    def have(right: Right) -> bool:
         if right.resource is Resource.TRANSACTIONAL_ID:
-            has = _may_begin(clients, right.name)
-        elif (found := allowed[right.resource, right.name]) is None:  # there is no such topic
-            has = right.operation is not Operation.CREATE or _may_create(clients, right.name)
-        else:
-            has = right.operation in found
-        if not has:
-            missing.append(right)
-    return missing
+            return _may_begin(clients, right.name)
+        if right.resource is Resource.GROUP:
+            return right.operation in of_groups[right.name]
+        operations = allowed.get(right.name)
+        if operations is None:
+            return right.operation is not Operation.CREATE or _may_create(clients, right.name)
+        return right.operation in operations
+
+    return [right for right in wanted if not have(right)]
 
 
 def try_transaction(clients: Clients, transactional_id: str) -> None:
@@ -63,25 +63,13 @@ def try_transaction(clients: Clients, transactional_id: str) -> None:
 
 
 def _of_topics(clients: Clients, names: Iterable[str]) -> dict[str, set[Operation] | None]:
-    """What we may do to each topic; None: it does not exist."""
-    admin, seconds = clients.admin(), clients.connection.timeout_seconds
+    """What we may do with each topic; None: it does not exist."""
     found: dict[str, set[Operation] | None] = {}
-    asked = admin.describe_topics(
-        TopicCollection(list(names)), include_authorized_operations=True, request_timeout=seconds
-    )
-    for name, future in asked.items():
-        try:
-            found[name] = _operations(future.result(seconds))
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                found[name] = set()
-            elif code in NO_TOPIC:
-                found[name] = None
-            else:
-                raise clients.error(error.args[0], f"looking up topic {name}") from error
-        except TimeoutError as error:
-            raise clients.unreachable(f"looking up topic {name}") from error
+    for name, one in described(clients, names, operations=True).items():
+        if isinstance(one, KafkaError):
+            found[name] = None if one.code() in NO_TOPIC else set()
+        else:
+            found[name] = _operations(one)
     return found
 
 

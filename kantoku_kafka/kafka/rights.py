@@ -16,6 +16,9 @@ from kantoku_kafka.names import Topics
 __all__ = ["Operation", "Resource", "Right", "Role", "rights_of"]
 
 
+_ANY = "*"
+
+
 class Role(StrEnum):
     """Who needs rights."""
 
@@ -52,27 +55,51 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """One operation on one resource; ``prefixed``: on all whose names begin so."""
+    """One operation on one resource; ``prefixed``: on all whose names begin so. The topic ``*`` is every topic."""
 
     resource: Resource
     name: str
     operation: Operation
     prefixed: bool = False
 
+    @property
+    def open(self) -> bool:
+        """Whether it is for resources that it does not name."""
+        return self.prefixed or self.name == _ANY
+
+    @classmethod
+    def on_topic(cls, name: str, operation: Operation) -> Right:
+        """``*`` at the end of a name stands for any rest."""
+        prefixed = name != _ANY and name.endswith(_ANY)
+        return cls(Resource.TOPIC, name.removesuffix(_ANY) if prefixed else name, operation, prefixed)
+
 
 def rights_of(
-    role: Role, topics: Topics, inputs: Iterable[str], *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+    role: Role,
+    topics: Topics,
+    inputs: Iterable[str],
+    *,
+    foreign: Iterable[str] = (),
+    replies: Iterable[str] = (),
+    reads: Iterable[str] = (),
+    writes: Iterable[str] = (),
 ) -> list[Right]:
     """What a role needs and no more, in an order that does not change.
 
     Parameters:
         topics: the names of the namespace.
         inputs: the input topics of the app.
-        reads, writes: topics of others that it reads from, or writes to.
+        foreign: the topics of others that it takes tasks from.
+        replies: the topics of others that replies go to; ``*`` at the end of one stands for any rest.
+        reads, writes: what this role reads and writes besides, in the same manner.
     """
     needs = _needs(role, topics, sorted(inputs))
     of_topics = [*needs.topics, (Operation.READ, reads), (Operation.WRITE, writes)]
-    rights = {Right(Resource.TOPIC, name, operation) for operation, names in of_topics for name in names}
+    if role in (Role.EXECUTOR, Role.OBSERVER, Role.ADMIN):
+        of_topics.append((Operation.READ, foreign))
+    if role in (Role.EXECUTOR, Role.SCHEDULER):  # which ends tasks too: those that are cancelled, or too late
+        of_topics.append((Operation.WRITE, replies))
+    rights = {Right.on_topic(name, operation) for operation, names in of_topics for name in names}
     rights |= {Right(Resource.GROUP, name, operation) for operation, names in needs.groups for name in names}
     rights |= {
         Right(Resource.TRANSACTIONAL_ID, f"{name}.", Operation.WRITE, prefixed=True) for name in needs.transactions

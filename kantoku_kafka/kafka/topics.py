@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_kafka re-exports without __all__
@@ -14,23 +13,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_k
     NewTopic,
     OffsetSpec,
     ResourceType,
+    TopicDescription,
 )
 
 from kantoku_kafka.errors import TopicMismatch
-from kantoku_kafka.kafka.config import PASSING, Clients
+from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients
 from kantoku_kafka.kafka.wanted import TopicPlan, plan
 
-__all__ = ["Shape", "create", "max_message_bytes", "partition_count", "plan", "shapes"]
+__all__ = ["broker_count", "create", "described", "max_message_bytes", "partition_count", "plan"]
 
 _DAY_MS = 86_400_000
 _ASK_AGAIN_SECONDS = 0.1
-
-
-class Shape(NamedTuple):
-    """How many partitions a topic has, 0 if nobody leads one now, and how many replicas the first of them."""
-
-    partitions: int
-    replicas: int
 
 
 def create(clients: Clients, plans: Iterable[TopicPlan]) -> list[str]:
@@ -114,6 +107,41 @@ def topic_configs(clients: Clients, names: Iterable[str], seconds: float | None 
     return found
 
 
+def described(
+    clients: Clients, names: Iterable[str], *, operations: bool = False, seconds: float | None = None
+) -> dict[str, TopicDescription | KafkaError]:
+    """What brokers say of topics, by one request; an error where one is missing, or we may not ask.
+
+    Parameters:
+        operations: ask as well what we may do with them.
+        seconds: to wait; default: the connection's timeout.
+
+    Raises:
+        AccessDenied, BrokerUnavailable, KantokuError: for all of them.
+    """
+    admin, most = clients.admin(), clients.connection.timeout_seconds if seconds is None else seconds
+    wanted, found = TopicCollection(sorted(names)), {}
+    asked = admin.describe_topics(wanted, include_authorized_operations=operations, request_timeout=most)
+    for name, future in asked.items():
+        try:
+            found[name] = future.result(most)
+        except KafkaException as error:
+            found[name] = error.args[0]
+            if found[name].code() not in NO_TOPIC | {KafkaError.TOPIC_AUTHORIZATION_FAILED}:
+                raise clients.error(error.args[0], f"looking up topic {name}") from error
+        except TimeoutError as error:
+            raise clients.unreachable(f"looking up topic {name}") from error
+    return found
+
+
+def broker_count(clients: Clients, seconds: float | None = None) -> int:
+    """How many brokers the cluster has; ``seconds`` to wait, default: the connection's timeout."""
+    admin, most = clients.admin(), clients.connection.timeout_seconds if seconds is None else seconds
+    return clients.insist(
+        lambda: len(admin.describe_cluster().result(most).nodes), "looking at the cluster", seconds=most
+    )
+
+
 def topic_identity(clients: Clients, topic: str) -> str:
     """What no other topic has, nor the same one created anew: its name and its id. Raises TopicMismatch."""
     admin = clients.admin()
@@ -172,24 +200,11 @@ def existing_topics(clients: Clients) -> set[str]:
 
 def partition_counts(clients: Clients) -> dict[str, int]:
     """How many partitions each topic has that we may see; 0 of one that nobody leads now."""
-    return {name: shape.partitions for name, shape in shapes(clients)[0].items()}
-
-
-def shapes(clients: Clients, seconds: float | None = None) -> tuple[dict[str, Shape], int]:
-    """The topics that we may see, and how many brokers there are.
-
-    Parameters:
-        seconds: to wait; default: the connection's timeout.
-    """
     try:
-        found = clients.admin().list_topics(timeout=clients.connection.timeout_seconds if seconds is None else seconds)
+        found = clients.admin().list_topics(timeout=clients.connection.timeout_seconds).topics
     except KafkaException as error:
         raise clients.error(error.args[0], "listing topics") from error
-    topics = {
-        name: Shape(len(topic.partitions), max((len(p.replicas) for p in topic.partitions.values()), default=0))
-        for name, topic in found.topics.items()
-    }
-    return topics, len(found.brokers)
+    return {name: len(topic.partitions) for name, topic in found.items()}
 
 
 def _await_served(clients: Clients, plans: Iterable[TopicPlan]) -> None:

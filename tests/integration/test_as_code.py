@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from executors import ExecutorUnderTest, until
 from granting import GrantingBroker, binding, granting_broker
 from test_cli import cli
 
@@ -75,8 +76,8 @@ def _topic(command: bytes) -> str:
     return words[words.index("--topic") + 1]
 
 
-def test_a_difference_that_loses_data_is_told_and_left(broker: GrantingBroker) -> None:
-    """``create`` makes what is missing beside it, and changes nothing."""
+def test_a_difference_that_loses_data_is_told_and_left(broker: GrantingBroker, tmp_path: Path) -> None:
+    """``create`` makes what is missing beside it, and changes nothing; an executor says it at its start."""
     connection = ["-b", broker.admin_servers]
     cli("topics", "create", APP, "--yes", "-p", "2", *connection)
     alter_topic(broker.admin_servers, "rights.timers", cleanup_policy="delete")
@@ -98,6 +99,10 @@ def test_a_difference_that_loses_data_is_told_and_left(broker: GrantingBroker) -
     checked = cli("topics", "check", APP, "-o", "json", *connection)
     assert checked.returncode == 7
     assert [row["topic"] for row in json.loads(checked.stdout)] == ["rights.timers"]
+    with ExecutorUnderTest(broker.admin_servers, "rights", log=tmp_path / "log", app=APP) as executor:
+        until(lambda: "assigned" in executor.log(), 60, "its start")
+        (warning,) = [line for line in executor.log().splitlines() if "WARNING" in line]
+        assert "topic rights.timers: cleanup.policy is delete" in warning and "kafka-configs.sh" in warning
     alter_topic(broker.admin_servers, "rights.timers", cleanup_policy="compact")
     assert cli("topics", "check", APP, *connection).returncode == 0
 

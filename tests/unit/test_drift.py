@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kantoku_kafka.kafka.drift import deviations
-from kantoku_kafka.kafka.topics import Shape
+from kantoku_kafka.kafka.drift import Shape, deviations
 from kantoku_kafka.kafka.wanted import TopicPlan, plan
 from kantoku_kafka.names import Topics
 

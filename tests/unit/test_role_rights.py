@@ -35,6 +35,26 @@ def test_rights_of_every_role(role: Role, inputs: list[str], more: set[str]) -> 
     assert others <= {*inputs, *more, "team.results"}, "a prefix is always the namespace's"
 
 
+def test_topics_of_others() -> None:
+    def of(role: Role) -> set[Right]:
+        rights = rights_of(role, TOPICS, INPUTS, foreign=["orders"], replies=["shipped", "reply.*", "*"])
+        return {right for right in rights if not right.name.startswith(("shop.", "team."))}
+
+    read = Right(Resource.TOPIC, "orders", Operation.READ)
+    replies = {
+        Right(Resource.TOPIC, "shipped", Operation.WRITE),
+        Right(Resource.TOPIC, "reply.", Operation.WRITE, prefixed=True),
+        Right(Resource.TOPIC, "*", Operation.WRITE),
+    }
+    assert of(Role.EXECUTOR) == {read, *replies}
+    assert of(Role.SCHEDULER) == replies
+    assert of(Role.OBSERVER) == of(Role.ADMIN) == {read}
+    assert of(Role.SPAWNER) == set()
+    assert {right for right in of(Role.EXECUTOR) if right.open} == {
+        right for right in replies if right.name != "shipped"
+    }
+
+
 def test_nobody_but_the_admin_makes_or_deletes() -> None:
     for role in set(Role) - {Role.ADMIN}:
         operations = {right.operation for right in rights_of(role, TOPICS, INPUTS)}

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from kantoku_kafka import logger
 from kantoku_kafka.avro.codec import AvroCodec
+from kantoku_kafka.avro.framing import Frame
 from kantoku_kafka.client import Client
 from kantoku_kafka.configuration.sources import Configuration, load
 from kantoku_kafka.engine.foreign import foreign_readers
@@ -28,6 +29,8 @@ from kantoku_kafka.names import NORMAL, Topics, check_reply_topic, check_task_ty
 from kantoku_kafka.payloads import chosen_payloads, typed
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec, Payload
+from kantoku_kafka.registry.client import Registry
+from kantoku_kafka.registry.envelopes import RegistryCodec
 from kantoku_kafka.replay.log import EventLog
 from kantoku_kafka.schedules import Schedules
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
@@ -82,6 +85,7 @@ class Kantoku(Client):
         codec: of the envelopes; default Avro.
         seal: signs what is spawned, and lets executors run nothing else; default: that of the file which
             ``KANTOKU_SEAL`` of the environment names (see :func:`load_seal`), or none.
+        registry: a schema registry: what others write in its forms is read, and the topics it names are written so.
         events: which of the client's own events (``spawned``) are logged: with ``full`` (default) they are.
         queue_timeout_seconds: how long a spawn waits for room in the local queue; default 10.
         delivery_timeout_seconds: how long the broker may take to acknowledge; default 30.
@@ -100,12 +104,15 @@ class Kantoku(Client):
         plugins: Sequence[Plugin] = (),
         codec: Codec | None = None,
         seal: Seal | None = None,
+        registry: Registry | None = None,
         events: EventDetail | str = EventDetail.FULL,
         queue_timeout_seconds: float = 10.0,
         delivery_timeout_seconds: float = 30.0,
     ) -> None:
         self.topics = Topics(namespace=namespace, overrides=MappingProxyType(dict(topics or {})))
-        self.codec: Codec = codec or AvroCodec()
+        if codec is not None and registry is not None:
+            raise UsageError("Kantoku takes a codec or a registry, not both: the registry brings its own.")
+        self.codec: Codec = codec or (AvroCodec() if registry is None else RegistryCodec(registry))
         sealed = os.environ.get(_SEAL_VARIABLE)
         self.seal = load_seal(sealed) if seal is None and sealed else seal
         self.plugins: tuple[Plugin, ...] = ()
@@ -202,6 +209,14 @@ class Kantoku(Client):
     def foreign_inputs(self) -> list[str]:
         """The topics of others that they take tasks from: we only read these."""
         return sorted({topic for task in self._task_types.values() for topic in task.from_topics})
+
+    def frames(self) -> Mapping[str, Frame]:
+        """By topic, how values are framed that are written in a form of the registry; asks it the first time.
+
+        Raises:
+            TopicMismatch, UsageError, RegistryUnavailable, AccessDenied.
+        """
+        return self.codec.frames(self.topics, self.inputs) if isinstance(self.codec, RegistryCodec) else {}
 
     @property
     def reply_topics(self) -> list[str]:

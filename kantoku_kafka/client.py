@@ -260,7 +260,7 @@ class Client(Waiting):
         """The maker of Kafka clients for this app's connection."""
         with self._lock:
             if self._clients is None:
-                self._clients = Clients(self.connection)
+                self._clients = Clients(self.connection, self._app.frames)
             return self._clients
 
     def connect_to(self, connection: Connection) -> None:

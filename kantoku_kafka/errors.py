@@ -6,6 +6,7 @@
      |- UsageError                    2   wrong option, unknown task type, an app that does not import
      |   `- SlotTaken                 2   another process runs with the same --slot
      |- BrokerUnavailable             3   nothing answers at the bootstrap servers
+     |- RegistryUnavailable           3   the schema registry gives no answer, or none that can be read
      |   `- dev.EmbeddedBrokerError   3   the broker for development could not be fetched or started
      |- AccessDenied                  4   authentication or ACL
      |- NotFound                      5   no such result
@@ -40,6 +41,7 @@ __all__ = [
     "NonRetryable",
     "NotFound",
     "QueueFull",
+    "RegistryUnavailable",
     "Reject",
     "Retryable",
     "SignatureError",
@@ -80,8 +82,14 @@ class BrokerUnavailable(KantokuError):
     exit_code = 3
 
 
+class RegistryUnavailable(KantokuError):
+    """The schema registry gave no answer in time, or none that can be read."""
+
+    exit_code = 3
+
+
 class AccessDenied(KantokuError):
-    """The broker refused the credentials, or an ACL forbids the operation."""
+    """The broker, or the schema registry, refused the credentials, or an ACL forbids the operation."""
 
     exit_code = 4
 

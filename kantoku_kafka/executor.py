@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -25,7 +25,9 @@ from kantoku_kafka.kafka.member import Member
 from kantoku_kafka.kafka.topics import partition_count, plan
 from kantoku_kafka.meter import TASKS, Meters, Vitals
 from kantoku_kafka.model import Command, Heartbeat, now_us
-from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs
+from kantoku_kafka.protocols import EXACTLY_ONCE, Events, Outputs, TaskReader
+from kantoku_kafka.registry.envelopes import RegistryCodec
+from kantoku_kafka.registry.payload import RegistryAvro
 from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.signing.guard import Guard
 from kantoku_kafka.slots import Slot, executor_id, host
@@ -100,7 +102,8 @@ class ExecutorProcess:
             ending.callback(slot.release)
             own = own_topics(kantoku, settings)
             self._check_topics(clients, [*own, kantoku.topics.schedules] if settings.timers else own)
-            readers = foreign_readers(self._from_topics, kantoku.topics, kantoku.codec)
+            foreign = foreign_readers(self._from_topics, kantoku.topics, kantoku.codec)
+            self._ask_registries()
             meters = Meters(kantoku.meters, TASKS)
             member = Member(
                 clients,
@@ -109,7 +112,7 @@ class ExecutorProcess:
                 settings,
                 own,
                 tells_ends=settings.burst,
-                foreign={topic: reader.format.since_ms for topic, reader in readers.items()},
+                foreign={topic: reader.format.since_ms for topic, reader in foreign.items()},
                 meters=meters,
             )
             ending.callback(member.close)
@@ -127,7 +130,7 @@ class ExecutorProcess:
                 topics=kantoku.topics,
                 settings=settings,
                 history=self._history(clients),
-                readers=readers,
+                readers={**self._own_readers(), **foreign},
                 meters=meters,
                 guard=Guard.of(kantoku.seal, kantoku.namespace, kantoku.codec),
             )
@@ -144,6 +147,19 @@ class ExecutorProcess:
             self._loop.run(on_ready)
             for hook in kantoku.shutdown_hooks:
                 hook()
+
+    def _ask_registries(self) -> None:
+        """Schema registries have to answer now, and to have what is to be written."""
+        self._kantoku.frames()
+        for task in self._types.values():
+            for payload, to_write in zip(task.payloads, (False, True), strict=False):
+                if isinstance(payload, RegistryAvro):
+                    payload.open(to_write=to_write)
+
+    def _own_readers(self) -> Mapping[str, TaskReader]:
+        """Of our own inputs, if others may write to them in the forms of a registry."""
+        codec = self._kantoku.codec
+        return dict.fromkeys(self._inputs, codec.read) if isinstance(codec, RegistryCodec) else {}
 
     def _check_topics(self, clients: Clients, own: Iterable[str]) -> None:
         """Fail now if there is no broker or no topic."""

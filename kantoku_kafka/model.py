@@ -47,6 +47,9 @@ Option = Callable[["SpawnContext"], None]
 
 SIGNATURE = "kantoku-signature"
 """Header of a signed task."""
+VALUE_SCHEMA_ID = "__value_schema_id"
+"""The header by which Confluent's header form names the schema of a record's value."""
+_SCHEMA_IDS = frozenset((VALUE_SCHEMA_ID, "__key_schema_id"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -343,14 +346,19 @@ def utf8_safe(text: str) -> str:
 
 
 def carried_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Headers:
-    """The headers that go from a task to its result: all but the system's own ``kantoku-`` ones."""
+    """The headers that go from a task to its result: all but the system's own ``kantoku-`` ones, and those that name
+    the schemas of the record's own bytes."""
     if not headers:
         return ()
-    return tuple((name, value) for name, value in headers if not name.startswith("kantoku-"))
+    return tuple(header for header in headers if not _is_own(header[0]))
 
 
 def lasting_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Headers:
     """The headers that a task has wherever it stands: those it carries, and its signature."""
     if not headers:
         return ()
-    return tuple((name, value) for name, value in headers if name == SIGNATURE or not name.startswith("kantoku-"))
+    return tuple(header for header in headers if header[0] == SIGNATURE or not _is_own(header[0]))
+
+
+def _is_own(name: str) -> bool:
+    return name.startswith("kantoku-") or name in _SCHEMA_IDS

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
-__all__ = ["MARKER", "directory", "fingerprint_of", "load", "versions"]
+__all__ = ["MARKER", "directory", "fingerprint_of", "load", "text", "versions"]
 
 MARKER = b"\xc3\x01"
 _PACKAGED = Path(__file__).parent.parent / "schemas"
@@ -29,9 +29,15 @@ def directory() -> Path:
 
 
 @cache
+def text(file_name: str) -> str:
+    """One schema as it stands in its file, e.g. ``text("Task.avsc")``."""
+    return (directory() / file_name).read_text(encoding="utf-8")
+
+
+@cache
 def load(file_name: str) -> Schema:
     """One schema as plain JSON, e.g. ``load("Task.avsc")``; treat it as read-only."""
-    schema: Schema = json.loads((directory() / file_name).read_text(encoding="utf-8"))
+    schema: Schema = json.loads(text(file_name))
     return schema
 
 

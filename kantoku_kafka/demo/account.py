@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.config import Clients, value_of
 from kantoku_kafka.kafka.scan import Scan, beginnings, ends
 from kantoku_kafka.model import Event, EventName, Result, Status, TaskEnvelope
 from kantoku_kafka.names import Topics
@@ -127,4 +127,4 @@ def _records(clients: Clients, topic: str) -> list[tuple[bytes, int]]:
     """Value and time (ms) of every committed record, up to the ends as they are now."""
     scan = Scan(clients, topic, beginnings(clients, topic), ends(clients, topic))
     records = (record for batch in scan.batches() for record in batch)
-    return [(value, record.timestamp()[1]) for record in records if (value := record.value()) is not None]
+    return [(value_of(record), record.timestamp()[1]) for record in records if record.value() is not None]

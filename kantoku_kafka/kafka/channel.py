@@ -66,6 +66,7 @@ class Channel:
         self, clients: Clients, own_topics: Iterable[str], batch_size_bytes: int, timeout_seconds: float
     ) -> None:
         self._clients = clients
+        self._frames = clients.frames()
         self._own_topics = frozenset(own_topics)
         self._batch_size_bytes = batch_size_bytes
         self._timeout_seconds = timeout_seconds
@@ -82,7 +83,7 @@ class Channel:
     def send(self, records: Iterable[Arguments]) -> None:
         """Stage records; a full local queue is waited for, nothing is dropped."""
         produce: Any = self._producer.produce
-        for record in records:
+        for record in map(self._framed, records) if self._frames else records:
             while True:
                 try:
                     produce(*record)
@@ -92,6 +93,14 @@ class Channel:
                 except KafkaException as error:
                     state = error.args[0].code() == KafkaError._STATE
                     raise (self._denied() if state else None) or self._refused(error.args[0], record[0]) from error
+
+    def _framed(self, record: Arguments) -> Arguments:
+        topic, value, key, partition, *rest = record
+        frame = self._frames.get(topic)
+        if frame is None:
+            return record
+        value, headers = frame.framed(value, tuple(rest[-1]) if rest else ())
+        return arguments(topic, key, value, headers, partition)
 
     def produce(self, messages: Sequence[Message]) -> None:
         """Stage records of any topic."""

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from kantoku_kafka.avro.framing import Frame, joined
+from kantoku_kafka.avro.schemas import MARKER
 from kantoku_kafka.configuration.known import hints
 from kantoku_kafka.configuration.managed import is_managed, overridden
 from kantoku_kafka.configuration.masks import hide, masked
@@ -106,10 +108,12 @@ class Clients:
 
     Parameters:
         connection: address and user settings, which every client shares.
+        frames: answers by topic how values are framed that are written, other than in our own form; may ask a registry.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, frames: Callable[[], Mapping[str, Frame]] = dict) -> None:
         self.connection = connection
+        self.frames = frames
         ignored = overridden(connection.config)
         if ignored:
             _log.warning(
@@ -272,6 +276,12 @@ class Clients:
         if error.code() in DENIED:
             self._denied = error.str(), time.monotonic()
         _log.debug("client error: %s", error, extra={"action": "client_error"})
+
+
+def value_of(message: Any) -> bytes:
+    """The value of a consumed record, as a codec takes it: what names its schema in a header has it in front."""
+    value: bytes = message.value() or b""
+    return value if value.startswith(MARKER) else joined(value, headers_of(message))
 
 
 def headers_of(message: Any) -> list[tuple[str, bytes | None]] | None:

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 from kantoku_kafka.engine.past import Past, Recollection
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.config import Clients, value_of
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends, first_at, pick
 from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.names import Topics
@@ -59,8 +59,8 @@ class KafkaHistory:
         since_ms = max(oldest_ms, round(time.time() * 1_000) - self._window_ms) - _MARGIN_MS
         began, total = time.monotonic(), 0
         takers: Mapping[str, Callable[[Record], None]] = {
-            self._topics.results: lambda record: recollection.result(record.value() or b""),
-            self._topics.events: lambda record: recollection.event(record.key() or b"", record.value() or b""),
+            self._topics.results: lambda record: recollection.result(value_of(record)),
+            self._topics.events: lambda record: recollection.event(record.key() or b"", value_of(record)),
         }
         for topic, take in takers.items():
             for batch in self._since(topic, since_ms) if topic in existing else ():

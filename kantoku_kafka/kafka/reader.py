@@ -19,7 +19,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
 from kantoku_kafka.ids import is_idempotent, task_id_time_ms
-from kantoku_kafka.kafka.config import NO_MEMBER, NO_TOPIC, PASSING, Clients, headers_of
+from kantoku_kafka.kafka.config import NO_MEMBER, NO_TOPIC, PASSING, Clients, headers_of, value_of
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.kafka.scan import ends as ends_of
 from kantoku_kafka.kafka.topics import partition_count
@@ -294,9 +294,8 @@ class ResultReader:
             elif error.code() not in PASSING | NO_MEMBER:
                 raise self._clients.error(error, f"reading {self._topics.results}")
             return
-        value = message.value()
-        if value is not None:
-            self._deliver(message, value)
+        if message.value() is not None:
+            self._deliver(message, value_of(message))
         self._taken_to[message.partition() or 0] = (message.offset() or 0) + 1
 
     def _deliver(self, message: KafkaMessage, value: bytes) -> None:

@@ -89,6 +89,7 @@ class Spawner:
         transactional_id: str | None = None,
     ) -> None:
         self._clients = clients
+        self._frames = clients.frames()
         self.transactional = transactional_id is not None
         self.failed = False
         self._queue_timeout_seconds = queue_timeout_seconds
@@ -119,6 +120,8 @@ class Spawner:
             TaskTooLarge: the client's own limit forbids it. The record was not taken.
         """
         topic, key, value, headers, partition = record
+        if topic in self._frames:
+            value, headers = self._frames[topic].framed(value, headers)
         produce: Any = self._producer.produce
         deadline = None
         while True:

@@ -10,7 +10,7 @@ from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka.config import headers_of
+from kantoku_kafka.kafka.config import headers_of, value_of
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import Record, pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
@@ -108,7 +108,7 @@ def originals(
 
 def _as_put(kantoku: Kantoku, record: Record) -> Message | None:
     """A task as it was put on its input, from there or from its timer; None: there is none in this record."""
-    value = record.value() or b""
+    value = value_of(record)
     try:
         if record.topic() == kantoku.topics.timers:
             timer = decode_timer(value)

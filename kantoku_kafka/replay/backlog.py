@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kantoku_kafka.engine.steps import event_of
 from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.kafka.config import value_of
 from kantoku_kafka.kafka.group import InputLag, input_topics, lag_of
 from kantoku_kafka.kafka.scan import Scan
 from kantoku_kafka.model import Event, Source
@@ -51,7 +52,7 @@ def _spawned(kantoku: Kantoku, lag: InputLag, most: int) -> list[LoggedEvent]:
             if offset in done:
                 continue
             try:
-                event: Event = event_of(kantoku.codec.decode_task(record.value() or b""))
+                event: Event = event_of(kantoku.codec.decode_task(value_of(record)))
             except EnvelopeError:  # its dead letter is to come
                 continue
             source = Source(lag.topic, lag.partition, offset)

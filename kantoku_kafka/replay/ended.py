@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kantoku_kafka.errors import EnvelopeError
+from kantoku_kafka.kafka.config import value_of
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends
 from kantoku_kafka.model import Event, EventName
 from kantoku_kafka.replay.fold import LoggedEvent, TaskState
@@ -54,7 +55,7 @@ class Ended:
     def _end(self, record: Record) -> LoggedEvent:
         """What a result says, as an event would; of one that cannot be read only that it is there."""
         try:
-            result = self._kantoku.codec.decode_result(record.value() or b"")
+            result = self._kantoku.codec.decode_result(value_of(record))
         except EnvelopeError:
             task_id = (record.key() or b"").decode("utf-8", "replace")
             event = Event(task_id, "", EventName.SENT_OUTPUTS, 1, 0)

@@ -14,7 +14,7 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError, SignatureError, TopicMismatch
 from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka.config import headers_of
+from kantoku_kafka.kafka.config import headers_of, value_of
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, decided_ends
 from kantoku_kafka.kafka.topics import existing_topics
@@ -115,10 +115,11 @@ def letters(kantoku: Kantoku, wanted: LetterFilter) -> Iterator[Letter]:
 
 
 def _letter(kantoku: Kantoku, record: Record) -> Letter:
-    value, headers = record.value() or b"", headers_of(record) or ()
-    cause = _cause(headers)
+    headers = headers_of(record) or ()
+    cause, value = _cause(headers), record.value() or b""
     task = None
     if cause.get("input") != "":
+        value = value_of(record)
         with suppress(EnvelopeError):
             task = kantoku.codec.decode_task(value)
     return Letter(

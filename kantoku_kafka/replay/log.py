@@ -11,8 +11,9 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from kantoku_kafka.avro.schemas import MARKER
 from kantoku_kafka.errors import EnvelopeError, KantokuError, UsageError
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.config import Clients, value_of
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import tombstones_kept_ms, topic_identity
@@ -106,6 +107,8 @@ class Replay:
         value = record.value()
         if value is None:
             return None
+        if not value.startswith(MARKER):
+            value = value_of(record)
         try:
             return _new(LoggedEvent, (self._decode(value), record.partition() or 0, record.offset() or 0))
         except EnvelopeError as error:

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from kantoku_kafka.engine.foreign import ForeignReader
 from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
 from kantoku_kafka.job import Job, Origin, Partition
-from kantoku_kafka.kafka.config import UNSTABLE, Clients, headers_of
+from kantoku_kafka.kafka.config import UNSTABLE, Clients, headers_of, value_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count, topic_configs
 from kantoku_kafka.names import Topics
@@ -61,8 +61,8 @@ def collect(
     traces: Mapping[str, Callable[[Record], None]] = {
         topics.timers: lambda record: gathering.timer(_place(record), record.key() or b"", record.value() or b""),
         topics.dlq: lambda record: gathering.letter(_place(record), tuple(headers_of(record) or ())),
-        topics.results: lambda record: gathering.result(_place(record), record.value() or b""),
-        topics.events: lambda record: gathering.event(_place(record), record.key() or b"", record.value()),
+        topics.results: lambda record: gathering.result(_place(record), value_of(record)),
+        topics.events: lambda record: gathering.event(_place(record), record.key() or b"", value_of(record) or None),
     }
     until: dict[str, Offsets] = {}
     for topic, take in traces.items():
@@ -80,7 +80,7 @@ def collect(
             place = topic, partition
             evidence.inputs[place] = Input(first, before.get(place, Position(first)), after.get(place, Position(first)))
         for record in reading.records(topic, starts, ends(clients, topic)):
-            value = (record.value() or b"") if reader is None else _as_ours(record, reader)
+            value = value_of(record) if reader is None else _as_ours(record, reader)
             if value is not None:
                 headers = () if reader is not None else tuple(headers_of(record) or ())
                 known = ours or reader is not None

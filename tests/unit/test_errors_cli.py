@@ -26,6 +26,7 @@ CODES = {
     "UsageError": 2,
     "SlotTaken": 2,
     "BrokerUnavailable": 3,
+    "RegistryUnavailable": 3,
     "AccessDenied": 4,
     "NotFound": 5,
     "WaitTimeout": 6,

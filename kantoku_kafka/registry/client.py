@@ -1,0 +1,245 @@
+"""A schema registry that speaks Confluent's API, over confluent-kafka's own client, and what its errors mean for us."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from kantoku_kafka.avro.framing import Form, Mark, marked
+from kantoku_kafka.avro.safe import SafeSchema
+from kantoku_kafka.errors import AccessDenied, KantokuError, NotFound, RegistryUnavailable, TopicMismatch, UsageError
+from kantoku_kafka.settings import choice
+
+__all__ = ["Registered", "Registry"]
+
+T = TypeVar("T")
+_USER_INFO = "basic.auth.user.info"
+_UNKNOWN = frozenset({40401, 40402, 40403})  # a subject, a version, a schema
+_REFUSED = frozenset({409, 422})
+_DENIED = frozenset({401, 403})
+_RETRIES: Mapping[str, Any] = {"max.retries": 2, "retries.wait.ms": 100, "retries.max.wait.ms": 1_000}
+
+
+class Registered(NamedTuple):
+    """A schema under a subject: its id, its GUID if the registry has such, and its version."""
+
+    id: int
+    guid: UUID | None
+    version: int | None
+    schema: SafeSchema
+
+
+class Registry:
+    """A schema registry. Connects at first use and keeps what it was told. Thread-safe.
+
+    Needs the extra ``registry``. Schemas are registered by ``kantoku-kafka schemas register`` and nothing else.
+
+    Parameters:
+        url: ``http[s]://[user:password@]host[:port][/path]``; of several with commas between them, the next one is
+            asked where one does not answer.
+        config: further settings of confluent-kafka's ``SchemaRegistryClient``, as ``ssl.ca.location``,
+            ``basic.auth.user.info`` (``user:password``) or ``bearer.auth.token``.
+        envelopes: the topics that an app writes in a form of the registry, ``wire`` or ``header``: by ``results``,
+            ``events``, ``tasks.{type}``, as in ``Kantoku(topics=...)``, or ``tasks`` for all inputs. Default: none.
+            What others write so is read in either form, whatever this says.
+        timeout_seconds: how long the registry may take to connect, and to answer; default 5. It is asked three times.
+
+    Raises:
+        UsageError: for a URL or a form that cannot be.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        envelopes: Mapping[str, Form | str] | None = None,
+        timeout_seconds: float = 5.0,
+    ) -> None:
+        self.url, user_info = _without_user_info(url)
+        self._config = dict(config or {})
+        if user_info and _USER_INFO in self._config:
+            raise UsageError(f"The URL of the registry names a user, and so does {_USER_INFO}: leave one of them out.")
+        if user_info:
+            self._config[_USER_INFO] = user_info
+        self.envelopes = {role: choice(Form, "form", form) for role, form in (envelopes or {}).items()}
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._made: Any = None
+        self._schemas: dict[Mark, SafeSchema] = {}
+
+    def __repr__(self) -> str:
+        return f"Registry({self.url!r})"
+
+    def schema(self, mark: Mark) -> SafeSchema:
+        """The schema of an id or a GUID.
+
+        Raises:
+            NotFound: the registry has none (yet: another one of its servers may).
+            UsageError: it is no Avro schema, or none that is safe to read by.
+            RegistryUnavailable, AccessDenied.
+        """
+        known = self._schemas.get(mark)
+        if known is None:
+            client, what = self._client(), f"schema {mark}"
+            get = client.get_schema if isinstance(mark, int) else client.get_schema_by_guid
+            found = self._ask(what, lambda: get(mark if isinstance(mark, int) else str(mark)))
+            known = self._schemas[mark] = self._safe(found, what)
+        return known
+
+    def find(self, subject: str, schema: str) -> Registered:
+        """What a schema is registered as under a subject.
+
+        Raises:
+            NotFound: it is not.
+            RegistryUnavailable, AccessDenied, UsageError.
+        """
+        client, wanted = self._client(), self._schema_of(schema)
+        what = f"the schema of subject {subject}"
+        try:
+            found = self._ask(what, lambda: client.lookup_schema(subject, wanted))
+        except NotFound:  # as it stands; perhaps in other words
+            found = self._ask(what, lambda: client.lookup_schema(subject, wanted, normalize_schemas=True))
+        return self._registered(found, SafeSchema(schema), what)
+
+    def latest(self, subject: str) -> Registered:
+        """The newest schema under a subject. Raises as :meth:`find`."""
+        client, what = self._client(), f"subject {subject}"
+        found = self._ask(what, lambda: client.get_latest_version(subject))
+        return self._registered(found, self._safe(found.schema, what), what)
+
+    def register(self, subject: str, schema: str) -> Registered:
+        """Put a schema under a subject; nothing happens if it is there.
+
+        Raises:
+            TopicMismatch: it is not compatible with what stands there.
+            RegistryUnavailable, AccessDenied, UsageError.
+        """
+        client, wanted, what = self._client(), self._schema_of(schema), f"subject {subject}"
+        found = self._ask(what, lambda: client.register_schema_full_response(subject, wanted))
+        return self._registered(found, SafeSchema(schema), what)
+
+    def is_compatible(self, subject: str, schema: str) -> bool:
+        """Whether the rules of a subject take a schema as its next. Raises as :meth:`find`; NotFound: no subject."""
+        client, wanted = self._client(), self._schema_of(schema)
+        return bool(self._ask(f"subject {subject}", lambda: client.test_compatibility(subject, wanted)))
+
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = self._connected()
+            return self._made
+
+    def _connected(self) -> Any:
+        try:
+            from confluent_kafka.schema_registry import SchemaRegistryClient
+        except ImportError:
+            raise UsageError("A schema registry needs an extra: pip install 'kantoku-kafka[registry]'.") from None
+        config = {"url": self.url, "timeout": self._timeout_seconds, **_RETRIES, **self._config}
+        try:
+            return SchemaRegistryClient(config)
+        except OSError as error:  # also of ssl: a file that is missing, or is none of its kind
+            raise UsageError(
+                f"The registry's client refuses a file of its settings, see those of ssl: {error.strerror or error}."
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"The registry's client refuses its settings: {error}.") from error
+
+    def _ask(self, what: str, ask: Callable[[], T]) -> T:
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        try:
+            return ask()
+        except SchemaRegistryError as error:
+            raise self._refusal(error, what) from error
+        except KantokuError:
+            raise
+        except Exception as error:  # of the network, of TLS, of an answer that is none
+            if _is_caused_by(error, ssl.SSLCertVerificationError):
+                raise AccessDenied(
+                    f"The certificate of the schema registry at {self.url} is not trusted: set ssl.ca.location in its "
+                    "config to a file with the authority's."
+                ) from error
+            raise self._no_answer(what, type(error).__name__) from error
+
+    def _refusal(self, error: Any, what: str) -> KantokuError:
+        status, said = error.http_status_code, str(error.error_message)[:300]
+        if status in _DENIED:
+            return AccessDenied(
+                f"The schema registry at {self.url} denies access to {what} (HTTP {status}): give it a user or token "
+                "that may, by its config."
+            )
+        if error.error_code in _UNKNOWN:
+            return NotFound(f"The schema registry at {self.url} does not have {what}.")
+        if status in _REFUSED:
+            return TopicMismatch(f"The schema registry at {self.url} refuses {what}: {said}")
+        return self._no_answer(what, f"HTTP {status}")
+
+    def _schema_of(self, text: str) -> Any:
+        from confluent_kafka.schema_registry import Schema
+
+        return Schema(text.strip(), "AVRO")  # as confluent-kafka's serializers have it
+
+    def _safe(self, found: Any, what: str) -> SafeSchema:
+        try:
+            if not isinstance(found.schema_str, str):
+                raise self._no_answer(what, "without a schema")
+            if found.schema_type not in (None, "AVRO"):
+                raise UsageError(f"The schema is one of {found.schema_type}, not of Avro.")
+            return SafeSchema(found.schema_str, self._references(found, {}).values())
+        except KantokuError:
+            self._client().clear_caches()  # it keeps whatever it was told
+            raise
+
+    def _references(self, schema: Any, known: dict[tuple[str, int], str]) -> dict[tuple[str, int], str]:
+        """What a schema refers to, each behind what it refers to itself."""
+        for reference in schema.references or ():
+            place = reference.subject, reference.version
+            if place not in known:
+                found = self._ask(f"subject {place[0]}", lambda: self._client().get_version(*place)).schema  # noqa: B023
+                self._references(found, known)
+                known[place] = found.schema_str
+        return known
+
+    def _registered(self, found: Any, schema: SafeSchema, what: str) -> Registered:
+        try:
+            mark, guid = int(found.schema_id), UUID(found.guid) if found.guid else None
+            marked(mark)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._client().clear_caches()
+            raise self._no_answer(what, "without an id") from error
+        return Registered(mark, guid, found.version, schema)
+
+    def _no_answer(self, what: str, how: str) -> RegistryUnavailable:
+        return RegistryUnavailable(
+            f"The schema registry at {self.url} gave no answer about {what} ({how}): see that it is well, and that "
+            "the URL is that of Confluent's API."
+        )
+
+
+def _without_user_info(url: str) -> tuple[str, str]:
+    """URLs as they may be shown, and ``user:password`` of the first that has one. Raises UsageError."""
+    shown, found = [], ""
+    for one in url.split(","):
+        try:
+            parts = urlsplit(one.strip())
+            address = parts.hostname and parts.netloc.rpartition("@")[2]
+            _ = parts.port
+        except ValueError:
+            parts, address = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not address:
+            raise UsageError("That is no URL of a schema registry: give http[s]://HOST[:PORT][/PATH].")
+        if parts.username is not None:
+            found = found or f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        shown.append(parts._replace(netloc=address).geturl())
+    return ",".join(shown), found
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None

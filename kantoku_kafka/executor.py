@@ -164,8 +164,10 @@ class ExecutorProcess:
     def _check_topics(self, clients: Clients, own: Iterable[str]) -> None:
         """Fail now if there is no broker or no topic."""
         clients.check()
-        foreign = {topic for formats in self._from_topics.values() for topic in formats}
-        for topic in [*sorted(self._inputs), *own]:
+        types = self._types.values()
+        replies = {task.rules.reply_to for task in types if task.rules.reply_to is not None}
+        foreign = replies.union(*(task.from_topics for task in types))
+        for topic in [*sorted(self._inputs | replies), *own]:
             partition_count(clients, topic, foreign=topic in foreign)
         warn_of_losses(clients, plan(self._kantoku.topics, [], inputs=self._inputs - foreign))
 

@@ -24,6 +24,7 @@ Replicas = Annotated[
 ]
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 _REPLICAS = 3
+_ABSENT = "Topics of others are missing, and not ours to create: {}. See from_topics and reply_to of the task types."
 
 
 class Form(StrEnum):
@@ -68,8 +69,12 @@ def plan(
     differences = _differences(kantoku, partitions, replication_factor)
     _show(differences, output)
     bad = [d for d in differences if d.missing or d.harms]
+    absent = _absent(kantoku)
+    if absent:
+        tell(_ABSENT.format(", ".join(absent)))
     if bad:
         tell(f"to create: {sum(d.missing for d in bad)}, to change by hand: {sum(not d.missing for d in bad)}")
+    if bad or absent:
         raise typer.Exit(TopicMismatch.exit_code)
 
 
@@ -111,8 +116,11 @@ def check(
 
     Example: kantoku-kafka topics check shop.tasks:kan
     """
-    bad = [d for d in _differences(ctx.obj.app(app), partitions, replication_factor) if d.missing or d.harms]
+    kantoku = ctx.obj.app(app)
+    bad = [d for d in _differences(kantoku, partitions, replication_factor) if d.missing or d.harms]
     _show(bad, output)
+    if absent := _absent(kantoku):
+        raise TopicMismatch(_ABSENT.format(", ".join(absent)))
     if bad:
         names = ", ".join(d.plan.name for d in bad)
         raise TopicMismatch(f"{len(bad)} topics are not as they should be: {names}. See: topics plan")
@@ -131,6 +139,12 @@ def _plans(kantoku: Kantoku, partitions: int, replication_factor: int | None) ->
 def _differences(kantoku: Kantoku, partitions: int, replication_factor: int | None) -> list[Difference]:
     kantoku.clients.check()
     return compare(kantoku.clients, _plans(kantoku, partitions, replication_factor))
+
+
+def _absent(kantoku: Kantoku) -> list[str]:
+    """Topics of others that the app reads or replies to, and that are not there."""
+    named = {*kantoku.foreign_inputs, *(topic for topic in kantoku.reply_topics if not topic.endswith("*"))}
+    return sorted(named - topics.existing_topics(kantoku.clients)) if named else []
 
 
 def _emitted(form: Form, kantoku: Kantoku, plans: Iterable[TopicPlan], cluster: str) -> str:

@@ -72,7 +72,7 @@ class Format:
                 f"{self._name}: name the reply_header and the reply_topics that it may ask for, or neither."
             )
         for topic in self.reply_topics:
-            if not is_topic(topic.removesuffix("*") or "a"):
+            if not is_topic(topic.removesuffix("*")):
                 raise UsageError(f"{self._name}: {topic!r} cannot be a topic, nor the beginning of one.")
 
     @abstractmethod

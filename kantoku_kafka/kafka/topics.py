@@ -74,7 +74,7 @@ def partition_count(clients: Clients, topic: str, *, foreign: bool = False) -> i
     if found.error is not None and code not in _ABSENT:
         raise clients.error(found.error, f"looking up topic {topic}")
     if foreign:
-        raise TopicMismatch(f"Topic {topic} is missing, and not ours to create: see what from_topics says, and where.")
+        raise TopicMismatch(f"Topic {topic} is missing, and not ours to create: see from_topics and reply_to.")
     raise TopicMismatch(
         f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes; or name another namespace: -n"
     )

@@ -108,8 +108,11 @@ class FakeKafka:
         return self
 
     def list_topics(self, *_: Any, **__: Any) -> Any:
-        found = {t: SimpleNamespace(partitions=dict.fromkeys(range(n)), error=None) for t, n in self.partitions.items()}
-        return SimpleNamespace(topics=found)
+        found = {
+            t: SimpleNamespace(partitions=dict.fromkeys(range(n), SimpleNamespace(replicas=[1])), error=None)
+            for t, n in self.partitions.items()
+        }
+        return SimpleNamespace(topics=found, brokers=[1])
 
     def list_offsets(
         self, wanted: Mapping[TopicPartition, Any], isolation_level: IsolationLevel

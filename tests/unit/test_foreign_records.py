@@ -195,6 +195,7 @@ def test_wrong_from_topics(wrong: dict[str, Format]) -> None:
         lambda: Json(since=datetime(2026, 1, 1)),
         lambda: Json(reply_header="reply-to"),
         lambda: Json(reply_header="reply-to", reply_topics=["a b"]),
+        lambda: Json(reply_header="reply-to", reply_topics=["*"]),
         lambda: CloudEvents(source="/shop"),
     ],
 )

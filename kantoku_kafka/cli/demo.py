@@ -21,6 +21,8 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.cli.progress import progress
+from kantoku_kafka.configuration.profiles import DEFAULT_PROFILE, FILE_NAME
+from kantoku_kafka.configuration.writing import profile_text
 from kantoku_kafka.demo.fleet import Fleet
 from kantoku_kafka.demo.scenario import Outcome, Scenario
 from kantoku_kafka.demo.topics import own_topics
@@ -84,10 +86,12 @@ def _play(stack: ExitStack, options: Options, tasks: int) -> Outcome:
 def _arguments(kantoku: Kantoku, directory: Path) -> list[str]:
     """The options by which an executor finds what we use; settings go by a file, for some may be secrets."""
     connection = kantoku.connection
-    file = directory / "config"
+    file = directory / FILE_NAME
     file.touch(mode=0o600)
-    file.write_text("".join(f"{name}={value}\n" for name, value in connection.config.items()), "utf-8")
-    return ["-b", connection.bootstrap_servers, "-n", kantoku.namespace, "-F", str(file)]
+    settings = {key: str(value) for key, value in connection.config.items()}
+    file.write_text(profile_text(DEFAULT_PROFILE, settings), "utf-8")
+    where = ["-b", connection.bootstrap_servers, "-n", kantoku.namespace]
+    return [*where, "-F", str(file), "--profile", DEFAULT_PROFILE]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import typer
 
 from kantoku_kafka.cli import (
     acls,
+    config,
     control,
     demo,
     dev,
@@ -68,7 +69,7 @@ def options(
             "-n", "--namespace", help="Prefix of all topics; or KANTOKU_NAMESPACE; default the app's, else kantoku."
         ),
     ] = None,
-    config: Annotated[
+    config_file: Annotated[
         Path | None,
         typer.Option(
             "-F",
@@ -95,7 +96,7 @@ def options(
     ctx.obj = Options(
         bootstrap_servers=bootstrap_servers,
         namespace=namespace,
-        config_file=config,
+        config_file=config_file,
         profile=profile,
         settings=setting or (),
     )
@@ -120,6 +121,7 @@ dlq.register(app)
 schedules.register(app)
 dev.register(app)
 doctor.register(app)
+config.register(app)
 demo.register(app)
 
 

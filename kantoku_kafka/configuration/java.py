@@ -10,7 +10,17 @@ from kantoku_kafka.configuration.jaas import parse_jaas
 from kantoku_kafka.configuration.references import has_reference, is_reference
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["Setting", "Translation", "is_java", "translated"]
+__all__ = [
+    "ASSIGNORS",
+    "CLASS",
+    "JAVA_KEYS",
+    "JWT_BEARER",
+    "RENAMED",
+    "Setting",
+    "Translation",
+    "is_java",
+    "translated",
+]
 
 
 class Setting(NamedTuple):
@@ -27,9 +37,9 @@ class Translation(NamedTuple):
     notices: list[str]
 
 
-_CLASS = "org.apache.kafka."
+CLASS = "org.apache.kafka."
 # The Java client's own names, as of Kafka 4.3, and what librdkafka has for them, if anything.
-_RENAMED = {
+RENAMED = {
     "buffer.memory": "queue.buffering.max.kbytes",
     "fetch.max.wait.ms": "fetch.wait.max.ms",
     "max.request.size": "message.max.bytes",
@@ -71,20 +81,20 @@ _DROPPED = {
     "value.deserializer", "value.serializer",
 }
 # fmt: on
-JAVA_KEYS = frozenset(_DROPPED | _TRANSLATED | set(_RENAMED))
+JAVA_KEYS = frozenset(_DROPPED | _TRANSLATED | set(RENAMED))
 # librdkafka has this name too, for OpenSSL's names of the suites.
 _DROPPED_WITH_JAVA = {"ssl.cipher.suites"}
 _CONFIG_PROVIDER = re.compile(r"config\.providers\..+")
-_ASSIGNORS = {
+ASSIGNORS = {
     "RangeAssignor": "range",
     "RoundRobinAssignor": "roundrobin",
     "CooperativeStickyAssignor": "cooperative-sticky",
 }
-_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _RETRIEVERS = {
     "ClientCredentialsJwtRetriever": "client_credentials",
     "DefaultJwtRetriever": "client_credentials",
-    "JwtBearerJwtRetriever": _JWT_BEARER,
+    "JwtBearerJwtRetriever": JWT_BEARER,
 }
 _STORE_RECIPE = (
     "librdkafka reads PEM. Make it by: keytool -importkeystore -srckeystore STORE -destkeystore store.p12 "
@@ -99,7 +109,7 @@ _MSK = (
 def is_java(settings: Mapping[str, object] | Iterable[tuple[str, object]]) -> bool:
     """Whether these are the Java client's: one has a name that only it knows, or a class of it for a value."""
     pairs = settings.items() if isinstance(settings, Mapping) else settings
-    return any(key in JAVA_KEYS or str(value).strip().startswith(_CLASS) for key, value in pairs)
+    return any(key in JAVA_KEYS or str(value).strip().startswith(CLASS) for key, value in pairs)
 
 
 def translated(settings: Mapping[str, Setting], resolve: Callable[[str, str], str]) -> Translation:
@@ -255,14 +265,14 @@ class _Translator:
     def _small_things(self) -> None:
         for key in _DROPPED_WITH_JAVA:
             self._drop(key)
-        for java, name in _RENAMED.items():
+        for java, name in RENAMED.items():
             setting = self._take(java)
             if setting is not None:
                 self._made[name] = _scaled(java, setting)
         assignors = self._left.get("partition.assignment.strategy")
-        if assignors is not None and _CLASS in str(assignors.value):
+        if assignors is not None and CLASS in str(assignors.value):
             classes = [name.strip().rpartition(".")[2] for name in str(assignors.value).split(",")]
-            known = [_ASSIGNORS[name] for name in classes if name in _ASSIGNORS]
+            known = [ASSIGNORS[name] for name in classes if name in ASSIGNORS]
             if known:
                 self._left["partition.assignment.strategy"] = assignors._replace(value=",".join(known))
             else:

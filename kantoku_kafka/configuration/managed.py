@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kantoku_kafka.configuration.known import canonical
 
-__all__ = ["MANAGED", "is_managed", "overridden"]
+__all__ = ["MANAGED", "TUNED", "is_managed", "note", "overridden"]
 
 MANAGED: Mapping[str, tuple[str | None, str]] = {
     "acks": ("all", "a record counts only once all replicas in sync have it"),
@@ -35,10 +35,37 @@ MANAGED: Mapping[str, tuple[str | None, str]] = {
 }
 """Key: our value for it, if it is one for all, and the reason."""
 
+TUNED = frozenset(
+    {
+        "batch.size",
+        "check.crcs",
+        "connections.max.idle.ms",
+        "fetch.queue.backoff.ms",
+        "fetch.wait.max.ms",
+        "linger.ms",
+        "max.partition.fetch.bytes",
+        "message.max.bytes",
+        "queued.max.messages.kbytes",
+        "queued.min.messages",
+        "retry.backoff.max.ms",
+        "retry.backoff.ms",
+        "topic.metadata.propagation.max.ms",
+        "topic.metadata.refresh.interval.ms",
+    }
+)
+"""What some of our clients set for themselves; of the others the user's value counts."""
+
 
 def is_managed(key: str) -> bool:
     """Whether a user's value for the key does not count."""
     return canonical(key) in MANAGED
+
+
+def note(key: str) -> str:
+    """What people should know of a setting beside its value; mostly nothing."""
+    if is_managed(key):
+        return f"ignored: {MANAGED[canonical(key)][1]}"
+    return "executors and spawners have their own" if canonical(key) in TUNED else ""
 
 
 def overridden(config: Mapping[str, object]) -> list[str]:

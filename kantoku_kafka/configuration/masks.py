@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS
 from kantoku_kafka.configuration.references import is_reference
 
-__all__ = ["HIDDEN", "hide", "masked"]
+__all__ = ["HIDDEN", "hide", "is_secret", "masked"]
 
 HIDDEN = "***"
 _SECRET = re.compile(
@@ -18,16 +18,18 @@ _USER_INFO = re.compile(r"(?<=://)\S*@")
 _QUERY = re.compile(r"(://[^\s?#]*[?#])\S+")
 
 
-def masked(key: str, value: object) -> str:
-    """A value as it may be shown. Of a key that nobody knows it may not: a password may stand behind a misspelt one.
+def is_secret(key: str) -> bool:
+    """Whether a setting of this name is a secret. One that nobody knows may be: a misspelt password."""
+    name = key.lower()
+    return name not in LIBRDKAFKA_KEYS or _SECRET.search(name) is not None
 
-    References are shown as they are; of URLs, neither user nor query.
-    """
+
+def masked(key: str, value: object) -> str:
+    """A value as it may be shown: a secret only if it stands elsewhere; of a URL neither user nor query."""
     text = str(value)
     if is_reference(text):
         return text
-    name = key.lower()
-    if name not in LIBRDKAFKA_KEYS or _SECRET.search(name):
+    if is_secret(key):
         return HIDDEN
     return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(f"{HIDDEN}@", text))
 

@@ -1,0 +1,130 @@
+"""``config show``: what counts, with its origin; and what of a user's settings does not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+
+from kantoku_kafka import Kantoku
+from kantoku_kafka.cli import main as cli
+from kantoku_kafka.configuration.managed import MANAGED, TUNED
+from kantoku_kafka.configuration.references import token_callback
+from kantoku_kafka.errors import UsageError
+from kantoku_kafka.kafka.config import librdkafka_config
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def show(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, tuple[str, str, str]]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["config", "show", "-o", "json", *arguments])
+    shown = capsys.readouterr()
+    assert ended.value.code == 0, shown.err
+    assert "hunter2" not in shown.out + shown.err
+    return {row["setting"]: (row["value"], row["origin"], row["note"]) for row in json.loads(shown.out)}
+
+
+def test_every_setting_with_its_origin(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("shown_app.py").write_text(
+        "from kantoku_kafka import Kantoku\n"
+        "kan = Kantoku('shop', bootstrap_servers='app:1', config={'client.rack': 'r', 'sasl.password': 'hunter2'},\n"
+        "              topics={'events': 'e'})\n"
+    )
+    Path("kantoku.toml").write_text('[profiles.default]\ntopics.results = "r"\nkafka.client.id = "toml"\n')
+    Path("f").write_text("\nssl.key.password=${env:PW}\nssl.keystore.password=hunter2\nacks=1\n")
+    monkeypatch.setenv("KANTOKU_KAFKA_SASL_MECHANISM", "PLAIN")
+    assert show(capsys, "shown_app:kan", "-F", "f", "-X", "sasl.pasword=hunter2", "-n", "n") == {
+        "bootstrap.servers": ("app:1", "app", ""),
+        "namespace": ("n", "-n", ""),
+        "topics.events": ("e", "app", ""),
+        "topics.results": ("r", "kantoku.toml [profiles.default]", ""),
+        "acks": ("1", "f:4", f"ignored: {MANAGED['acks'][1]}"),
+        "client.id": ("toml", "kantoku.toml [profiles.default]", ""),
+        "client.rack": ("r", "app", ""),
+        "sasl.mechanism": ("PLAIN", "KANTOKU_KAFKA_SASL_MECHANISM", ""),
+        "sasl.password": ("***", "app", ""),
+        "sasl.pasword": ("***", "-X", ""),
+        "ssl.key.password": ("${env:PW}", "f:2", ""),
+        "ssl.keystore.password": ("***", "f:3", ""),
+    }
+
+
+def test_without_anything(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KANTOKU_BOOTSTRAP_SERVERS", raising=False)
+    assert show(capsys) == {
+        "bootstrap.servers": ("localhost:9092", "default", ""),
+        "namespace": ("kantoku", "default", ""),
+    }
+
+
+def test_what_would_break_a_promise_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    config = dict.fromkeys(MANAGED, "1") | {"request.required.acks": "0", "enable.auto.commit": "False"}
+    kan = Kantoku("n", bootstrap_servers="127.0.0.1:9", config=config)
+    with caplog.at_level(logging.WARNING):
+        clients = kan.clients
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "acks" in line and "group.id" in line
+    assert "enable.auto.commit" not in line, "it says what we do anyway"
+    assert librdkafka_config(clients.connection) == {"bootstrap.servers": "127.0.0.1:9"}
+    kinds = (Producer, Consumer, AdminClient)
+    made = (clients.producer(**{"transactional.id": "t"}), clients.consumer(**{"group.id": "g"}), clients.admin())
+    for client, kind in zip(made, kinds, strict=True):
+        assert isinstance(client, kind)
+
+
+def test_what_is_managed_is_not_tuned() -> None:
+    assert not MANAGED.keys() & TUNED
+
+
+BASE = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "OAUTHBEARER"}
+
+
+def test_a_callback_gets_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("tokens_of_test.py").write_text(
+        "import time\ncalls = []\n"
+        "def token(config):\n    calls.append(config)\n    return 'hunter2', time.time() + 60\n"
+    )
+    config = {**BASE, "oauth_cb": "tokens_of_test:token", "sasl.oauthbearer.config": "scope=a"}
+    kan = Kantoku("n", bootstrap_servers="127.0.0.1:9", config=config)
+    clients = kan.clients
+    made = [clients.producer(), clients.consumer(**{"group.id": "g"}), clients.admin()]
+    import tokens_of_test
+
+    assert tokens_of_test.calls == 3 * ["scope=a"], made
+
+
+def test_what_a_callback_raises_is_told_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    def token(config: str | None) -> tuple[str, float]:
+        raise ConnectionError("https://user:hunter2@idp")
+
+    assert token_callback(token)(None) is None
+    assert "ConnectionError" in caplog.text and "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, "hunter2", ("hunter2",), ("hunter2", "soon"), (b"hunter2", 1e10), ("hunter2", 3600), ("hunter2", 1.8e12)],
+)
+def test_what_is_no_token_is_told(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert token_callback(lambda config: answer)(None) is None
+    assert "no token" in caplog.text and "hunter2" not in caplog.text
+
+
+def test_tokens_with_principal_and_extensions_pass() -> None:
+    answer = ("t", time.time() + 60, "principal", {"a": "b"})
+    assert token_callback(lambda config: answer)(None) == answer
+
+
+def test_a_callback_that_is_no_function() -> None:
+    with pytest.raises(UsageError, match="json:__name__ is a str"):
+        token_callback("json:__name__")

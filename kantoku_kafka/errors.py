@@ -117,16 +117,25 @@ class EnvelopeError(KantokuError):
 
     exit_code = 7
 
+    @property
+    def reason(self) -> str:
+        """What its dead letter says in ``kantoku-error-type``."""
+        return type(self).__name__
+
 
 class SignatureError(EnvelopeError):
-    """A task that is not signed as it has to be; ``reason``: why, as its dead letter says in ``kantoku-error-type``."""
+    """A task that is not signed as it has to be; the reason is one of :attr:`REASONS`."""
 
     EXPIRED: ClassVar[str] = "signature_expired"
     REASONS: ClassVar[frozenset[str]] = frozenset({"unsigned", "forged", "unknown_key", "too_early", EXPIRED})
 
     def __init__(self, message: str, *, reason: str = "forged") -> None:
         super().__init__(message)
-        self.reason = reason
+        self._reason = reason
+
+    @property
+    def reason(self) -> str:
+        return self._reason
 
 
 class SpawnError(KantokuError):

@@ -132,7 +132,7 @@ class ExecutorProcess:
                 history=self._history(clients),
                 readers={**self._own_readers(), **foreign},
                 meters=meters,
-                guard=Guard.of(kantoku.seal, kantoku.namespace, kantoku.codec),
+                guard=Guard.of(kantoku),
             )
             if self._stop_asked:
                 self._loop.stop()

@@ -27,6 +27,7 @@ from kantoku_kafka.kafka.topics import partition_count, plan, retention_ms
 from kantoku_kafka.meter import TIMERS, Meters, Vitals
 from kantoku_kafka.model import Command, now_us
 from kantoku_kafka.settings import EventDetail, ExecutorSettings
+from kantoku_kafka.signing.guard import Guard
 from kantoku_kafka.slots import Slot, executor_id
 
 __all__ = ["SchedulerProcess", "TimerService", "own_topics", "vitals_of"]
@@ -105,7 +106,12 @@ class TimerService:
             replies = Replies(topics, {name: task.rules for name, task in kantoku.task_types.items()})
             books: dict[str, BookMaker] = {
                 topics.timers: partial(
-                    TimerBook, topics=topics, codec=codec, cancellations=self._cancellations, replies=replies
+                    TimerBook,
+                    topics=topics,
+                    codec=codec,
+                    cancellations=self._cancellations,
+                    replies=replies,
+                    guard=Guard.of(kantoku),
                 ),
                 topics.schedules: partial(ScheduleBook, topics=topics, codec=codec, has_ended=ended.ask),
             }

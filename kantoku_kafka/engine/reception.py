@@ -77,7 +77,7 @@ class Reception:
                 self._distrust(job, error)
                 continue
             except EnvelopeError as error:
-                self._bury(job, ErrorInfo(type(error).__name__, str(error)))
+                self._bury(job, ErrorInfo(error.reason, str(error)))
                 continue
             if job.type not in pools:
                 self._reject(job)
@@ -97,7 +97,7 @@ class Reception:
                         self._end(job)
                         continue
                 except EnvelopeError as error:
-                    self._bury(job, ErrorInfo(type(error).__name__, str(error)))
+                    self._bury(job, ErrorInfo(error.reason, str(error)))
                     continue
             yield job
 
@@ -130,7 +130,7 @@ class Reception:
             if self._judge.enter(job, self._intake.windows[job.partition].memory, time.time_ns() // 1000):
                 return True
         except EnvelopeError as error:
-            self._refuse(job, ErrorInfo(type(error).__name__, str(error)))
+            self._refuse(job, ErrorInfo(error.reason, str(error)))
             return False
         self._end(job)
         return False

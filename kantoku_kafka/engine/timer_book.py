@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.engine.book import Book
@@ -13,11 +14,14 @@ from kantoku_kafka.engine.deadletter import dead_letter
 from kantoku_kafka.engine.judge import FIRED
 from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.timer_table import Entry, TimerTable
-from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.job import Job, Message, Move, Partition
+from kantoku_kafka.errors import EnvelopeError, SignatureError
+from kantoku_kafka.job import Job, Message, Move, Origin, Partition
 from kantoku_kafka.model import Command, ErrorInfo, Status, Timer
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
+
+if TYPE_CHECKING:
+    from kantoku_kafka.signing.guard import Guard
 
 __all__ = ["TimerBook"]
 
@@ -36,6 +40,7 @@ class TimerBook(Book):
         codec: of the envelopes.
         cancellations: whose timers are not to fire.
         replies: which of them ask for a reply.
+        guard: says whether their tasks were signed; None: they need not be.
     """
 
     def __init__(
@@ -48,12 +53,14 @@ class TimerBook(Book):
         codec: Codec,
         cancellations: Cancellations,
         replies: Replies,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__(partition, offset, end)
         self._topics = topics
         self._codec = codec
         self._cancellations = cancellations
         self._replies = replies
+        self._guard = guard
         self._table = TimerTable()
 
     def take_in(self, records: Iterable[Job]) -> None:
@@ -95,17 +102,22 @@ class TimerBook(Book):
         return job
 
     def _fired(self, job: Job) -> Job:
-        """The task goes onto its input; what no timer can be read from becomes a dead letter."""
+        """The task goes onto its input; what no timer can be read from, or no signed task, becomes a dead letter."""
         partition = job.partition
         place = f"{partition.topic}/{partition.number}/{job.offset}".encode()
         tombstone = Message(partition.topic, job.key, None, (), partition.number)
         try:
             timer = decode_timer(job.value)
             tombstone = tombstone._replace(headers=((_ATTEMPT, b"%d" % timer.attempt),))
+            if self._guard is not None:
+                self._guard.check_timer(timer)
             command = self._cancelled(timer) if self._cancellations else None
         except EnvelopeError as error:
+            if isinstance(error, SignatureError):  # the letter is of the task, which may go on some day
+                job.key, job.value, job.raw_headers = timer.key, timer.task, timer.headers
+                job.origin = Origin(0, home=timer.topic)
             _log.warning("%s offset %d: %s", partition, job.offset, error, extra={"action": "dead_letter"})
-            job.letter = dead_letter(self._topics.dlq, job, ErrorInfo(type(error).__name__, str(error)))
+            job.letter = dead_letter(self._topics.dlq, job, ErrorInfo(error.reason, str(error)))
             job.move = Move((), marks=(tombstone,))
             return job
         job.task_id, job.type, job.attempt = timer.task_id, timer.type, timer.attempt

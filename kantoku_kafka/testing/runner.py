@@ -163,7 +163,7 @@ def _loop(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, refere
         readers=foreign_readers(
             {name: task.from_topics for name, task in types.items()}, kantoku.topics, kantoku.codec
         ),
-        guard=Guard.of(kantoku.seal, kantoku.namespace, kantoku.codec, now_us if waits else lambda: None),
+        guard=Guard.of(kantoku, now_us if waits else lambda: None),
     )
 
 
@@ -171,7 +171,14 @@ def _timers(kantoku: Kantoku, log: InMemoryLog, settings: ExecutorSettings, wait
     inputs = InMemoryInputs(log)
     cancellations = Cancellations()
     replies = Replies(kantoku.topics, {name: task.rules for name, task in kantoku.task_types.items()})
-    book = partial(TimerBook, topics=kantoku.topics, codec=kantoku.codec, cancellations=cancellations, replies=replies)
+    book = partial(
+        TimerBook,
+        topics=kantoku.topics,
+        codec=kantoku.codec,
+        cancellations=cancellations,
+        replies=replies,
+        guard=Guard.of(kantoku),
+    )
     return TimerLoop(
         inputs=inputs,
         checkpoint=_checkpoint(kantoku, log, inputs, settings),

@@ -96,6 +96,7 @@ class Invoker:
                 if self._forks:
                     _end_copy(sys.exc_info()[1])
         except asyncio.CancelledError:
+            run_after(self._hooks.after_execute, ctx)
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
             fail(job, error)

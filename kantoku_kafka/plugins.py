@@ -93,6 +93,8 @@ class Plugin:
 
     needs_option: ClassVar[bool] = False
     """True: the creation hooks do nothing for a task that was spawned without any option, and are not called."""
+    for_children: str | None = None
+    """``module:function``, which gives the app its like in a child of pool ``process``; None: its import does."""
 
     def initialize(self, kantoku: Kantoku) -> None:
         """Called once, when the plugin is registered."""
@@ -113,7 +115,7 @@ class Plugin:
         """The function is about to run. Raise to veto: the result is REJECTED."""
 
     def after_execute(self, ctx: Context) -> None:
-        """The function has ended: see ``ctx.status``, ``ctx.output`` and ``ctx.error``."""
+        """The function has ended: see ``ctx.status`` (None: it was cancelled), ``ctx.output`` and ``ctx.error``."""
 
     def daemons(self) -> Sequence[Daemon]:
         """Background jobs that an executor process runs, each in a thread; they end when the event is set."""

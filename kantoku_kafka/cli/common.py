@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from kantoku_kafka.cli.output import PrintableFormatter
 from kantoku_kafka.configuration.sources import Configuration, command_line, load
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.loading import load_app
+from kantoku_kafka.logs import JsonFormatter
 
-__all__ = ["Options", "configure_logging", "connected", "parse_labels", "relax_garbage_collection"]
+__all__ = ["LogFormat", "Options", "configure_logging", "connected", "parse_labels", "relax_garbage_collection"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Options:
     config_file: Path | None = None
     profile: str | None = None
     settings: Sequence[str] = ()
+    otel: bool = False
 
     @cached_property
     def configuration(self) -> Configuration:
@@ -51,7 +54,18 @@ class Options:
 
     def _configured(self, app: Kantoku) -> Kantoku:
         app.configure(self.configuration)
+        if self.otel:
+            from kantoku_kafka.observability.tracing import trace_app  # the extra
+
+            trace_app(app)
         return app
+
+    def flush_traces(self) -> None:
+        """What a process does not do at its end that begins anew."""
+        if self.otel:
+            from kantoku_kafka.observability.tracing import flush  # the extra
+
+            flush()
 
 
 @contextmanager
@@ -84,11 +98,19 @@ def parse_labels(pairs: list[str] | None) -> dict[str, str]:
     return labels
 
 
-def configure_logging(level: str) -> None:
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def configure_logging(level: str, form: LogFormat) -> None:
     """Log to stderr; only the command line does so."""
     names = logging.getLevelNamesMapping()
     if level.upper() not in names:
         raise UsageError(f"--log-level takes one of {', '.join(n.lower() for n in names if n != 'NOTSET')}.")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    text = PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else text)
     logging.basicConfig(level=names[level.upper()], handlers=[handler])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib import metadata
@@ -27,13 +28,15 @@ from kantoku_kafka.cli import (
     verify,
     views,
 )
-from kantoku_kafka.cli.common import Options, configure_logging
+from kantoku_kafka.cli.common import LogFormat, Options, configure_logging
 from kantoku_kafka.cli.output import out, tell
 from kantoku_kafka.errors import KantokuError, UsageError
+from kantoku_kafka.logs import are_json
 from kantoku_kafka.model import utf8_safe
 
 __all__ = ["app", "main"]
 
+_log = logging.getLogger(__name__)
 # Base of the errors of usage. It is click's, or that of the click which later versions of typer bring along and
 # do not export: BadParameter, UsageError, ClickException.
 _ClickException: Any = typer.BadParameter.__mro__[2]
@@ -88,17 +91,24 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
     ] = False,
     log_level: Annotated[str, typer.Option(envvar="KANTOKU_LOG_LEVEL", help="debug, info, warning, error")] = "info",
+    otel: Annotated[
+        bool, typer.Option("--otel", envvar="KANTOKU_OTEL", help="Trace by OpenTelemetry, as OTEL_* variables say.")
+    ] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="KANTOKU_LOG_FORMAT", help="Lines of text, or one JSON object a line.")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Global options may stand before the command or behind it. The command line counts more than the environment,
     this more than the kantoku.toml that is found, and this more than the app's own code. In each, a single setting
     counts more than a file or profile named there. config show tells what counts."""
-    configure_logging(log_level)
+    configure_logging(log_level, log_format)
     ctx.obj = Options(
         bootstrap_servers=bootstrap_servers,
         namespace=namespace,
         config_file=config_file,
         profile=profile,
         settings=setting or (),
+        otel=otel,
     )
 
 
@@ -132,8 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
         _check_utf8(given)
         code = app(_globals_first(given), standalone_mode=False)
     except KantokuError as error:
-        tell(f"error: {error}")
         code = error.exit_code
+        _tell_error(str(error), code)
     except typer.Abort:
         code = 130
     except _ClickException as error:
@@ -142,10 +152,18 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = 130
     except OSError as error:
-        tell(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
         code = 1
+        _tell_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", code)
     _flush()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_error(sentence: str, code: int) -> None:
+    """On stderr, as log lines are where they are JSON."""
+    if are_json(logging.getLogger()):
+        _log.error(sentence, extra={"action": "failed", "exit_code": code})
+    else:
+        tell(f"error: {sentence}")
 
 
 def _check_utf8(arguments: list[str]) -> None:
@@ -164,7 +182,19 @@ def _flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_WITH_VALUE = {"-b", "--bootstrap-servers", "-n", "--namespace", "-F", "--config", "--profile", "-X", "--log-level"}
+_WITH_VALUE = {
+    "-b",
+    "--bootstrap-servers",
+    "-n",
+    "--namespace",
+    "-F",
+    "--config",
+    "--profile",
+    "-X",
+    "--log-level",
+    "--log-format",
+}
+_FLAGS = {"--otel"}
 
 
 def _globals_first(arguments: list[str]) -> list[str]:
@@ -176,9 +206,9 @@ def _globals_first(arguments: list[str]) -> list[str]:
         name = argument.partition("=")[0]
         if argument == "--":
             kept += [argument, *rest]
-        elif name in _WITH_VALUE:
+        elif name in _WITH_VALUE | _FLAGS:
             moved.append(argument)
-            if "=" not in argument:
+            if "=" not in argument and name in _WITH_VALUE:
                 moved += [value for value in [next(rest, None)] if value is not None]
         else:
             kept.append(argument)

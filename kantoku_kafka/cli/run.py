@@ -110,6 +110,7 @@ def run_executor(
     with shown(http, kantoku, process.vitals, [TASKS, TIMERS] if timers else [TASKS], lifeline.number):
         process.run(on_ready=lifeline.ready)
     if lifeline.number is None:  # its supervisor would start it again
+        options.flush_traces()
         renewal.begin_anew_if_asked()
 
 
@@ -147,6 +148,7 @@ def run_scheduler(
     relax_garbage_collection()
     with shown(http, kantoku, process.vitals, [TIMERS], None):
         process.run()
+    options.flush_traces()
     renewal.begin_anew_if_asked()
 
 

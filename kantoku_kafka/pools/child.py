@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from queue import SimpleQueue
 from types import FrameType
 
@@ -33,6 +34,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.invoke import Invoker, fail
 from kantoku_kafka.job import Job
 from kantoku_kafka.loading import load_app
+from kantoku_kafka.logs import JsonFormatter
 from kantoku_kafka.model import ErrorInfo, Status, now_us, utf8_safe
 from kantoku_kafka.names import Topics
 from kantoku_kafka.pools.frames import (
@@ -216,10 +218,10 @@ def _unblock_sigterm() -> None:
 def _imported(hello: Hello) -> Kantoku:
     """The app, with the parent's settings laid over it."""
     if hello.log_level is not None:
-        logging.basicConfig(
-            level=hello.log_level,
-            format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s",
-        )
+        text = logging.Formatter("%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter() if hello.json_logs else text)
+        logging.basicConfig(level=hello.log_level, handlers=[handler])
     sys.path += [entry for entry in hello.path if entry not in sys.path]
     kantoku = load_app(hello.reference)
     missing = [name for name in hello.task_types if name not in kantoku.task_types]
@@ -236,6 +238,8 @@ def _imported(hello: Hello) -> Kantoku:
         )
     )
     kantoku.topics = Topics(namespace=hello.namespace, overrides=hello.topics)
+    for reference in hello.plugins:
+        resolve_name(reference)(kantoku)
     return kantoku
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from kantoku_kafka.logs import are_json
+
 if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
 
@@ -25,8 +27,10 @@ class Hello(NamedTuple):
             that part the child has from its own import.
         path: where the parent looks for modules.
         log_level: of the parent's root logger; None if the parent has not configured logging.
+        json_logs: whether its lines are JSON.
         max_tasks: after so many it is replaced; 0: never.
         max_memory_bytes: more than this it may not have; 0: no limit.
+        plugins: that its import does not give the app, as ``module:function``, which does.
     """
 
     reference: str
@@ -38,8 +42,10 @@ class Hello(NamedTuple):
     config: Mapping[str, str | int | float | bool]
     path: Sequence[str]
     log_level: int | None
+    json_logs: bool = False
     max_tasks: int = 0
     max_memory_bytes: int = 0
+    plugins: Sequence[str] = ()
 
     def __repr__(self) -> str:
         return f"Hello({self.reference!r}, {self.namespace!r})"
@@ -66,8 +72,10 @@ class Hello(NamedTuple):
             {name: value for name, value in connection.config.items() if isinstance(value, str | int | float)},
             list(sys.path),
             root.level if root.handlers else None,
+            are_json(root),
             max_tasks,
             max_memory_bytes,
+            [plugin.for_children for plugin in kantoku.plugins if plugin.for_children is not None],
         )
 
     def encode(self) -> bytes:

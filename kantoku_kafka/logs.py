@@ -1,0 +1,62 @@
+"""Log lines as JSON, one object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["JsonFormatter", "are_json"]
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """``time`` (UTC, RFC 3339), ``level``, ``logger``, ``message``, ``pid``; what ``extra`` has, such as ``action``,
+    ``task_id``, ``topic``; ``trace_id`` and ``span_id`` within a span of OpenTelemetry; ``exception``, as text.
+
+    ASCII without control characters: what a topic holds cannot steer the terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As ``logging.Formatter``."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        line = {**line, **extra, **line, **_span()}  # the order of the first, and nothing of it replaced
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return _encoded(line).replace("\x7f", "\\u007f")
+
+
+def are_json(logger: logging.Logger) -> bool:
+    """Whether its lines are."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers)
+
+
+def _encoded(line: dict[str, Any]) -> str:
+    try:
+        return json.dumps(line, default=str, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, NaN, what contains itself
+        return json.dumps({name: value if isinstance(value, str | int) else str(value) for name, value in line.items()})
+
+
+def _span() -> dict[str, str]:
+    """Of whoever logs, if OpenTelemetry is in use: then it is imported already."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return {}
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}

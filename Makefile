@@ -29,8 +29,8 @@ docs: install ## The documentation, into site/
 screens: install ## Record what commands print, into docs/screens.md
 	$(BIN)/python docs/record.py
 
-dashboard: install ## The Grafana dashboard from its code
-	$(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/kantoku.json
+generated: install ## What of deploy/ follows from code: dashboard, topics and rights of the example
+	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/generate.sh
 
 demo: install ## Thousands of tasks on a real Kafka, an executor killed amid them, the account
 	$(BIN)/kantoku-kafka demo $(ARGS)
@@ -87,5 +87,5 @@ pin: install ## Pin anew what the project is tested with, and of it what its ima
 clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: bench bench-replay bench-timers chaos chaos-all chaos-short clean crash dashboard demo docs fuzz help install lint mutants pin retries screens \
+.PHONY: bench bench-replay bench-timers chaos chaos-all chaos-short clean crash demo docs fuzz generated help install lint mutants pin retries screens \
   simulate soak test

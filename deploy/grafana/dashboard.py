@@ -1,4 +1,4 @@
-"""The dashboard as code: prints kantoku.json. ``make dashboard`` writes it; a test holds the two together."""
+"""The dashboard as code: prints kantoku.json, which deploy/generate.sh writes."""
 
 from __future__ import annotations
 

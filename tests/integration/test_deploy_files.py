@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,16 @@ MODELS = {
 Manifest = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["base", "overlays/words"])
-def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+@cache
+def built(folder: str) -> list[Manifest]:
     """What kustomize makes of a folder."""
     build = ["kubectl", "kustomize"] if shutil.which("kubectl") else [tool("kustomize"), "build"]
-    return list(yaml.safe_load_all(check(*build, KUBERNETES / request.param)))
+    return list(yaml.safe_load_all(check(*build, KUBERNETES / folder)))
+
+
+@pytest.fixture(params=["base", "overlays/words"])
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    return built(request.param)
 
 
 def workloads(manifests: list[Manifest]) -> list[Manifest]:
@@ -46,7 +53,10 @@ def test_kubernetes_takes_every_manifest(manifests: list[Manifest]) -> None:
     assert {one["kind"] for one in known} >= {"StatefulSet", "Service", "PodDisruptionBudget", "ServiceAccount"}
     for manifest in known:
         for version in KUBERNETES_VERSIONS:
-            kubernetes_validate.validate(manifest, version, strict=True)
+            try:
+                kubernetes_validate.validate(manifest, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                pytest.fail(f"{manifest['kind']} {manifest['metadata']['name']}, {version}: {error.message}")
 
 
 def test_operators_know_every_field_of_their_manifests(manifests: list[Manifest]) -> None:
@@ -76,22 +86,32 @@ def test_probes_ask_where_the_program_listens(manifests: list[Manifest]) -> None
         assert probes == [{"path": path, "port": "http"} for path in ("/startupz", "/readyz", "/livez")]
 
 
+def test_secrets_and_settings_that_are_named_are_made(manifests: list[Manifest]) -> None:
+    made = {one["metadata"]["name"] for one in manifests if one["kind"] in ("ConfigMap", "Secret", "KafkaUser")}
+    made.add("my-cluster-cluster-ca-cert")  # Strimzi's
+    named = set(references(manifests))
+    assert named and named <= made
+
+
 def test_the_program_takes_each_command_line(manifests: list[Manifest]) -> None:
     for workload in workloads(manifests):
         (container,) = workload["spec"]["template"]["spec"]["containers"]
         parsed(container["args"])
 
 
-def test_keda_looks_at_the_inputs_of_the_app(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
-    scaled = [one["spec"] for one in manifests if one["kind"] == "ScaledObject"]
-    if not scaled:
-        pytest.skip("does not scale")
+def test_keda_looks_at_the_inputs_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = built("overlays/words")
+    (scaled,) = (one["spec"] for one in manifests if one["kind"] == "ScaledObject")
     (settings,) = (one["data"] for one in manifests if one["kind"] == "ConfigMap")
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     kan = load_app(settings["APP"])
-    triggers = [trigger["metadata"] for trigger in scaled[0]["triggers"]]
+    triggers = [trigger["metadata"] for trigger in scaled["triggers"]]
     assert {one["topic"] for one in triggers} == {kan.topics.of_type(name) for name in kan.task_types}
     assert {one["consumerGroup"] for one in triggers} == {kan.topics.group}
+    partitions = {
+        one["metadata"]["name"]: one["spec"]["partitions"] for one in manifests if one["kind"] == "KafkaTopic"
+    }
+    assert scaled["maxReplicaCount"] == max(partitions[one["topic"]] for one in triggers)
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
@@ -131,9 +151,30 @@ def test_prometheus_takes_its_configuration_and_each_alert_fires_when_it_should(
     assert named and sorted(named) == sorted(tested)
 
 
-def test_the_dashboard_is_what_its_code_says() -> None:
-    written = (DEPLOY / "grafana" / "kantoku.json").read_text("utf-8")
-    assert check(sys.executable, DEPLOY / "grafana" / "dashboard.py") == written, "make dashboard writes it anew"
+def test_what_follows_from_code_is_as_the_code_says(tmp_path: Path) -> None:
+    for folder in ("grafana", "kubernetes/overlays/words", "terraform/words"):
+        (tmp_path / folder).mkdir(parents=True)
+    programs = Path(sys.executable).parent
+    check(DEPLOY / "generate.sh", tmp_path, env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
+    generated = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.*") if path.is_file()]
+    assert len(generated) == 5
+    for path in generated:
+        assert (DEPLOY / path).read_text("utf-8") == (tmp_path / path).read_text("utf-8"), "make generated"
+
+
+def test_terraform_files_are_well_formed() -> None:
+    check(tool("hclfmt"), "-check", "-require-no-change", *sorted((DEPLOY / "terraform" / "words").glob("*.tf")))
+
+
+def references(value: Any) -> Iterator[str]:
+    """The names of secrets and settings that are referred to, anywhere within."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if key in ("secret", "configMapRef", "secretKeyRef"):
+            yield inner["name"]
+        elif key == "secretTargetRef":
+            yield from (one["name"] for one in inner)
+        elif isinstance(inner, dict | list):
+            yield from references(inner)
 
 
 def parsed(arguments: list[str]) -> None:

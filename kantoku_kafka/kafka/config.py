@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import methodcaller
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from kantoku_kafka.configuration.managed import is_managed, overridden
 from kantoku_kafka.configuration.masks import hide, masked
 from kantoku_kafka.configuration.references import resolved, token_callback
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
+from kantoku_kafka.kafka import reachability
 from kantoku_kafka.kafka.producer import Producer
 from kantoku_kafka.settings import Connection, check_addresses
 from kantoku_kafka.throttle import Throttle
@@ -27,7 +29,7 @@ __all__ = ["Clients", "kantoku_error", "librdkafka_config"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-_CHECK_SLICE_SECONDS = 0.5  # between slices Python serves signals
+_FIRST_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
@@ -120,7 +122,7 @@ class Clients:
                 "settings that do not count here: %s", ", ".join(ignored), extra={"action": "managed_settings"}
             )
         self._log = LimitedLog()
-        self._denied: tuple[str, float] | None = None
+        self._denied: tuple[KafkaError, float] | None = None
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._admin_until = 0.0
@@ -182,17 +184,9 @@ class Clients:
             return self._admin
 
     def unreachable(self, doing: str, error: KafkaError | None = None) -> KantokuError:
-        """What to raise when no answer came: access denied if a broker said so meanwhile."""
-        if self._denied is not None and time.monotonic() - self._denied[1] < _DENIED_SECONDS:
-            return AccessDenied(
-                f"The broker refuses us while {doing}: {self._denied[0]}. Check user, password and ACLs."
-            )
-        reason = f" ({error.name()})" if error else ""
-        servers = masked("bootstrap.servers", self.connection.bootstrap_servers)
-        return BrokerUnavailable(
-            f"No broker answers at {servers} while {doing}{reason}. Check "
-            "--bootstrap-servers and that Kafka runs there, or start one with: kantoku-kafka dev broker"
-        )
+        """What to raise when no answer came: what is in the way, a denial, or that nobody answers. May take 3 s."""
+        obstacle = reachability.obstacle(librdkafka_config(self.connection))
+        return obstacle or self._denial(doing) or self._silence(doing, error)
 
     def error(self, error: KafkaError, doing: str) -> KantokuError:
         """The error of ours that a KafkaError stands for."""
@@ -233,16 +227,53 @@ class Clients:
             time.sleep(_ASK_AGAIN_SECONDS)
 
     def check(self) -> None:
-        """Make sure that a broker answers. Raises BrokerUnavailable or AccessDenied within the timeout."""
+        """Make sure that a broker answers. Raises as :meth:`metadata`."""
+        self.metadata("connecting")
+
+    def metadata(self, doing: str, topic: str | None = None, *, seconds: float | None = None) -> Any:
+        """What the cluster says of itself and of one topic, or of all that we may see.
+
+        Parameters:
+            seconds: for so long; default: the connection's timeout.
+
+        Raises:
+            UsageError, BrokerUnavailable, AccessDenied: within the timeout; soon where waiting does not help.
+        """
         admin = self.admin()
-
-        def asked() -> None:
+        ask = admin.list_topics if topic is None else partial(admin.list_topics, topic)
+        deadline = time.monotonic() + (self.connection.timeout_seconds if seconds is None else seconds)
+        slice_seconds = _FIRST_SLICE_SECONDS
+        while True:
             try:
-                admin.list_topics(timeout=_CHECK_SLICE_SECONDS)
-            finally:
-                admin.poll(0)  # a broker that denies us says so here
+                return ask(timeout=min(slice_seconds, max(_ASK_AGAIN_SECONDS, deadline - time.monotonic())))
+            except KafkaException as error:
+                reason = self.error(error.args[0], doing)
+                # A broker may still be starting; what we were told wrong stays so.
+                if not isinstance(reason, BrokerUnavailable) or time.monotonic() > deadline:
+                    raise reason from error
+            time.sleep(_ASK_AGAIN_SECONDS)
+            slice_seconds *= 2  # the metadata of many topics may take longer
 
-        self.insist(asked, "connecting")
+    def _denial(self, doing: str) -> AccessDenied | None:
+        """If a broker denied us a moment ago, or whoever gives us tokens did."""
+        if self._admin is not None:
+            self._admin.poll(0)  # it says so here
+        if self._denied is None or time.monotonic() - self._denied[1] > _DENIED_SECONDS:
+            return None
+        user, check = self.setting("sasl.username", None), "user, password and ACLs"
+        if "sasl.oauthbearer.client.id" in self.connection.config:
+            user = self.setting("sasl.oauthbearer.client.id", None)
+            check = "the token endpoint, and id and secret of the client"
+        who = "us" if user is None else f"{user!r}"
+        return AccessDenied(f"Access is denied to {who} while {doing}: {self._denied[0].str()}. Check {check}.")
+
+    def _silence(self, doing: str, error: KafkaError | None) -> BrokerUnavailable:
+        reason = f" ({error.name()})" if error else ""
+        servers = masked("bootstrap.servers", self.connection.bootstrap_servers)
+        return BrokerUnavailable(
+            f"No broker answers at {servers} while {doing}{reason}. Check "
+            "--bootstrap-servers and that Kafka runs there, or start one with: kantoku-kafka dev broker"
+        )
 
     def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
         user = librdkafka_config(self.connection)
@@ -258,6 +289,7 @@ class Clients:
             made: T = client(config)  # type: ignore[call-arg]  # type[T] has no signature
             return made
         except KafkaException as error:
+            reachability.check_settings(user)  # a file that cannot be used is named better here
             raise self._refusal(error.args[0], user) from None  # its text may quote a secret
         except (TypeError, ValueError) as error:  # a callback that is none
             raise UsageError(f"confluent-kafka refuses the configuration: {hide(str(error), user)}.") from None
@@ -273,8 +305,8 @@ class Clients:
         return UsageError(f"librdkafka refuses the configuration: {hide(error.str(), user)}.{known}")
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in DENIED:
-            self._denied = error.str(), time.monotonic()
+        if error.code() in DENIED and error.code() != KafkaError._SSL:  # a handshake also fails while a broker ends
+            self._denied = error, time.monotonic()
         _log.debug("client error: %s", error, extra={"action": "client_error"})
 
 

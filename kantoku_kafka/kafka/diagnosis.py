@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 
 import confluent_kafka
@@ -14,21 +13,13 @@ from kantoku_kafka.errors import KantokuError, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.drift import compare
+from kantoku_kafka.kafka.reachability import Finding
 from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.names import Topics
 
 __all__ = ["Finding", "diagnose"]
 
 _NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what it was, what came of it, and the error if it failed."""
-
-    check: str
-    detail: str
-    error: KantokuError | None = None
 
 
 def diagnose(clients: Clients, names: Topics, inputs: Sequence[str]) -> Iterator[Finding]:
@@ -60,9 +51,7 @@ def _versions() -> str:
 
 
 def _broker(clients: Clients) -> str:
-    clients.check()
-    admin = clients.admin()
-    found = admin.list_topics(timeout=clients.connection.timeout_seconds)
+    found = clients.metadata("connecting")
     return f"{len(found.brokers)} brokers, cluster {found.cluster_id}, at {clients.connection.bootstrap_servers}"
 
 

@@ -58,13 +58,9 @@ def create(clients: Clients, plans: Iterable[TopicPlan]) -> list[str]:
 
 def partition_count(clients: Clients, topic: str, *, foreign: bool = False) -> int:
     """How many partitions a topic has; ``foreign``: others make it. Raises TopicMismatch if it is missing."""
-    admin = clients.admin()
     deadline = time.monotonic() + clients.connection.timeout_seconds
     while True:
-        try:
-            found = admin.list_topics(topic, timeout=clients.connection.timeout_seconds).topics[topic]
-        except KafkaException as error:
-            raise clients.error(error.args[0], f"looking up topic {topic}") from error
+        found = clients.metadata(f"looking up topic {topic}", topic).topics[topic]
         if found.partitions:
             return len(found.partitions)
         code = KafkaError.UNKNOWN_TOPIC_OR_PART if found.error is None else found.error.code()
@@ -200,10 +196,7 @@ def existing_topics(clients: Clients) -> set[str]:
 
 def partition_counts(clients: Clients) -> dict[str, int]:
     """How many partitions each topic has that we may see; 0 of one that nobody leads now."""
-    try:
-        found = clients.admin().list_topics(timeout=clients.connection.timeout_seconds).topics
-    except KafkaException as error:
-        raise clients.error(error.args[0], "listing topics") from error
+    found = clients.metadata("listing topics").topics
     return {name: len(topic.partitions) for name, topic in found.items()}
 
 

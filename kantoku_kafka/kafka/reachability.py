@@ -1,0 +1,273 @@
+"""What stands between us and a broker: its name, TCP, TLS, SASL. librdkafka tries again in silence, whichever it is.
+
+Only a diagnosis: it sends no credentials, and nobody works with the connections that it makes.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, UsageError
+from kantoku_kafka.kafka import handshake, tls
+
+__all__ = ["Finding", "check_settings", "look", "obstacle"]
+
+_LOOK_SECONDS = 3.0
+_REFUSAL_SECONDS = 0.5  # in TLS 1.3 the server judges our certificate when we are through with the handshake
+_NO_MECHANISM = "NONE"  # a broker answers with those that it has
+_EXPIRED, _HOSTNAME, _ADDRESS = 10, 62, 64  # X509_V_ERR_... of OpenSSL
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what it was, what came of it, and the error if it failed."""
+
+    check: str
+    detail: str
+    error: KantokuError | None = None
+
+
+def check_settings(config: Mapping[str, object]) -> None:
+    """Raise UsageError if a file that librdkafka's settings name cannot be used."""
+    _endpoints(config)
+
+
+def obstacle(config: Mapping[str, object]) -> KantokuError | None:
+    """The first thing in the way to the bootstrap servers; None if nothing was found. Takes 3 s at most."""
+    return look(config)[-1].error
+
+
+def look(config: Mapping[str, object], seconds: float = _LOOK_SECONDS) -> list[Finding]:
+    """DNS, TCP, TLS if we speak it, SASL (or just Kafka's protocol), in this order, up to the one that fails.
+
+    All bootstrap servers are looked at, at once; what is told is how far the best of them lets us get.
+
+    Parameters:
+        config: librdkafka's settings, as a client is given them.
+        seconds: how long at most; default 3.
+    """
+    try:
+        walks = [_Walk(endpoint, seconds) for endpoint in _endpoints(config)]
+    except UsageError as error:
+        return [Finding("settings", str(error), error)]
+    for walk in walks:
+        walk.start()
+    return max((walk.result() for walk in walks), key=lambda found: (found[-1].error is None, len(found)))
+
+
+class _Walk(threading.Thread):
+    """The steps to one endpoint. A thread that keeps nobody from ending: to look up a name may take for ever."""
+
+    def __init__(self, endpoint: _Endpoint, seconds: float) -> None:
+        super().__init__(name="kantoku-look", daemon=True)
+        self._endpoint = endpoint
+        self._deadline = time.monotonic() + seconds
+        self._found: list[Finding] = []
+
+    def run(self) -> None:
+        for name, step in self._endpoint.steps():
+            try:
+                half = (self._deadline - time.monotonic()) / 2  # where one way failed, a step tries the other
+                self._found.append(Finding(name, step(max(0.1, half))))
+            except KantokuError as error:
+                self._found.append(Finding(name, str(error), error))
+                return
+
+    def result(self) -> list[Finding]:
+        """What was found by the end; a step that takes longer has failed."""
+        self.join(max(0.0, self._deadline - time.monotonic()))
+        found, steps = self._found[:], self._endpoint.steps()
+        if len(found) == len(steps) or (found and found[-1].error):
+            return found
+        name, _ = steps[len(found)]
+        error = BrokerUnavailable(f"{name} of {self._endpoint.address} takes too long: check network and DNS.")
+        return [*found, Finding(name, str(error), error)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """One bootstrap server, and how we speak to it.
+
+    Attributes:
+        mechanism: None without SASL; ``context``: None without TLS.
+        certificate: whether we show one of our own; None: librdkafka does, but we cannot here.
+    """
+
+    address: str
+    mechanism: str | None
+    context: ssl.SSLContext | None
+    certificate: bool | None
+
+    @property
+    def host(self) -> str:
+        """Without the brackets of an IPv6 address."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    def steps(self) -> list[tuple[str, Callable[[float], str]]]:
+        """What is looked at, in order; each is told how many seconds it has."""
+        steps = [("DNS", self._resolve), ("TCP", self._connect)]
+        if self.context is not None:
+            steps.append(("TLS", self._secure))
+        if self.certificate is not None:
+            steps.append(("SASL" if self.mechanism else "Kafka", self._speak))
+        return steps
+
+    def _resolve(self, _: float) -> str:
+        try:
+            found = socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise BrokerUnavailable(
+                f"The name {self.host} is not known here: check the host in --bootstrap-servers, or DNS."
+            ) from error
+        return f"{self.host} is {', '.join(sorted({str(address[0]) for *_, address in found}))}"
+
+    def _connect(self, seconds: float) -> str:
+        self._socket(seconds).close()
+        return f"{self.address} takes connections"
+
+    def _secure(self, seconds: float) -> str:
+        try:
+            wire = self._encrypted(seconds)
+        except ssl.SSLCertVerificationError as error:
+            raise AccessDenied(self._distrusted(error)) from error
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+                raise self._refusal() from error
+            raise self._no_tls(seconds) from error
+        with closing(wire):
+            if self.certificate is not None:
+                self._await_refusal(wire)
+            return f"{wire.version()}, by a certificate that we trust"
+
+    def _await_refusal(self, wire: ssl.SSLSocket) -> None:
+        wire.settimeout(_REFUSAL_SECONDS)
+        try:
+            wire.recv(1)
+        except TimeoutError:  # it waits for us, and is content
+            return
+        except OSError as error:
+            raise self._refusal() from error
+        raise self._refusal()
+
+    def _speak(self, seconds: float) -> str:
+        """Kafka's protocol, with SASL just where we use it."""
+        try:
+            with closing(self._encrypted(seconds) if self.context else self._socket(seconds)) as wire:
+                answer = handshake.ask(wire, self.mechanism or _NO_MECHANISM)
+        except OSError as error:
+            raise self._silence() from error
+        if answer is None:
+            raise self._stranger() if self.context else self._no_kafka(seconds)
+        if not answer.is_sasl and self.mechanism:
+            raise UsageError(
+                f"{self.address} takes no SASL: set security.protocol={self._protocol(sasl=False)}, or name the port "
+                "of the listener that does."
+            )
+        offered = ", ".join(answer.mechanisms)
+        if answer.is_sasl and not self.mechanism:
+            raise UsageError(
+                f"{self.address} wants SASL: set security.protocol={self._protocol(sasl=True)}, sasl.mechanism (one of "
+                f"{offered}) and what that needs, such as sasl.username and sasl.password."
+            )
+        if self.mechanism and self.mechanism not in answer.mechanisms:
+            raise UsageError(f"{self.address} offers SASL by {offered}, not by {self.mechanism}: set sasl.mechanism.")
+        return f"{self.address} is a Kafka broker and takes {self.mechanism or 'us without SASL'}"
+
+    def _socket(self, seconds: float) -> socket.socket:
+        try:
+            return socket.create_connection((self.host, int(self.address.rpartition(":")[2])), seconds)
+        except OSError as error:
+            raise BrokerUnavailable(
+                f"No broker answers at {self.address} ({error.strerror or 'in time'}): check --bootstrap-servers, that "
+                "Kafka runs there and that no firewall is between, or start one with: kantoku-kafka dev broker"
+            ) from error
+
+    def _encrypted(self, seconds: float, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+        use = context or self.context
+        assert use is not None
+        return use.wrap_socket(self._socket(seconds), server_hostname=self.host)
+
+    def _protocol(self, *, sasl: bool | None = None, encrypted: bool | None = None) -> str:
+        """The value of security.protocol with one part changed."""
+        with_sasl = bool(self.mechanism) if sasl is None else sasl
+        with_tls = bool(self.context) if encrypted is None else encrypted
+        return ("SASL_" if with_sasl else "") + ("SSL" if with_tls else "PLAINTEXT")
+
+    def _distrusted(self, error: ssl.SSLCertVerificationError) -> str:
+        why = error.verify_message
+        if error.verify_code in (_HOSTNAME, _ADDRESS):
+            return (
+                f"The certificate of {self.address} is not for {self.host}: connect by a name that it is for, or have "
+                "one issued for this name."
+            )
+        if error.verify_code == _EXPIRED:
+            return f"The certificate of {self.address} has expired: whoever runs the broker has to renew it."
+        return (
+            f"The certificate of {self.address} is not signed by an authority that we trust ({why}): set "
+            "ssl.ca.location to the file with the certificate of the one that signs the brokers'."
+        )
+
+    def _refusal(self) -> AccessDenied:
+        what = "our client certificate" if self.certificate else "us without a client certificate"
+        return AccessDenied(
+            f"The broker at {self.address} refuses {what}: set ssl.certificate.location and ssl.key.location to one "
+            "that is valid now and signed by an authority that the broker trusts."
+        )
+
+    def _no_tls(self, seconds: float) -> KantokuError:
+        """Our handshake was not answered by another one."""
+        try:
+            with closing(self._socket(seconds)) as wire:
+                answer = handshake.ask(wire, _NO_MECHANISM)
+        except TimeoutError:
+            return self._silence()
+        if answer is None:
+            return self._stranger()
+        return UsageError(
+            f"{self.address} does not speak TLS: set security.protocol={self._protocol(encrypted=False)}, or name the "
+            "port of the listener that does."
+        )
+
+    def _no_kafka(self, seconds: float) -> KantokuError:
+        """Something else than Kafka's protocol was answered to plain text."""
+        anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        with suppress(OSError), closing(self._encrypted(seconds, anybody)):
+            return UsageError(
+                f"{self.address} speaks TLS: set security.protocol={self._protocol(encrypted=True)} and, for an "
+                "authority of your own, ssl.ca.location; or name the port of the listener without TLS."
+            )
+        return self._stranger()
+
+    def _silence(self) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"{self.address} takes connections, but does not answer: is the broker well, and is it one?"
+        )
+
+    def _stranger(self) -> BrokerUnavailable:
+        return BrokerUnavailable(f"What answers at {self.address} is no Kafka broker: check --bootstrap-servers.")
+
+
+def _endpoints(config: Mapping[str, object]) -> list[_Endpoint]:
+    """Raises UsageError."""
+    settings = {name: str(value) for name, value in config.items()}
+    return [_endpoint(address.strip(), settings) for address in settings["bootstrap.servers"].split(",")]
+
+
+def _endpoint(address: str, config: Mapping[str, str]) -> _Endpoint:
+    scheme, _, place = address.rpartition("://")
+    protocol = (scheme or config.get("security.protocol", "plaintext")).upper()
+    encrypted = protocol.endswith("SSL")
+    mechanism = config.get("sasl.mechanism", config.get("sasl.mechanisms", "GSSAPI"))
+    return _Endpoint(
+        place.rpartition("@")[2],  # user info is no part of an address, and is not shown
+        mechanism if protocol.startswith("SASL") else None,
+        tls.context_of(config) if encrypted else None,
+        None if encrypted and not tls.is_whole(config) else encrypted and tls.has_certificate(config),
+    )

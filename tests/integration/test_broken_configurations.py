@@ -161,7 +161,7 @@ BROKEN = {
         lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"{w.expired.url}/token"), 4, ("token",)
     ),
     "unknown setting": Broken(lambda w: w.scram(sasl_pasword="x"), 2, ("sasl.pasword",)),
-    "impossible value": Broken(lambda w: w.scram(socket_timeout_ms="soon"), 2, ("socket.timeout.ms",)),
+    "impossible value": Broken(lambda w: w.scram(metadata_max_age_ms="soon"), 2, ("metadata.max.age.ms",)),
     "missing topic": Broken(
         lambda w: w.cluster.super_user,
         7,

@@ -230,18 +230,15 @@ class Clients:
         """Make sure that a broker answers. Raises as :meth:`metadata`."""
         self.metadata("connecting")
 
-    def metadata(self, doing: str, topic: str | None = None, *, seconds: float | None = None) -> Any:
+    def metadata(self, doing: str, topic: str | None = None) -> Any:
         """What the cluster says of itself and of one topic, or of all that we may see.
-
-        Parameters:
-            seconds: for so long; default: the connection's timeout.
 
         Raises:
             UsageError, BrokerUnavailable, AccessDenied: within the timeout; soon where waiting does not help.
         """
         admin = self.admin()
         ask = admin.list_topics if topic is None else partial(admin.list_topics, topic)
-        deadline = time.monotonic() + (self.connection.timeout_seconds if seconds is None else seconds)
+        deadline = time.monotonic() + self.connection.timeout_seconds
         slice_seconds = _FIRST_SLICE_SECONDS
         while True:
             try:

@@ -64,6 +64,13 @@ def test_word_count(here: Path, kantoku_broker: BrokerHandle) -> None:
     assert run(here, kantoku_broker, "word_count", "words", "text") == "text [('two', 2000), ('one', 1000)]\n"
 
 
+def test_orders(here: Path, kantoku_broker: BrokerHandle) -> None:
+    place = [sys.executable, "orders.py", "place", "7", "8", "9"]
+    subprocess.run(place, cwd=here, check=True, capture_output=True, timeout=60)
+    said = run(here, kantoku_broker, "orders", "shipping", "watch", "3").splitlines()
+    assert sorted(said) == [f'{n} b\'OK\' b\'{{"order_id": {n}, "parcel": "P-000{n}"}}\'' for n in (7, 8, 9)]
+
+
 @pytest.fixture
 def server() -> Iterator[str]:
     """A service that has something at ``/there``; it keeps the idempotency keys it saw."""

@@ -47,7 +47,8 @@ class Reader:
             elif language == "python" and text.startswith("# app.py"):
                 (self._here / "app.py").write_text(text, "utf-8")
             elif language == "python":
-                self._run([sys.executable, "-c", text], 0)
+                servers = self._environment["KANTOKU_BOOTSTRAP_SERVERS"]
+                self._run([sys.executable, "-c", text.replace("localhost:9092", servers)], 0)
 
     def stop(self) -> None:
         for executor in self._executors:
@@ -90,3 +91,12 @@ def test_following_a_page(reader: Reader, page: str) -> None:
     reader.follow(ROOT / page)
     assert any("HELLO" in printed for printed in reader.printed)
     assert any("sent_outputs" in printed for printed in reader.printed) == (page != "README.md")
+
+
+def test_existing_topics_become_tasks(reader: Reader) -> None:
+    reader.follow(ROOT / "docs/howto/existing-topics.md")
+    shipments, invoices, inputs, verified = reader.printed[-4:]
+    assert "b'7' b'{\"order_id\": 7, \"parcel\": \"P-1\"}' b'OK'" in shipments
+    assert invoices.count("invoice") == 1, "the other event is passed over"
+    assert "\norders " in inputs and "\nshop-events " in inputs
+    assert "exactly one terminal result" in verified

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from kantoku_kafka.meter import ClientStatistics, Fetched, Meters
 
 __all__ = ["Watch", "librdkafka_version", "read_statistics"]
 
+_log = logging.getLogger(__name__)
 _INTERVAL_MS = 5_000
 _ASK_SECONDS = 15.0
 
@@ -42,7 +44,11 @@ class Watch:
         return {"statistics.interval.ms": _INTERVAL_MS, "stats_cb": self._take}
 
     def _take(self, text: str) -> None:
-        found = read_statistics(text)
+        try:
+            found = read_statistics(text)
+        except ValueError as error:  # what is raised here would come out of poll
+            _log.warning("%s", error, extra={"action": "statistics"})
+            return
         self._hear()
         self._ask(found.fetched)
         fetched = {
@@ -80,27 +86,31 @@ def librdkafka_version() -> str:
 
 
 def read_statistics(text: str) -> ClientStatistics:
-    """From the JSON of ``stats_cb``. What is not there counts as 0. Raises ValueError for what is no JSON object."""
-    found = json.loads(text)
-    partitions = [
-        (name, partition)
+    """From the JSON of ``stats_cb``; what is not there counts as 0. Raises ValueError for JSON of another shape."""
+    try:
+        return _statistics(json.loads(text))
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"statistics of another shape: {error}") from error
+
+
+def _statistics(found: Any) -> ClientStatistics:
+    brokers = found.get("brokers", {})
+    partitions = {
+        (name, partition["partition"]): partition
         for name, topic in found.get("topics", {}).items()
         for partition in topic.get("partitions", {}).values()
-        if partition.get("desired") and partition.get("partition", -1) >= 0
-    ]
-    brokers = found.get("brokers", {})
+        if partition.get("desired")
+    }
     return ClientStatistics(
         requests=found.get("tx", 0),
         request_timeouts=sum(broker.get("req_timeouts", 0) for broker in brokers.values()),
         sent_bytes=found.get("tx_bytes", 0),
         received_bytes=found.get("rx_bytes", 0),
-        queue_records=sum(partition.get("fetchq_cnt", 0) for _, partition in partitions),
-        queue_bytes=sum(partition.get("fetchq_size", 0) for _, partition in partitions),
+        queue_records=sum(partition.get("fetchq_cnt", 0) for partition in partitions.values()),
+        queue_bytes=sum(partition.get("fetchq_size", 0) for partition in partitions.values()),
         rtt_seconds=brokers.get("GroupCoordinator", {}).get("rtt", {}).get("avg", 0) / 1_000_000,
         fetched={
-            (name, partition["partition"]): Fetched(
-                partition.get("next_offset", 0), partition.get("fetchq_cnt", 0), max(0, partition.get("hi_offset", 0))
-            )
-            for name, partition in partitions
+            place: Fetched(p.get("next_offset", 0), p.get("fetchq_cnt", 0), max(0, p.get("hi_offset", 0)))
+            for place, p in partitions.items()
         },
     )

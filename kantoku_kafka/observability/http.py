@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from kantoku_kafka.errors import UsageError
 __all__ = ["Address", "Page", "StatusServer"]
 
 _log = logging.getLogger(__name__)
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.DOTALL)
+_LAST_PORT = 65535
 _MOST_CONNECTIONS = 16
 _CLIENT_SECONDS = 5.0
 
@@ -27,21 +30,15 @@ class Address(NamedTuple):
     @classmethod
     def of(cls, text: str) -> Address:
         """From ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``. Raises UsageError."""
-        host, colon, port = text.rpartition(":")
-        bare = host.removeprefix("[").removesuffix("]")
-        bracketed = host != bare and host == f"[{bare}]"
-        if not (colon and port.isascii() and port.isdecimal() and int(port) < 65536) or ("[" in bare or "]" in bare):
+        found = _ADDRESS.fullmatch(text)
+        if found is None or int(found["port"]) > _LAST_PORT:
             raise UsageError(f"--http takes HOST:PORT, [IPV6]:PORT or :PORT, not {text!r}.")
-        if ":" in bare and not bracketed:
-            raise UsageError(f"--http: write the address in brackets, [{bare}]:{port}.")
-        return cls(bare, int(port))
+        return cls(found["ipv6"] or found["host"] or "", int(found["port"]))
 
     def plus(self, number: int) -> Address:
         """So many ports further. Raises UsageError."""
-        if self.port and self.port + number > 65535:
-            raise UsageError(
-                f"--http: {number + 1} processes need {number + 1} ports from {self.port}; there are less."
-            )
+        if self.port and self.port + number > _LAST_PORT:
+            raise UsageError(f"--http: process {number} would need port {self.port + number}, and there is none.")
         return self._replace(port=self.port and self.port + number)
 
     def __str__(self) -> str:
@@ -79,8 +76,8 @@ class StatusServer(ThreadingHTTPServer):
             family, *_, place = socket.getaddrinfo(address.host or "0.0.0.0", address.port)[0]
             self.address_family = family
             super().__init__((str(place[0]), address.port), _Handler)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, UnicodeError) as error:  # a name that cannot be
+            reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"--http: {address} cannot be listened on: {reason}. Choose another port.") from error
         self.address = Address(address.host, self.server_address[1])
         self._thread = threading.Thread(target=self.serve_forever, name="kantoku-http", daemon=True)
@@ -105,7 +102,9 @@ class StatusServer(ThreadingHTTPServer):
         with self._guard:
             self._connections[request] = None
             if len(self._connections) > _MOST_CONNECTIONS:
-                _cut(next(iter(self._connections)))
+                oldest = next(iter(self._connections))
+                del self._connections[oldest]
+                _cut(oldest)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:

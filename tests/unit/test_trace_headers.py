@@ -1,0 +1,126 @@
+"""The trace of a task in the headers of its record. No Kafka, and nothing is exported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from kantoku_kafka import Kantoku, Task, headers
+from kantoku_kafka.context import Context
+from kantoku_kafka.invoke import Invoker
+from kantoku_kafka.job import Job, Partition
+from kantoku_kafka.model import Status
+from kantoku_kafka.observability.tracing import Tracing
+from kantoku_kafka.plugins import run_after
+from kantoku_kafka.spawning import prepare
+
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Traced:
+    """An app that traces, and what it has exported."""
+
+    def __init__(self) -> None:
+        self.spans = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self.spans))
+        self.kan = Kantoku("shop", plugins=[Tracing(provider)])
+        self.current: list[trace.SpanContext] = []
+
+        @self.kan.task("work")
+        def work(data: bytes, ctx: Context) -> bytes:
+            self.current.append(trace.get_current_span().get_span_context())
+            return data
+
+    def spawn(self, task: Task) -> dict[str, bytes | None]:
+        ctx, message = prepare(self.kan, task)
+        run_after(ctx.hooks.after_scheduled, ctx)
+        return dict(message.headers)
+
+    def run(self, *found: tuple[str, bytes | None]) -> Job:
+        _, message = prepare(self.kan, Task("work", b"data"))
+        job = Job(Partition("shop.tasks.work", 0, 1), 0, message.key, message.value or b"", found)
+        job.read(self.kan.codec.peek_task)
+        Invoker(self.kan).run(job)
+        return job
+
+
+def test_a_spawn_begins_a_trace_and_its_task_goes_on_with_it() -> None:
+    traced = Traced()
+    sent = traced.spawn(Task("work"))
+    job = traced.run(*sent.items())
+    send, process = traced.spans.get_finished_spans()
+    assert process.parent is not None and process.parent.span_id == send.context.span_id
+    assert process.context.trace_id == send.context.trace_id == traced.current[0].trace_id
+    assert traced.current[0].span_id == process.context.span_id, "the function runs within it"
+    assert job.status is Status.OK
+    assert not trace.get_current_span().get_span_context().is_valid, "and nobody else does"
+
+
+def test_a_spawn_goes_on_with_the_trace_of_its_caller_and_else_of_its_headers() -> None:
+    traced = Traced()
+    of_headers = traced.spawn(Task("work").with_(headers(traceparent=PARENT, tracestate=b"a=1", other=b"x")))
+    assert (of_headers["traceparent"] or b"").startswith(PARENT[:36])
+    assert of_headers["traceparent"] != PARENT and of_headers["tracestate"] == b"a=1" and of_headers["other"] == b"x"
+    with TracerProvider().get_tracer("test").start_as_current_span("caller") as caller:
+        of_caller = traced.spawn(Task("work").with_(headers(traceparent=PARENT, tracestate=b"a=1")))
+    assert f"{caller.get_span_context().trace_id:032x}".encode() in (of_caller["traceparent"] or b"")
+    assert "tracestate" not in of_caller, "that was another trace's"
+
+
+def test_without_a_provider_headers_go_through_as_they_are() -> None:
+    kan = Kantoku("shop", plugins=[Tracing(trace.NoOpTracerProvider())])
+    _, message = prepare(kan, Task("work").with_(headers(traceparent=PARENT, other=b"x")))
+    assert dict(message.headers) == {"traceparent": PARENT, "other": b"x"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["traceparent", "tracestate", "baggage", "TraceParent"]) | st.text(max_size=9),
+            st.none() | st.binary(max_size=80) | st.just(PARENT),
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_the_headers_say_the_task_runs(found: list[tuple[str, bytes | None]]) -> None:
+    traced = Traced()
+    assert traced.run(*found).status is Status.OK
+    assert len(traced.spans.get_finished_spans()) == 1
+
+
+def test_what_a_function_raises_stands_in_its_span() -> None:
+    traced = Traced()
+
+    @traced.kan.task("fails")
+    def fails(data: bytes) -> bytes:
+        raise ValueError("no luck")
+
+    _, message = prepare(traced.kan, Task("fails"))
+    job = Job(Partition("shop.tasks.fails", 0, 1), 0, message.key, message.value or b"", message.headers)
+    job.read(traced.kan.codec.peek_task)
+    Invoker(traced.kan).run(job)
+    (span,) = traced.spans.get_finished_spans()
+    assert span.attributes is not None
+    assert span.status.description == "no luck" and span.attributes["error.type"] == "ValueError"
+    assert span.attributes["kantoku.task.status"] == "FAILED"
+    (event,) = span.events
+    assert event.attributes is not None and "Traceback" in str(event.attributes["exception.stacktrace"])
+
+
+def test_without_the_extra_the_sentence_names_it() -> None:
+    program = """
+import sys
+sys.modules["opentelemetry"] = None
+from kantoku_kafka.cli.main import main
+main(["spawn", "work", "data", "--otel"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "error: Traces need an extra: pip install 'kantoku-kafka[otel]'.\n")

@@ -1,4 +1,4 @@
-"""Fills in what the documentation takes from the code: ``<!-- cli -->``, ``<!-- metrics -->``."""
+"""Fills in what the documentation takes from the code: ``<!-- cli -->``, ``<!-- metrics -->`` and so on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page."""
-    for name, generate in {"cli": command_line, "metrics": metrics}.items():
+    pages = {"cli": command_line, "managed": managed_settings, "metrics": metrics, "tuned": tuned_settings}
+    for name, generate in pages.items():
         mark = f"<!-- {name} -->"
         if mark in markdown:
             markdown = markdown.replace(mark, generate())
@@ -23,6 +24,22 @@ def command_line() -> str:
 
     root = typer.main.get_command(app)
     return "\n".join(_pages(root, "kantoku-kafka", None))
+
+
+def managed_settings() -> str:
+    """The settings of librdkafka on which a promise stands."""
+    from kantoku_kafka.configuration.managed import MANAGED
+
+    rows = ["| setting | ours | because |", "|---|---|---|"]
+    rows += [f"| `{key}` | {f'`{own}`' if own else ''} | {reason} |" for key, (own, reason) in MANAGED.items()]
+    return "\n".join(rows)
+
+
+def tuned_settings() -> str:
+    """The settings of librdkafka that some of our clients set for themselves."""
+    from kantoku_kafka.configuration.managed import TUNED
+
+    return f"{', '.join(f'`{key}`' for key in sorted(TUNED))}."
 
 
 def metrics() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import re
 from pathlib import Path
 
 import pytest
@@ -208,5 +208,10 @@ def test_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             resolved("k", wrong)
 
 
-def test_the_toml_of_these_tests_is_toml() -> None:
-    assert set(tomllib.loads(TOML)["profiles"]) == {"default", "prod"}
+def test_the_profiles_of_the_documentation_are_profiles() -> None:
+    page = Path(__file__).parents[2] / "docs/howto/configuration.md"
+    (text,) = re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    Path("kantoku.toml").write_text(text)
+    found = load(profile="prod", environment={})
+    assert found.kafka["sasl.password"].value == "${file:/run/secrets/kafka-password}"
+    assert found.topics["results"].value == "platform.shop-results"

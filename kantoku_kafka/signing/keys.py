@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["Ed25519Key", "HmacKey", "Key"]
 
 _LEAST_SECRET_BYTES = 32
-_RAW_BYTES = 32
 
 
 class Key(Protocol):
@@ -80,8 +78,8 @@ class Ed25519Key:
 
     Parameters:
         id: as of :class:`HmacKey`.
-        private: PEM (PKCS #8, not encrypted), as ``openssl genpkey -algorithm ed25519`` writes it, or the raw 32 bytes.
-        public: PEM, as ``openssl pkey -pubout`` writes it, or the raw 32 bytes. One of the two is given.
+        private: PEM that is not encrypted, as ``openssl genpkey -algorithm ed25519`` writes it.
+        public: PEM, as ``openssl pkey -pubout`` writes it. One of the two is given.
 
     Raises:
         UsageError: for what is no such key, or if the extra is not installed.
@@ -91,14 +89,27 @@ class Ed25519Key:
 
     def __init__(self, id: str, *, private: bytes | None = None, public: bytes | None = None) -> None:  # noqa: A002
         self.id = _check_id(id)
-        self._private: Ed25519PrivateKey | None = None
-        if private is not None and public is None:
-            self._private = _read_private(id, private)
-            self._public = self._private.public_key()
-        elif public is not None and private is None:
-            self._public = _read_public(id, public)
-        else:
+        if (private is None) == (public is None):
             raise UsageError(f"Key {id!r} takes either its private or its public half: the public one follows from it.")
+        try:
+            from cryptography.exceptions import UnsupportedAlgorithm
+            from cryptography.hazmat.primitives import serialization
+            from cryptography.hazmat.primitives.asymmetric import ed25519
+        except ImportError as error:
+            raise UsageError("Ed25519 keys need an extra: pip install 'kantoku-kafka[signing]'.") from error
+        found: object = None
+        with suppress(UnsupportedAlgorithm, ValueError, TypeError):  # their texts may quote the key
+            if private is not None:
+                found = serialization.load_pem_private_key(private, password=None)
+            elif public is not None:
+                found = serialization.load_pem_public_key(public)
+        self._private: Ed25519PrivateKey | None = None
+        if isinstance(found, ed25519.Ed25519PrivateKey):
+            self._private, found = found, found.public_key()
+        if not isinstance(found, ed25519.Ed25519PublicKey):
+            half = "public" if private is None else "private"
+            raise UsageError(f"The {half} half of key {id!r} is no Ed25519 key in PEM that is not encrypted.")
+        self._public: Ed25519PublicKey = found
 
     def __repr__(self) -> str:
         return f"Ed25519Key({self.id!r}, {'private' if self.can_sign else 'public'})"
@@ -125,42 +136,3 @@ def _check_id(key_id: str) -> str:
     if not isinstance(key_id, str) or not is_key_id(key_id):
         raise UsageError(f"{str(key_id)[:80]!r} cannot be the id of a key: letters, digits, '_' and '-', at most 64.")
     return key_id
-
-
-def _read_private(key_id: str, data: bytes) -> Ed25519PrivateKey:
-    with _no_key(key_id, "private"):
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-        if len(data) == _RAW_BYTES:
-            return Ed25519PrivateKey.from_private_bytes(data)
-        found = load_pem_private_key(data, password=None)
-        if isinstance(found, Ed25519PrivateKey):
-            return found
-        raise ValueError(type(found).__name__)
-
-
-def _read_public(key_id: str, data: bytes) -> Ed25519PublicKey:
-    with _no_key(key_id, "public"):
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-        if len(data) == _RAW_BYTES:
-            return Ed25519PublicKey.from_public_bytes(data)
-        found = load_pem_public_key(data)
-        if isinstance(found, Ed25519PublicKey):
-            return found
-        raise ValueError(type(found).__name__)
-
-
-@contextmanager
-def _no_key(key_id: str, half: str) -> Iterator[None]:
-    """Whatever the library finds wrong with it is said without the key itself."""
-    try:
-        yield
-    except ImportError as error:
-        raise UsageError("Ed25519 keys need an extra: pip install 'kantoku-kafka[signing]'.") from error
-    except (ValueError, TypeError):
-        raise UsageError(
-            f"The {half} half of key {key_id!r} is no Ed25519 key: PEM that is not encrypted, or the raw 32 bytes."
-        ) from None

@@ -26,9 +26,11 @@ from kantoku_kafka import (
     idempotency_key,
     key,
     labels,
+    load_seal,
     timeout,
 )
 from kantoku_kafka.avro.control import encode_schedule, encode_timer
+from kantoku_kafka.errors import SignatureError, UsageError
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka import topics
@@ -36,10 +38,16 @@ from kantoku_kafka.model import SIGNATURE, Schedule, TaskEnvelope, Timer, now_us
 from kantoku_kafka.spawning import prepare
 
 TYPES = ("noted", "flaky", "pooled")
-PEM = Ed25519PrivateKey.generate()
-PRIVATE = PEM.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-PUBLIC = PEM.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-OTHER = Ed25519PrivateKey.generate().private_bytes_raw()
+
+
+def pair() -> tuple[bytes, bytes]:
+    """A new key, private and public."""
+    key_ = Ed25519PrivateKey.generate()
+    private = key_.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return private, key_.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+(PRIVATE, PUBLIC), (OTHER, _) = pair(), pair()
 MARK = "baggage"  # a header that no signature covers
 SIGNS = Seal([Ed25519Key("s1", private=PRIVATE)])
 
@@ -49,9 +57,8 @@ def seals(tmp_path: Path) -> Path:
     """A folder with files of seals: of one that signs, and of one that only checks."""
     (tmp_path / "private.pem").write_bytes(PRIVATE)
     (tmp_path / "public.pem").write_bytes(PUBLIC)
-    (tmp_path / "old.key").write_text("0" * 64)
-    (tmp_path / "signs.toml").write_text("[keys.s1]\nprivate_file = 'private.pem'\n")
-    (tmp_path / "checks.toml").write_text("[keys.s1]\npublic_file = 'public.pem'\n")
+    for name, half in (("signs", "private"), ("checks", "public")):
+        (tmp_path / f"{name}.toml").write_text(f"[keys.s1]\n{half} = '${{file:{tmp_path}/{half}.pem}}'\n")
     return tmp_path
 
 
@@ -229,32 +236,47 @@ def test_children_need_a_key_that_signs_in_the_processes_of_the_pool_too(
         until(lambda: notes(seals) == ["noted child of b", "pooled b"], 60, "the child ran")
 
 
-def test_schedules_restarts_and_redrives_are_signed_by_whoever_asks_for_them(
-    kan: Kantoku, bootstrap: str, seals: Path, executor: ExecutorUnderTest, monkeypatch: pytest.MonkeyPatch
+def test_who_can_sign_signs_schedules_and_others_may_pause_them(
+    kan: Kantoku, bootstrap: str, seals: Path, executor: ExecutorUnderTest
 ) -> None:
-    common = ("-b", bootstrap, "-n", kan.namespace)
-
-    def run(seal: str, *command: str) -> subprocess.CompletedProcess[bytes]:
-        monkeypatch.setenv("KANTOKU_SEAL", str(seals / f"{seal}.toml"))
-        return cli(*common, *command, timeout=60)
-
-    added = run("signs", "schedules", "add", "tick", "noted", "tick", "--every", "1s")
-    assert added.returncode == 0, added.stderr
+    kan.schedules.add("tick", Task("noted", b"tick"), every_seconds=1)
     until(lambda: len(notes(seals)) >= 2, 60, "the schedule is served")
-    assert run("checks", "schedules", "pause", "tick").returncode == 0
-    assert run("checks", "schedules", "resume", "tick").returncode == 0
+    checks = Kantoku(kan.namespace, bootstrap_servers=bootstrap, seal=load_seal(seals / "checks.toml"))
+    checks.schedules.pause("tick")
+    checks.schedules.resume("tick")
     count = len(notes(seals))
     until(lambda: len(notes(seals)) >= count + 2, 60, "it goes on")
-    assert run("checks", "schedules", "remove", "tick").returncode == 0
-    assert run("signs", "schedules", "add", "never", "noted", "triggered", "--cron", "@yearly").returncode == 0
-    for command in (("schedules", "trigger", "never"), ("spawn", "noted", "x"), ("schedules", "add", "n", "noted")):
-        more = ("--cron", "@daily") if "add" in command else ()
-        refused = run("checks", *command, *more)
-        assert (refused.returncode, refused.stdout) == (2, b"") and b"only has keys that check" in refused.stderr
-    triggered = run("signs", "schedules", "trigger", "never").stdout.decode().strip()
-    assert kan.wait(triggered, timeout_seconds=60).data == b"triggered"
+    checks.schedules.remove("tick")
+    kan.schedules.add("never", Task("noted", b"triggered"), cron="@yearly")
+    assert (
+        kan.schedules.add("never", Task("noted", b"triggered"), cron="@yearly") == kan.schedules.get("never").schedule
+    )
+    for refused in (
+        lambda: checks.schedules.trigger("never"),
+        lambda: checks.schedules.add("more", Task("noted"), cron="@yearly"),
+        lambda: checks.spawn(Task("noted")),
+    ):
+        with pytest.raises(UsageError, match="only has keys that check"):
+            refused()
+    checks.close()
+    assert kan.schedules.trigger("never").result(60).data == b"triggered"
+    schedule = kan.schedules.get("never").schedule
+    evil = kan.codec.encode_task(kan.codec.decode_task(schedule.task)._replace(data=b"evil"))
+    kan.write([Message(kan.topics.schedules, b"never", encode_schedule(schedule._replace(task=evil)), (), 0)])
+    with pytest.raises(SignatureError):
+        kan.schedules.trigger("never")
+    assert not read_all(bootstrap, kan.topics.dlq)
+
+
+def test_restarts_and_redrives_are_signed_by_whoever_asks_for_them(
+    kan: Kantoku, bootstrap: str, seals: Path, executor: ExecutorUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(seal: str, *command: str) -> subprocess.CompletedProcess[bytes]:
+        monkeypatch.setenv("KANTOKU_SEAL", str(seals / f"{seal}.toml"))
+        return cli("-b", bootstrap, "-n", kan.namespace, *command, timeout=60)
+
     failed = kan.spawn(Task("flaky", b"9"))
-    assert kan.wait(failed.id, timeout_seconds=60).status is Status.FAILED
+    assert failed.result(60).status is Status.FAILED
     for command in (("tasks", "restart", failed.id), ("dlq", "redrive", failed.id)):
         refused = run("checks", *command)
         assert refused.returncode == 2 and b"only has keys that check" in refused.stderr, refused.stderr

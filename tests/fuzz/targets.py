@@ -28,11 +28,16 @@ from kantoku_kafka.cli.main import _ClickException, _globals_first, app
 from kantoku_kafka.cli.times import parse_future, parse_time_us
 from kantoku_kafka.configuration.sources import command_line, read_file
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.foreign import ForeignReader
 from kantoku_kafka.engine.recurrence import Recurrence
+from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.retry import Retry
 from kantoku_kafka.errors import EnvelopeError, KantokuError, UsageError
+from kantoku_kafka.formats import CloudEvents, Format, Json, Raw
+from kantoku_kafka.job import Job, Partition
 from kantoku_kafka.kafka.membership import Membership
-from kantoku_kafka.model import Schedule
+from kantoku_kafka.model import Result, Schedule, Status
+from kantoku_kafka.names import Topics
 from kantoku_kafka.settings import Connection
 
 __all__ = ["CORPUS", "TARGETS", "seeds"]
@@ -145,6 +150,30 @@ def _make_idle(command: Any) -> None:
         _make_idle(child)
 
 
+def _foreign(one: Format) -> Callable[[bytes], None]:
+    """The first line is what the headers hold that the format looks at; the rest is the value."""
+
+    def run(data: bytes) -> None:
+        head, newline, value = data.partition(b"\n")
+        headers = tuple((name, head) for name in ("id", "kind", "ce_id", "ce_source", "ce_type", "reply-to"))
+        headers += (("ce_specversion", b"1.0"),) if newline and not value.startswith(b"{") else ()
+        headers += (("content-type", b"application/cloudevents+json"),) if value.startswith(b"{") else ()
+        topics = Topics(namespace="n")
+        job = Job(Partition("orders", 0, 1), 0, None, value, headers)
+        try:
+            assert ForeignReader("orders", {"t": one}, topics, _CODEC)(job)
+        except EnvelopeError:
+            assert job.value == value and job.raw_headers == headers
+            return
+        task = _CODEC.decode_task(job.value)
+        result = Result(task.id, task.type, Status.OK, task.data, None, 1, "e", None, 0, job.source, job.headers)
+        assert all(isinstance(name, str) and name.encode() for name, _ in one.write(result)[1])
+        with suppress(EnvelopeError):
+            Replies(topics, {}).of(task.type, task)
+
+    return run
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "task": _task,
     "result": _decoder(_CODEC.decode_result),
@@ -160,12 +189,23 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "times": _times,
     "configuration": _configuration,
     "arguments": _arguments,
+    "raw_record": _foreign(Raw(id_header="id", reply_header="reply-to", reply_topics=["a*"])),
+    "json_record": _foreign(Json(id_field="id")),
+    "cloud_event": _foreign(CloudEvents(source="/s", type="t")),
 }
 
 _SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "metadata": (b"\1s\0", b"\1s\1\5\6", b"\1s\2\x0a", b"\1s\x80\0\0\0\0\0\0\0\5", b"\1s\x40\0\0\0\0\0\0\0\5"),
     "policy": (Retry(max_attempts=5, on=(ConnectionError,)).encode(),),
     "cron": (b"*/5 * * * *", b"0 9 * * mon-fri", b"@daily", b"0 0 L * *", b"0 0 * * 5#3"),
+    "raw_record": (b"a-b\nvalue",),
+    "json_record": (b'x\n{"id": 7, "a": [1.5e3, null]}', b'x\n{"id": "\\u00e9"}'),
+    "cloud_event": (
+        b"x\n[1]",
+        b'x\n{"specversion":"1.0","id":"1","source":"/s","type":"t","ext":true,"data":{"a":1.5}}',
+        b'x\n{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"text/plain","data":"hi"}',
+        b'x\n{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":"aGk="}',
+    ),
     "times": (b"2h", b"1.5d", b"2026-01-31T08:00:00+00:00"),
     "configuration": (b"# kafka\nbootstrap.servers = a:9092, b:9092\nsasl.password = x=y\n",),
     "arguments": (

@@ -25,9 +25,10 @@ class ExecutorUnderTest:
         log: Path,
         app: str = "task_app:kan",
         cwd: Path = HERE,
+        command: str = "run-executor",
     ) -> None:
         self._command = [
-            *(sys.executable, "-m", "kantoku_kafka", "run-executor", app),
+            *(sys.executable, "-m", "kantoku_kafka", command, app),
             *("-b", bootstrap_servers, "-n", namespace, *options),
         ]
         self._log = log

@@ -164,13 +164,13 @@ class ExecutorSettings:
             )
 
 
-def check_addresses(bootstrap_servers: str) -> None:
-    """Raise UsageError unless it is ``host:port[,host:port...]``."""
+def check_addresses(bootstrap_servers: str, shown: str | None = None) -> None:
+    """Raise UsageError unless it is ``host:port[,host:port...]``; ``shown``: what the error quotes instead."""
     for address in bootstrap_servers.split(","):
         host, colon, port = address.strip().rpartition("://")[2].rpartition(":")
         if not (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
-            shown = masked("bootstrap.servers", address)
-            raise UsageError(f"{shown!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...].")
+            quoted = masked("bootstrap.servers", shown or address)
+            raise UsageError(f"{quoted!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...].")
 
 
 _SLOT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SLOT_BYTES}}}")

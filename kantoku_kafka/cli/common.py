@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ class Options:
     namespace: str | None = None
     config_file: Path | None = None
     profile: str | None = None
-    settings: Sequence[str] = ()
+    settings: Sequence[str] = field(default=(), repr=False)
     otel: bool = False
 
     @cached_property

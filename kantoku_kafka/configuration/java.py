@@ -29,6 +29,9 @@ class Setting(NamedTuple):
     value: str | int | float | bool
     origin: str
 
+    def __repr__(self) -> str:
+        return f"Setting(origin={self.origin!r})"
+
 
 class Translation(NamedTuple):
     """librdkafka's settings, and what people are told of it."""

@@ -19,6 +19,7 @@ DEFAULT_PROFILE = "default"
 _TEXTS = ("bootstrap_servers", "namespace")
 _TABLES = ("kafka", "topics")
 _TOPICS = ("control", "dlq", "events", "results", "schedules", "timers")
+_MOST_DOTS = 20
 _TOPIC_PREFIXES = ("tasks.", "priority.")
 
 
@@ -44,10 +45,13 @@ def find_profiles(environment: Mapping[str, str]) -> Path | None:
 
 def read_profile(path: Path, name: str | None) -> Profile:
     """One profile of a file; without a name, ``[profiles.default]``. Raises UsageError."""
+    text = text_of(path, "--config")
     try:
-        document = tomllib.loads(text_of(path, "--config"))
-    except tomllib.TOMLDecodeError as error:
+        document = tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError is one; so is a number of too many digits
         raise UsageError(f"--config: {path} is no TOML: {error}.") from None
+    except RecursionError:
+        raise UsageError(f"--config: {path} is nested too deeply.") from None
     _check_names(document, ("profiles",), str(path))
     profiles = document.get("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
@@ -85,7 +89,7 @@ def _flat(table: Mapping[str, Any], prefix: str, origin: str) -> Iterator[tuple[
     """``security.protocol = ...`` without quotes is a table in a table: the same is meant."""
     for key, value in table.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name.count(".") < _MOST_DOTS:
             yield from _flat(value, f"{name}.", origin)
         elif isinstance(value, bool):
             yield name, str(value).lower()

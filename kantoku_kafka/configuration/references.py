@@ -77,7 +77,7 @@ def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], A
     Raises:
         UsageError: there is no such function.
     """
-    name = source if isinstance(source, str) else f"{source.__module__}.{source.__qualname__}"
+    name = source if isinstance(source, str) else getattr(source, "__qualname__", type(source).__name__)
     function = imported(source, "shop.tokens:token") if isinstance(source, str) else source
     if not callable(function):
         raise UsageError(f"oauth_cb: {name} is a {type(function).__name__}, where a function is wanted.")

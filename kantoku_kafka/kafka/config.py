@@ -336,7 +336,7 @@ def librdkafka_config(connection: Connection) -> dict[str, Any]:
     """
     given = {"bootstrap.servers": connection.bootstrap_servers, **connection.config}
     config = {key: resolved(key, value) for key, value in given.items() if not is_managed(key)}
-    check_addresses(str(config["bootstrap.servers"]))
+    check_addresses(str(config["bootstrap.servers"]), shown=str(given["bootstrap.servers"]))
     if "oauth_cb" in config:
         config["oauth_cb"] = token_callback(config["oauth_cb"])
     return config

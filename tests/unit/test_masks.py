@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantoku_kafka import Kantoku
+from kantoku_kafka.cli.common import Options
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS
 from kantoku_kafka.configuration.masks import hide, masked
+from kantoku_kafka.configuration.sources import command_line
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.settings import Connection
 
@@ -83,11 +85,15 @@ def clients_refusal(config: dict[str, str]) -> str:
         ({"sasl.password": "${env:KANTOKU_NOT_SET}"}, ["sasl.password", "KANTOKU_NOT_SET"]),
         ({"sasl.password": "${file:/no/such}"}, ["sasl.password", "/no/such"]),
         ({"sasl.password": "${vault:hunter2}"}, ["sasl.password", "vault"]),
+        ({"bootstrap.servers": "${env:HUNTER}"}, ["${env:HUNTER}", "HOST:PORT"]),
         ({"oauth_cb": "no_such_module:f"}, ["no_such_module"]),
         ({"oauth_cb": "json:loads2"}, ["oauth_cb", "json:loads2"]),
     ],
 )
-def test_a_refusal_names_the_setting_and_no_secret(config: dict[str, str], words: list[str]) -> None:
+def test_a_refusal_names_the_setting_and_no_secret(
+    config: dict[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUNTER", "hunter2")
     text = clients_refusal(config)
     assert "hunter2" not in text
     for word in words:
@@ -98,3 +104,13 @@ def test_an_address_that_is_none_shows_no_password() -> None:
     with pytest.raises(UsageError) as raised:
         Connection(bootstrap_servers="http://u:hunter2@h")
     assert "hunter2" not in str(raised.value)
+
+
+def test_no_object_shows_a_secret() -> None:
+    given = command_line(["sasl.password=hunter2"], bootstrap_servers=None, namespace=None)
+    for shown in (
+        given,
+        Options(settings=["sasl.password=hunter2"]),
+        Kantoku("n", config={"sasl.password": "hunter2"}),
+    ):
+        assert "hunter2" not in repr(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,10 @@ def test_what_a_callback_raises_is_told_by_its_type(caplog: pytest.LogCaptureFix
 def test_what_is_no_token_is_told(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert token_callback(lambda config: answer)(None) is None
     assert "no token" in caplog.text and "hunter2" not in caplog.text
+
+
+def test_a_callback_may_be_anything_that_is_called() -> None:
+    assert token_callback(partial(lambda answer, config: answer, None))(None) is None
 
 
 def test_tokens_with_principal_and_extensions_pass() -> None:

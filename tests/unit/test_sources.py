@@ -124,6 +124,9 @@ def test_a_file_of_profiles_by_name() -> None:
         ("[profiles.default]\nnamespace = 3", "namespace is a text"),
         ("[profiles.default]\nkafka = 3", "kafka is a table"),
         ("[profiles.default.kafka]\na = [1]", "a is a list"),
+        (f"a = {'[' * 5000}", "nested too deeply"),
+        (f"a = {'1' * 5000}", "no TOML"),
+        (f"profiles.default.kafka.{'a.' * 900}a = 1", "is a dict"),
         ("[profiles.default.topics]\nresult = 'x'", "did you mean 'results'"),
     ],
 )

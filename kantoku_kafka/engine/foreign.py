@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from uuid import NAMESPACE_URL, uuid5
 
 from kantoku_kafka.engine.reply import OPTION as REPLY_TO
-from kantoku_kafka.errors import UsageError
+from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.formats.base import ForeignRecord, Format
 from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.job import Job, Origin
@@ -15,6 +16,8 @@ from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
 
 __all__ = ["ForeignReader", "foreign_readers"]
+
+_log = logging.getLogger(__name__)
 
 
 class ForeignReader:
@@ -51,7 +54,13 @@ class ForeignReader:
     def __call__(self, job: Job) -> bool:
         origin = job.origin = job.origin or Origin(0, not job.value)
         headers = tuple(job.raw_headers or ())
-        found = self.format.read(ForeignRecord(job.key, None if origin.is_null else job.value, headers))
+        try:
+            found = self.format.read(ForeignRecord(job.key, None if origin.is_null else job.value, headers))
+        except EnvelopeError:
+            raise
+        except Exception as error:
+            _log.exception("a format failed", extra={"action": "format_failed", "topic": self._topic})
+            raise EnvelopeError(f"{type(self.format).__name__} failed: {type(error).__name__}.") from error
         task_type = self._by_kind.get(found.kind or "") if self._by_kind else self._all
         if task_type is None:
             return False
@@ -94,7 +103,7 @@ def foreign_readers(
     by_topic: dict[str, dict[str, Format]] = {}
     for task_type, formats in from_topics.items():
         for topic, one in formats.items():
-            if topic in topics.fixed or topic == topics.of_type(task_type):
+            if topics.is_ours(topic):
                 raise UsageError(f"Task {task_type!r}: {topic} is a topic of ours, and cannot be in from_topics.")
             by_topic.setdefault(topic, {})[task_type] = one
     return {topic: ForeignReader(topic, formats, topics, codec) for topic, formats in by_topic.items()}

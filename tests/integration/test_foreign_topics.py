@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from executors import HERE, ExecutorUnderTest, until
 
-from kantoku_kafka import Kantoku, Status
+from kantoku_kafka import Kantoku, Status, Task, delay
 from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.model import TaskEnvelope, now_us
@@ -213,13 +213,14 @@ def test_since_leaves_out_what_is_older_and_loses_nothing_later(
     assert cli(bootstrap, namespace, "verify", "foreign_app:kan", "--at-rest").returncode == 0
 
 
+@pytest.mark.parametrize("guarantee", ["exactly-once", "at-least-once"])
 def test_a_reply_that_cannot_be_written_fails_its_own_task(
-    bootstrap: str, namespace: str, others: Others, executing: Executing
+    bootstrap: str, namespace: str, others: Others, executing: Executing, guarantee: str
 ) -> None:
     asks = [("reply-to", f"{namespace}-answers.missing".encode())]
     others.write("orders", order(1), order(2, "always"), headers=asks)
     others.write("orders", order(3), order(4))
-    with executing(), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+    with executing("--guarantee", guarantee), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
         results = [kan.wait(idempotent_id(namespace, "ship", str(n)), timeout_seconds=90) for n in range(1, 5)]
     assert [(r.status, r.error and r.error.type) for r in results] == [
         (Status.FAILED, "undeliverable"),
@@ -242,3 +243,34 @@ def test_a_missing_topic_of_others_is_named_and_not_created(bootstrap: str, name
         assert done.returncode == 7, (command, done.stderr)
         assert "not ours to create" in done.stderr and f"{namespace}-raw" in done.stderr
     assert f"{namespace}-raw" not in admin.list_topics(timeout=10).topics
+
+
+ROLES = ("results", "events", "dlq", "control", "timers", "schedules", "tasks.ship", "tasks.note", "tasks.placed")
+
+
+def test_every_topic_of_ours_under_another_name(
+    bootstrap: str, namespace: str, others: Others, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {role: f"{namespace}-own-{role}" for role in ROLES}
+    lines = ["[profiles.default]", f'namespace = "{namespace}"', f'bootstrap_servers = "{bootstrap}"']
+    lines += [f'topics."{role}" = "{name}"' for role, name in named.items()]
+    (tmp_path / "kantoku.toml").write_text("\n".join(lines), "utf-8")
+    monkeypatch.setenv("KANTOKU_CONFIG", str(tmp_path / "kantoku.toml"))
+    create = cli(bootstrap, namespace, "topics", "create", "foreign_app:kan", "--yes")
+    assert create.returncode == 0 and all(name in create.stderr for name in named.values()), create.stderr
+    others.write("orders", order(1, "once"), b"{")
+    kan = Kantoku(namespace, bootstrap_servers=bootstrap, topics=named)
+    spawned = kan.spawn(Task("ship", b"always").with_(delay(seconds=0.2)))
+    with ExecutorUnderTest(bootstrap, namespace, log=tmp_path / "log", app="foreign_app:kan", cwd=HERE):
+        assert kan.wait(idempotent_id(namespace, "ship", "1"), timeout_seconds=60).attempt == 2
+        assert kan.wait(spawned.id, timeout_seconds=60).status is Status.FAILED
+        until(lambda: len(read_all(bootstrap, named["dlq"])) == 2, 60, "dead letters")
+        shown = cli(bootstrap, namespace, "tasks", "show", spawned.id)
+        assert "ConnectionError" in shown.stdout, shown
+        assert cli(bootstrap, namespace, "verify").returncode == 0
+        lag = cli(bootstrap, namespace, "lag", "--sample", "0", "-o", "jsonl").stdout
+        assert {json.loads(line)["type"] for line in lag.splitlines()} >= {named["tasks.ship"], f"{namespace}-orders"}
+    kan.close()
+    for role in ("results", "events", "dlq", "timers", "control", "tasks.ship"):
+        assert read_all(bootstrap, named[role]), role
+        assert not read_all(bootstrap, f"{namespace}.{role}"), role

@@ -9,7 +9,7 @@ import pytest
 
 from kantoku_kafka import Context, Kantoku, Reject, Retry, Status
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.formats import CloudEvents, Format, Json, Raw
+from kantoku_kafka.formats import CloudEvents, ForeignRecord, ForeignTask, Format, Json, Raw
 from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.model import Headers, Result
@@ -178,6 +178,7 @@ def test_a_structured_event_is_its_data_with_attributes_as_headers() -> None:
         {"or ders": Json()},
         {"shop.results": Json()},
         {"shop.tasks.ship": Json()},
+        {"shop.priority.high.bill": Json()},
     ],
 )
 def test_wrong_from_topics(wrong: dict[str, Format]) -> None:
@@ -202,6 +203,16 @@ def test_wrong_from_topics(wrong: dict[str, Format]) -> None:
 def test_wrong_formats(wrong: object) -> None:
     with pytest.raises(UsageError):
         wrong()  # type: ignore[operator]  # each is a function
+
+
+def test_a_format_of_ones_own_that_fails_costs_its_record_alone() -> None:
+    class Own(Raw):
+        def read(self, record: ForeignRecord) -> ForeignTask:
+            return ForeignTask(record.value[1:], None, None, ()) if record.value[0] else 1 / 0  # type: ignore
+
+    done = run(app(Own()), b"\1good", b"\0bad")
+    assert [result.data for result in results(done)] == [b"1 good"]
+    assert [causes(letter)["error-message"] for letter in done.dead_letters] == ["Own failed: ZeroDivisionError."]
 
 
 def test_types_that_share_a_topic_have_to_go_together() -> None:

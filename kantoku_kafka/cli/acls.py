@@ -17,7 +17,7 @@ from kantoku_kafka.kafka.permissions import missing_rights
 from kantoku_kafka.kafka.rights import Right, Role, rights_of
 from kantoku_kafka.names import is_topic
 
-__all__ = ["register"]
+__all__ = ["app_rights", "register"]
 
 App = Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku")]
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
@@ -69,7 +69,7 @@ def plan(
     kantoku = options.app(app)
     principals = _principals(principal or [])
     roles = role or list(principals) or list(Role)
-    rights = {one: _rights(kantoku, one, reads, writes) for one in roles}
+    rights = {one: app_rights(kantoku, one, reads, writes) for one in roles}
     if emit is None:
         table((row for one in roles for row in _rows(one, rights[one])), output)
         return
@@ -98,7 +98,7 @@ def check(
     options: Options = ctx.obj
     kantoku = options.app(app)
     kantoku.clients.check()
-    missing = missing_rights(kantoku.clients, _rights(kantoku, role, reads, writes))
+    missing = missing_rights(kantoku.clients, app_rights(kantoku, role, reads, writes))
     table(_rows(role, missing), output)
     if missing:
         raise AccessDenied(
@@ -107,7 +107,10 @@ def check(
         )
 
 
-def _rights(kantoku: Kantoku, role: Role, reads: Iterable[str] | None, writes: Iterable[str] | None) -> list[Right]:
+def app_rights(
+    kantoku: Kantoku, role: Role, reads: Iterable[str] | None = None, writes: Iterable[str] | None = None
+) -> list[Right]:
+    """What a role needs of this app, with what it reads and writes besides, as the options say it."""
     return rights_of(
         role,
         kantoku.topics,

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from kantoku_kafka.cli.acls import app_rights
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import table
 from kantoku_kafka.kafka.diagnosis import diagnose
+from kantoku_kafka.kafka.rights import Role
 
 
 def register(app: typer.Typer) -> None:
@@ -21,17 +23,22 @@ def doctor(
     app: Annotated[
         str | None, typer.Argument(metavar="[APP]", help="MODULE:ATTRIBUTE: its input topics are looked at as well.")
     ] = None,
+    timers: Annotated[bool, typer.Option(help="Also what executors need to fire timers.")] = True,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
 ) -> None:
-    """Check versions, broker, topics, transactions and group, in this order; exits with the code of what fails.
+    """Look for what would keep an executor from running; exits with the code of the first thing found.
+
+    In this order: versions, DNS, TCP, TLS, SASL, broker, topics, policies, rights, transactions, group, clock, timers.
+    Use the credentials of an executor. What remains is a mark on the control topic, which nobody heeds.
 
     Example: kantoku-kafka doctor shop.tasks:kan
     """
     options: Options = ctx.obj
     kantoku = options.app(app) if app is not None else options.client()
-    findings = list(diagnose(kantoku.clients, kantoku.topics, kantoku.inputs))
+    rights = app_rights(kantoku, Role.EXECUTOR)
+    findings = list(diagnose(kantoku.clients, kantoku.topics, kantoku.inputs, rights, timers=timers))
     rows = ({"check": f.check, "state": "failed" if f.error else "ok", "detail": f.detail} for f in findings)
     table(rows, output, wrapped=True)
-    failed = findings[-1].error
-    if failed is not None:
-        raise typer.Exit(failed.exit_code)
+    failed = [finding.error for finding in findings if finding.error is not None]
+    if failed:
+        raise typer.Exit(failed[0].exit_code)

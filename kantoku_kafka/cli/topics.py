@@ -11,9 +11,9 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.emit import strimzi, terraform, tools
-from kantoku_kafka.errors import TopicMismatch
+from kantoku_kafka.errors import AccessDenied, TopicMismatch
 from kantoku_kafka.kafka import topics
-from kantoku_kafka.kafka.drift import Difference, compare
+from kantoku_kafka.kafka.drift import Difference, Seen, compare
 from kantoku_kafka.kafka.wanted import TopicPlan
 
 App = Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku")]
@@ -25,6 +25,12 @@ Replicas = Annotated[
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 _REPLICAS = 3
 _ABSENT = "Topics of others are missing, and not ours to create: {}. See from_topics and reply_to of the task types."
+
+
+_UNSEEN = {
+    Seen.NOTHING: "we may not look at it: ask for the right Describe",
+    Seen.SHAPE: "its settings may not be read: ask for the right DescribeConfigs",
+}
 
 
 class Form(StrEnum):
@@ -57,8 +63,8 @@ def plan(
 ) -> None:
     """Show how each topic differs from what it should be; change nothing.
 
-    Exit code 0: nothing is missing, and no difference loses data or breaks a promise; else 7. With --emit no broker
-    is asked.
+    Exit code 0: nothing is missing, and no difference loses data or breaks a promise; else 7; 4 if we may not look.
+    With --emit no broker is asked.
 
     Example: kantoku-kafka topics plan shop.tasks:kan
     """
@@ -76,6 +82,7 @@ def plan(
         tell(f"to create: {sum(d.missing for d in bad)}, to change by hand: {sum(not d.missing for d in bad)}")
     if bad or absent:
         raise typer.Exit(TopicMismatch.exit_code)
+    _refuse_hidden(differences)
 
 
 def create(
@@ -91,7 +98,7 @@ def create(
     """
     kantoku = ctx.obj.app(app)
     differences = _differences(kantoku, partitions, replication_factor)
-    missing = [difference.plan for difference in differences if difference.missing]
+    missing = [d.plan for d in differences if d.seen in (Seen.MISSING, Seen.NOTHING)]  # who may not look may not create
     for difference in differences:
         for deviation in difference.harms:
             tell(f"warning: {difference.plan.name}: {deviation}; change it: {deviation.remedy}")
@@ -117,13 +124,15 @@ def check(
     Example: kantoku-kafka topics check shop.tasks:kan
     """
     kantoku = ctx.obj.app(app)
-    bad = [d for d in _differences(kantoku, partitions, replication_factor) if d.missing or d.harms]
+    differences = _differences(kantoku, partitions, replication_factor)
+    bad = [d for d in differences if d.missing or d.harms]
     _show(bad, output)
     if absent := _absent(kantoku):
         raise TopicMismatch(_ABSENT.format(", ".join(absent)))
     if bad:
         names = ", ".join(d.plan.name for d in bad)
         raise TopicMismatch(f"{len(bad)} topics are not as they should be: {names}. See: topics plan")
+    _refuse_hidden(differences)
 
 
 def _plans(kantoku: Kantoku, partitions: int, replication_factor: int | None) -> list[TopicPlan]:
@@ -139,6 +148,12 @@ def _plans(kantoku: Kantoku, partitions: int, replication_factor: int | None) ->
 def _differences(kantoku: Kantoku, partitions: int, replication_factor: int | None) -> list[Difference]:
     kantoku.clients.check()
     return compare(kantoku.clients, _plans(kantoku, partitions, replication_factor))
+
+
+def _refuse_hidden(differences: Iterable[Difference]) -> None:
+    """Of what nobody lets us see we do not say that all is well."""
+    if hidden := [d.plan.name for d in differences if d.seen is Seen.NOTHING]:
+        raise AccessDenied(f"Topics that we may not look at: {', '.join(hidden)}. Ask for the right Describe.")
 
 
 def _absent(kantoku: Kantoku) -> list[str]:
@@ -163,10 +178,14 @@ def _show(differences: Iterable[Difference], output: str) -> None:
 
 
 def _row(difference: Difference) -> dict[str, object]:
-    plan = difference.plan
-    problems = [str(deviation) for deviation in difference.deviations]
-    if not difference.readable:
-        problems.append("its settings may not be read: ask for the right DescribeConfigs")
-    wanted = [f"partitions={plan.partitions}", *(f"{name}={value}" for name, value in plan.config.items())]
+    plan, seen = difference.plan, difference.seen
+    problems = [f"{deviation} ({deviation.remedy})" for deviation in difference.deviations]
+    if seen in _UNSEEN:
+        problems.append(_UNSEEN[seen])
     state = "missing" if difference.missing else "wrong" if difference.harms else "differs" if problems else "ok"
-    return {"topic": plan.name, "state": state, "wanted": ", ".join(wanted), "problem": "; ".join(problems)}
+    return {
+        "topic": plan.name,
+        "state": "hidden" if seen is Seen.NOTHING else state,
+        "wanted": ", ".join([f"partitions={plan.partitions}", *(f"{k}={v}" for k, v in plan.config.items())]),
+        "problem": "; ".join(problems),
+    }

@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError
@@ -16,7 +17,7 @@ from kantoku_kafka.kafka.config import NO_TOPIC, Clients
 from kantoku_kafka.kafka.topics import broker_count, described, topic_configs
 from kantoku_kafka.kafka.wanted import TopicPlan
 
-__all__ = ["Deviation", "Difference", "Shape", "compare", "deviations", "warn_of_losses"]
+__all__ = ["Deviation", "Difference", "Seen", "Shape", "compare", "deviations", "warn_of_losses"]
 
 _log = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
@@ -47,23 +48,35 @@ class Deviation:
     remedy: str
 
     def __str__(self) -> str:
-        text = f"{self.setting} is {self.actual}, should be {self.wanted}"
-        return f"{text}: {self.harm}" if self.harm else text
+        if not self.harm:
+            return f"{self.setting} is {self.actual}, planned {self.wanted}"
+        return f"{self.setting} is {self.actual}, should be {self.wanted}: {self.harm}"
+
+
+class Seen(StrEnum):
+    """What of a topic there is to see."""
+
+    MISSING = "missing"
+    """There is no such topic."""
+    NOTHING = "nothing"
+    """We may not look at it, if it is there."""
+    SHAPE = "shape"
+    """Partitions and replicas: we may not read its settings."""
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How one topic differs; what we may not read of it is left out.
-
-    Attributes:
-        missing: there is no such topic (or we may not see it).
-        readable: whether we may read its settings.
-    """
+    """How one topic differs from its plan, as far as it is seen."""
 
     plan: TopicPlan
-    missing: bool = False
-    readable: bool = True
+    seen: Seen
     deviations: tuple[Deviation, ...] = ()
+
+    @property
+    def missing(self) -> bool:
+        """There is no such topic."""
+        return self.seen is Seen.MISSING
 
     @property
     def harms(self) -> list[Deviation]:
@@ -85,23 +98,17 @@ def compare(clients: Clients, plans: Iterable[TopicPlan], *, seconds: float | No
     brokers = broker_count(clients, seconds)
     existing = [name for name, one in found.items() if not isinstance(one, KafkaError)]
     configs = topic_configs(clients, existing, seconds)
-    return [_difference(clients, one, found[one.name], configs.get(one.name), brokers) for one in wanted]
+    return [_difference(one, found[one.name], configs.get(one.name), brokers) for one in wanted]
 
 
 def _difference(
-    clients: Clients,
-    plan: TopicPlan,
-    found: TopicDescription | KafkaError,
-    config: Mapping[str, str] | None,
-    brokers: int,
+    plan: TopicPlan, found: TopicDescription | KafkaError, config: Mapping[str, str] | None, brokers: int
 ) -> Difference:
-    if not isinstance(found, KafkaError):
-        shape = Shape(len(found.partitions), max((len(p.replicas) for p in found.partitions), default=0))
-        differ = tuple(deviations(plan, shape, config or {}, brokers))
-        return Difference(plan, readable=config is not None, deviations=differ)
-    if found.code() in NO_TOPIC:
-        return Difference(plan, missing=True)
-    raise clients.error(found, f"looking up topic {plan.name}")
+    if isinstance(found, KafkaError):
+        return Difference(plan, Seen.MISSING if found.code() in NO_TOPIC else Seen.NOTHING)
+    shape = Shape(len(found.partitions), max((len(p.replicas) for p in found.partitions), default=0))
+    differ = tuple(deviations(plan, shape, config or {}, brokers))
+    return Difference(plan, Seen.SHAPE if config is None else Seen.ALL, differ)
 
 
 def warn_of_losses(clients: Clients, plans: Iterable[TopicPlan]) -> None:
@@ -132,7 +139,11 @@ def deviations(plan: TopicPlan, shape: Shape, config: Mapping[str, str], brokers
         brokers: how many the cluster has.
     """
     if shape.partitions != plan.partitions:
-        remedy = "plan with -p, its number is for ever" if plan.fixed else "kafka-topics.sh --alter --partitions"
+        remedy = (
+            "leave it: the number is for ever"
+            if plan.fixed
+            else f"kafka-topics.sh --alter --topic {plan.name} --partitions {plan.partitions}"
+        )
         yield Deviation("partitions", str(shape.partitions), str(plan.partitions), "", remedy)
     factor = plan.replication_factor or min(brokers, 3)
     if shape.replicas < factor and (plan.replication_factor is not None or shape.replicas == 1):

@@ -1,4 +1,4 @@
-"""One request of Kafka's protocol by hand, for diagnosis: which SASL mechanisms does this listener take?"""
+"""Kafka's protocol by hand, for diagnosis: which SASL mechanisms does a listener take, and which requests?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import socket
 import struct
 from dataclasses import dataclass
 
-__all__ = ["SaslAnswer", "ask"]
+__all__ = ["SaslAnswer", "ask", "versions"]
 
-_SASL_HANDSHAKE, _VERSION = 17, 1
+_SASL_HANDSHAKE, _API_VERSIONS = 17, 18
 _ILLEGAL_STATE = 34
 _CLIENT = b"kantoku-kafka"
 _MOST_BYTES = 1 << 16
@@ -37,15 +37,28 @@ def ask(wire: socket.socket, mechanism: str) -> SaslAnswer | None:
         TimeoutError: nothing came within the time-out of the socket.
     """
     name = mechanism.encode()
-    header = struct.pack(f">hhih{len(_CLIENT)}s", _SASL_HANDSHAKE, _VERSION, 1, len(_CLIENT), _CLIENT)
-    request = header + struct.pack(f">h{len(name)}s", len(name), name)
     try:
-        wire.sendall(struct.pack(">i", len(request)) + request)
-        return parse(_frame(wire))
+        return parse(_answered(wire, _SASL_HANDSHAKE, 1, struct.pack(f">h{len(name)}s", len(name), name)))
     except TimeoutError:
         raise
     except OSError:
         return None
+
+
+def versions(wire: socket.socket) -> dict[int, int]:
+    """The newest version that a broker takes of each request, by its number; on a connection that is fresh.
+
+    Raises:
+        OSError, struct.error: there is no such answer.
+    """
+    answer = _answered(wire, _API_VERSIONS, 0, b"")
+    return {key: newest for key, _, newest in struct.iter_unpack(">hhh", answer[10:])}
+
+
+def _answered(wire: socket.socket, api: int, version: int, body: bytes) -> bytes:
+    request = struct.pack(f">hhih{len(_CLIENT)}s", api, version, 1, len(_CLIENT), _CLIENT) + body
+    wire.sendall(struct.pack(">i", len(request)) + request)
+    return _frame(wire)
 
 
 def parse(answer: bytes) -> SaslAnswer | None:

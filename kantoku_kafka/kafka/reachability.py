@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ __all__ = ["Finding", "check_settings", "look", "obstacle"]
 _LOOK_SECONDS = 3.0
 _REFUSAL_SECONDS = 0.5  # in TLS 1.3 the server judges our certificate when we are through with the handshake
 _NO_MECHANISM = "NONE"  # a broker answers with those that it has
+_TXN_OFFSET_COMMIT, _FENCED_SINCE, _CONSUMER_HEARTBEAT = 28, 3, 68  # requests of Kafka's protocol, and a version
 _EXPIRED, _HOSTNAME, _ADDRESS = 10, 62, 64  # X509_V_ERR_... of OpenSSL
 
 
@@ -177,7 +179,22 @@ class _Endpoint:
             )
         if self.mechanism and self.mechanism not in answer.mechanisms:
             raise UsageError(f"{self.address} offers SASL by {offered}, not by {self.mechanism}: set sasl.mechanism.")
-        return f"{self.address} is a Kafka broker and takes {self.mechanism or 'us without SASL'}"
+        taken = self.mechanism or "us without SASL"
+        return f"{self.address} is a Kafka broker, takes {taken} and {self._judge_versions(seconds)}"
+
+    def _judge_versions(self, seconds: float) -> str:
+        """Which group protocols it takes. Groups of an older one would let anybody commit (KIP-447)."""
+        try:
+            with closing(self._encrypted(seconds) if self.context else self._socket(seconds)) as wire:
+                versions = handshake.versions(wire)
+        except (OSError, struct.error) as error:
+            raise self._silence() from error
+        if versions.get(_TXN_OFFSET_COMMIT, 0) < _FENCED_SINCE:
+            raise UsageError(
+                f"{self.address} runs a Kafka older than 2.5, which does not keep an executor that was given up from "
+                "committing: results could be doubled. Take a newer cluster."
+            )
+        return "group protocols classic and consumer" if _CONSUMER_HEARTBEAT in versions else "group protocol classic"
 
     def _socket(self, seconds: float) -> socket.socket:
         try:

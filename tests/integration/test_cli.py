@@ -246,14 +246,15 @@ def _runs(pid: int) -> bool:
 def test_the_doctor_names_the_first_thing_that_is_wrong(kan: Kantoku, bootstrap: str) -> None:
     healthy = cli("-b", bootstrap, "-n", kan.namespace, "doctor", "-o", "json")
     assert healthy.returncode == 0, healthy.stderr
-    checks = ["versions", "broker", "topics", "transactions", "group"]
-    assert [(f["check"], f["state"]) for f in json.loads(healthy.stdout)] == [(check, "ok") for check in checks]
-    for arguments, code, last in (
-        (["-b", "127.0.0.1:9", "-n", "x"], 3, "broker"),
+    checks = ["versions", "DNS", "TCP", "Kafka", "broker", "topics", "policies", "rights", "transactions", "group"]
+    found = [(f["check"], f["state"]) for f in json.loads(healthy.stdout)]
+    assert found == [(check, "ok") for check in [*checks, "clock", "timers"]]
+    for arguments, code, first in (
+        (["-b", "127.0.0.1:9", "-n", "x"], 3, "TCP"),
         (["-b", bootstrap, "-n", "no-such-namespace"], 7, "topics"),
     ):
         ill = cli(*arguments, "doctor", "-o", "json")
         assert ill.returncode == code
-        findings = json.loads(ill.stdout)
-        assert (findings[-1]["check"], findings[-1]["state"]) == (last, "failed")
-        assert "kantoku-kafka" in findings[-1]["detail"]  # the remedy
+        failed = next(finding for finding in json.loads(ill.stdout) if finding["state"] == "failed")
+        assert failed["check"] == first
+        assert "kantoku-kafka" in failed["detail"]  # the remedy

@@ -1,14 +1,19 @@
-"""The one request of Kafka's protocol that is made by hand."""
+"""The requests of Kafka's protocol that are made by hand."""
 
 from __future__ import annotations
 
+import socket
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kantoku_kafka.kafka.handshake import SaslAnswer, parse
+from kantoku_kafka.kafka.handshake import SaslAnswer, parse, versions
+from kantoku_kafka.kafka.reachability import look
 
 
 def answer(code: int, *mechanisms: bytes) -> bytes:
@@ -37,3 +42,59 @@ def test_what_brokers_and_others_say(given: bytes, wanted: SaslAnswer | None) ->
 def test_any_bytes_are_an_answer_or_none(data: bytes) -> None:
     found = parse(data)
     assert found is None or isinstance(found, SaslAnswer)
+
+
+def frame(body: bytes) -> bytes:
+    return struct.pack(">i", len(body)) + body
+
+
+def supported(**newest: int) -> bytes:
+    """What a broker answers whose requests are these: ``k28=2``."""
+    ranges = b"".join(struct.pack(">hhh", int(name[1:]), 0, version) for name, version in newest.items())
+    return frame(struct.pack(">ihi", 1, 0, len(newest)) + ranges)
+
+
+@contextmanager
+def broker(*answers: bytes) -> Iterator[str]:
+    """Answers one connection after the other, whatever it is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for answer in answers:
+                wire, _ = server.accept()
+                with wire:
+                    if answer:
+                        wire.recv(1000)
+                        wire.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join(30)
+
+
+NO_SASL = frame(answer(34))
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (supported(k28=2, k18=3), "older than 2.5"),
+        (supported(k18=0), "older than 2.5"),
+        (supported(k28=3), "group protocol classic"),
+        (supported(k28=5, k68=1), "group protocols classic and consumer"),
+        (frame(b"\0" * 11), "does not answer"),
+    ],
+)
+def test_a_broker_that_is_too_old(told: bytes, words: str) -> None:
+    with broker(b"", NO_SASL, told) as address:  # the first connection is only made
+        last = look({"bootstrap.servers": address}, seconds=30)[-1]
+    assert last.check == "Kafka" and words in last.detail
+    assert (last.error is None) == words.startswith("group")
+
+
+def test_versions_are_read_from_the_wire() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(supported(k1=17, k28=5))
+        assert versions(here) == {1: 17, 28: 5}

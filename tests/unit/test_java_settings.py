@@ -161,6 +161,7 @@ def read(tmp_path: Path, *lines: str) -> dict[str, object]:
 )
 def test_translation(tmp_path: Path, lines: list[str], expected: dict[str, object]) -> None:
     assert read(tmp_path, *lines) == expected
+    assert expected.keys() <= LIBRDKAFKA_KEYS
 
 
 @pytest.mark.parametrize(

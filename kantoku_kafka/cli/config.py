@@ -11,6 +11,7 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.configuration.known import hints
 from kantoku_kafka.configuration.managed import note
 from kantoku_kafka.configuration.masks import masked
 from kantoku_kafka.configuration.profiles import DEFAULT_PROFILE
@@ -57,8 +58,9 @@ def _rows(kantoku: Kantoku, given: Configuration, own: str) -> Iterator[dict[str
         **topics,
         **{key: masked(key, value) for key, value in sorted(connection.config.items())},
     }
+    unknown = dict(hints(connection.config))
     for key, value in shown.items():
-        yield {"setting": key, "value": value, "origin": origins.get(key, "app"), "note": note(key)}
+        yield {"setting": key, "value": value, "origin": origins.get(key, "app"), "note": unknown.get(key) or note(key)}
 
 
 def convert(

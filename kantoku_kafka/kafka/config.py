@@ -286,10 +286,12 @@ class Clients:
             made: T = client(config)  # type: ignore[call-arg]  # type[T] has no signature
             return made
         except KafkaException as error:
-            reachability.check_settings(user)  # a file that cannot be used is named better here
-            raise self._refusal(error.args[0], user) from None  # its text may quote a secret
+            refused: KafkaError = error.args[0]
         except (TypeError, ValueError) as error:  # a callback that is none
             raise UsageError(f"confluent-kafka refuses the configuration: {hide(str(error), user)}.") from None
+        # Not while it is handled: its text may quote a secret, and would stand in the traceback of what is raised.
+        reachability.check_settings(user)  # a file that cannot be used is named better here
+        raise self._refusal(refused, user)
 
     def _refusal(self, error: KafkaError, user: Mapping[str, object]) -> KantokuError:
         """What to raise when librdkafka makes no client."""

@@ -81,6 +81,8 @@ def clients_refusal(config: dict[str, str]) -> str:
         ({"security.protocol": "nonsense"}, ["security.protocol", "nonsense", "config show"]),
         ({"sasl.oauthbearer.method": "https://u:hunter2@h"}, ["sasl.oauthbearer.method"]),
         ({"ssl.key.pem": "hunter2", "security.protocol": "ssl"}, ["ssl.key.pem"]),
+        ({"ssl.ca.location": "/no/such", "security.protocol": "ssl", "ssl.key.pem": "hunter2"}, ["/no/such"]),
+        ({"ssl.ca.location": "/no/such", "security.protocol": "ssl", "debug": "https://u:hunter2@h"}, ["/no/such"]),
         ({"client.id": "a\0hunter2"}, ["client.id", "NUL"]),
         ({"sasl.password": "${env:KANTOKU_NOT_SET}"}, ["sasl.password", "KANTOKU_NOT_SET"]),
         ({"sasl.password": "${file:/no/such}"}, ["sasl.password", "/no/such"]),

@@ -54,7 +54,7 @@ def test_every_setting_with_its_origin(capsys: pytest.CaptureFixture[str], monke
         "client.rack": ("r", "app", ""),
         "sasl.mechanism": ("PLAIN", "KANTOKU_KAFKA_SASL_MECHANISM", ""),
         "sasl.password": ("***", "app", ""),
-        "sasl.pasword": ("***", "-X", ""),
+        "sasl.pasword": ("***", "-X", "'sasl.pasword' is no setting, did you mean 'sasl.password'?"),
         "ssl.key.password": ("${env:PW}", "f:2", ""),
         "ssl.keystore.password": ("***", "f:3", ""),
     }

@@ -115,6 +115,7 @@ class Kantoku(Client):
         self.codec: Codec = codec or (AvroCodec() if registry is None else RegistryCodec(registry))
         sealed = os.environ.get(_SEAL_VARIABLE)
         self.seal = load_seal(sealed) if seal is None and sealed else seal
+        self.registry_settings: Mapping[str, Any] = {}
         self.plugins: tuple[Plugin, ...] = ()
         self.task_ids = TaskIds()
         self._task_types: dict[str, TaskType] = {}
@@ -181,6 +182,21 @@ class Kantoku(Client):
         """Lay settings from outside over the app's own; only before the first use. Raises UsageError."""
         self.connect_to(configuration.connection(self.connection))
         self.topics = configuration.topic_names(self.topics)
+        self.use_registry({key: setting.value for key, setting in configuration.registry.items()})
+
+    def use_registry(self, settings: Mapping[str, Any]) -> None:
+        """Lay settings of a schema registry over those of the app's own, or have one with them. Raises UsageError."""
+        self.registry_settings = dict(settings)
+        if isinstance(self.codec, RegistryCodec):
+            self.codec.registry.connect_to(settings)
+        elif "url" in settings and isinstance(self.codec, AvroCodec):
+            self.codec = RegistryCodec(Registry(str(settings["url"])))
+            self.codec.registry.connect_to(settings)
+
+    def close(self) -> None:
+        super().close()
+        if isinstance(self.codec, RegistryCodec):
+            self.codec.registry.close()
 
     def __repr__(self) -> str:
         return f"Kantoku({self.namespace!r}, {len(self._task_types)} task types, {self.connection!r})"

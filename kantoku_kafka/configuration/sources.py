@@ -24,8 +24,9 @@ _PREFIX = "KANTOKU_KAFKA_"
 # Kubernetes sets these in every pod beside a Service that is named kantoku-kafka.
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 _VARIABLES = {key.upper().replace(".", "_"): key for key in LIBRDKAFKA_KEYS}
-# Of registries, which the files of some vendors name beside the brokers.
-_REGISTRY = re.compile(r"(schema\.registry|basic\.auth|bearer\.auth)\..+")
+# Beside the brokers' settings, as the files of Confluent's clients have them.
+_REGISTRY = re.compile(r"(?:schema\.registry\.)?((?:basic|bearer)\.auth\..+)|schema\.registry\.(.+)")
+_CREDENTIALS_SOURCE = "basic.auth.credentials.source"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,14 @@ class Configuration:
         kafka: librdkafka's, and ``bootstrap.servers``; references in it are not yet looked up.
         namespace: None: as the app has it.
         topics: topics to use instead of ours.
+        registry: of the schema registry: ``url``, and what confluent-kafka's ``SchemaRegistryClient`` takes besides.
         notices: what was left out of a file, for people.
     """
 
     kafka: Mapping[str, Setting] = field(default_factory=dict)
     namespace: Setting | None = None
     topics: Mapping[str, Setting] = field(default_factory=dict)
+    registry: Mapping[str, Setting] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
     def over(self, weaker: Configuration) -> Configuration:
@@ -50,6 +53,7 @@ class Configuration:
             kafka={**weaker.kafka, **self.kafka},
             namespace=self.namespace or weaker.namespace,
             topics={**weaker.topics, **self.topics},
+            registry={**weaker.registry, **self.registry},
             notices=(*weaker.notices, *self.notices),
         )
 
@@ -160,14 +164,18 @@ def _of_environment(variables: Mapping[str, str]) -> Configuration:
 def _of_kafka(settings: Mapping[str, Setting]) -> Configuration:
     """Settings of one place, as librdkafka takes them."""
     notices: list[str] = []
-    found = {key: setting for key, setting in settings.items() if not _REGISTRY.fullmatch(key)}
-    if len(found) < len(settings):
-        left_out = ", ".join(f"{key} ({settings[key].origin})" for key in settings if key not in found)
-        notices.append(f"left out, for it is of a schema registry: {left_out}")
+    found, registry = {}, {}
+    for key, setting in settings.items():
+        match = _REGISTRY.fullmatch(key)
+        if match is None:
+            found[key] = setting
+        elif (name := match[1] or match[2]) != _CREDENTIALS_SOURCE:  # it follows from what there is
+            registry[name] = setting
     if is_java({key: setting.value for key, setting in found.items()}):
         found, more = translated(found, resolved)
         notices += more
     identification = "ssl.endpoint.identification.algorithm"
     if identification in found and found[identification].value == "":
         found[identification] = found[identification]._replace(value="none")
-    return Configuration(kafka={canonical(key): setting for key, setting in found.items()}, notices=tuple(notices))
+    kafka = {canonical(key): setting for key, setting in found.items()}
+    return Configuration(kafka=kafka, registry=registry, notices=tuple(notices))

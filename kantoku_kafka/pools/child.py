@@ -238,6 +238,7 @@ def _imported(hello: Hello) -> Kantoku:
         )
     )
     kantoku.topics = Topics(namespace=hello.namespace, overrides=hello.topics)
+    kantoku.use_registry(hello.registry)
     for reference in hello.plugins:
         resolve_name(reference)(kantoku)
     return kantoku

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kantoku_kafka.logs import are_json
 
@@ -27,6 +27,7 @@ class Hello(NamedTuple):
             that part the child has from its own import.
         path: where the parent looks for modules.
         log_level: of the parent's root logger; None if the parent has not configured logging.
+        registry: settings of the schema registry that were laid over the app's own.
         json_logs: whether its lines are JSON.
         max_tasks: after so many it is replaced; 0: never.
         max_memory_bytes: more than this it may not have; 0: no limit.
@@ -42,6 +43,7 @@ class Hello(NamedTuple):
     config: Mapping[str, str | int | float | bool]
     path: Sequence[str]
     log_level: int | None
+    registry: Mapping[str, Any]
     json_logs: bool = False
     max_tasks: int = 0
     max_memory_bytes: int = 0
@@ -72,6 +74,7 @@ class Hello(NamedTuple):
             {name: value for name, value in connection.config.items() if isinstance(value, str | int | float)},
             list(sys.path),
             root.level if root.handlers else None,
+            dict(kantoku.registry_settings),
             are_json(root),
             max_tasks,
             max_memory_bytes,

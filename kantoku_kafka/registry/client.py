@@ -11,6 +11,7 @@ from uuid import UUID
 
 from kantoku_kafka.avro.framing import Form, Mark, marked
 from kantoku_kafka.avro.safe import SafeSchema
+from kantoku_kafka.configuration.references import resolved
 from kantoku_kafka.errors import AccessDenied, KantokuError, NotFound, RegistryUnavailable, TopicMismatch, UsageError
 from kantoku_kafka.settings import choice
 
@@ -42,7 +43,8 @@ class Registry:
         url: ``http[s]://[user:password@]host[:port][/path]``; of several with commas between them, the next one is
             asked where one does not answer.
         config: further settings of confluent-kafka's ``SchemaRegistryClient``, as ``ssl.ca.location``,
-            ``basic.auth.user.info`` (``user:password``) or ``bearer.auth.token``.
+            ``basic.auth.user.info`` (``user:password``) or ``bearer.auth.token``. Secrets may be references, as
+            ``${env:NAME}``; they are looked up when it connects.
         envelopes: the topics that an app writes in a form of the registry, ``wire`` or ``header``: by ``results``,
             ``events``, ``tasks.{type}``, as in ``Kantoku(topics=...)``, or ``tasks`` for all inputs. Default: none.
             What others write so is read in either form, whatever this says.
@@ -60,20 +62,34 @@ class Registry:
         envelopes: Mapping[str, Form | str] | None = None,
         timeout_seconds: float = 5.0,
     ) -> None:
-        self.url, user_info = _without_user_info(url)
-        self._config = dict(config or {})
-        if user_info and _USER_INFO in self._config:
-            raise UsageError(f"The URL of the registry names a user, and so does {_USER_INFO}: leave one of them out.")
-        if user_info:
-            self._config[_USER_INFO] = user_info
+        self._config: dict[str, Any] = {}
+        self.connect_to({**(config or {}), "url": url})
         self.envelopes = {role: choice(Form, "form", form) for role, form in (envelopes or {}).items()}
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._made: Any = None
         self._schemas: dict[Mark, SafeSchema] = {}
 
+    def connect_to(self, settings: Mapping[str, Any]) -> None:
+        """Use these, ``url`` and those of ``config``, from now on; only before the first use. Raises UsageError."""
+        config = dict(settings)
+        if "url" in config:
+            self.url, user_info = _without_user_info(str(config.pop("url")))
+            if user_info and _USER_INFO in config:
+                raise UsageError(f"The registry's URL names a user, and so does {_USER_INFO}: leave one of them out.")
+            if user_info:
+                config[_USER_INFO] = user_info
+        self._config |= config
+
     def __repr__(self) -> str:
         return f"Registry({self.url!r})"
+
+    def close(self) -> None:
+        """Let go of the connection; another use makes a new one."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
 
     def schema(self, mark: Mark) -> SafeSchema:
         """The schema of an id or a GUID.
@@ -139,7 +155,8 @@ class Registry:
             from confluent_kafka.schema_registry import SchemaRegistryClient
         except ImportError:
             raise UsageError("A schema registry needs an extra: pip install 'kantoku-kafka[registry]'.") from None
-        config = {"url": self.url, "timeout": self._timeout_seconds, **_RETRIES, **self._config}
+        own = {"url": self.url, "timeout": self._timeout_seconds, **_RETRIES}
+        config = {**own, **{key: resolved(key, value) for key, value in self._config.items()}}
         try:
             return SchemaRegistryClient(config)
         except OSError as error:  # also of ssl: a file that is missing, or is none of its kind
@@ -233,8 +250,7 @@ def _without_user_info(url: str) -> tuple[str, str]:
             parts, address = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not address:
             raise UsageError("That is no URL of a schema registry: give http[s]://HOST[:PORT][/PATH].")
-        if parts.username is not None:
-            found = found or f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        found = found or unquote(parts.netloc.rpartition("@")[0])
         shown.append(parts._replace(netloc=address).geturl())
     return ",".join(shown), found
 

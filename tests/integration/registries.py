@@ -103,6 +103,10 @@ class Apicurio:
             self._process.join(30)
             self._process = None
 
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/subjects", timeout=5) as answer:

@@ -27,8 +27,11 @@ from registries import Apicurio, Gateway, running_registry
 
 from kantoku_kafka import Kantoku, Status
 from kantoku_kafka.avro import schemas
+from kantoku_kafka.job import Message
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.registry import Registry
+from kantoku_kafka.registry.envelopes import RegistryCodec
+from kantoku_kafka.replay import EventFilter
 
 TYPES = ("echo", "pay", "pay-async", "pay-child")
 TOPIC = {"auto.register.schemas": False, "subject.name.strategy.type": "TOPIC"}
@@ -51,6 +54,8 @@ def gateway(apicurio: Apicurio) -> Iterator[Gateway]:
 class World:
     """A namespace of its own on the broker, and confluent-kafka's clients."""
 
+    gateway: Gateway
+
     def __init__(self, bootstrap: str, url: str) -> None:
         self.namespace = f"r-{uuid.uuid4().hex[:8]}"
         self.bootstrap, self.url = bootstrap, url
@@ -59,9 +64,14 @@ class World:
         self.topics = self.kan.topics
         topics.create(self.kan.clients, topics.plan(self.topics, TYPES))
 
+    def close(self) -> None:
+        self.kan.close()
+        self.registry.close()
+
     def register(self) -> None:
         """All that ``registry_app`` reads and writes; in this order, for ids to be the same in an empty registry."""
-        registry, task = Registry(self.url), schemas.text("Task.avsc")
+        assert isinstance(self.kan.codec, RegistryCodec)
+        registry, task = self.kan.codec.registry, schemas.text("Task.avsc")
         registry.register(f"{self.topics.results}-value", schemas.text("Result.avsc"))
         registry.register(f"{self.topics.events}-value", schemas.text("Event.avsc"))
         for task_type in TYPES:
@@ -69,8 +79,14 @@ class World:
         registry.register("orders-value", json.dumps(registry_app.ORDER))
         registry.register("receipts-value", json.dumps(registry_app.RECEIPT))
 
-    def produce_task(self, form: str, task_type: str, data: bytes, schema: str | None = None) -> str:
-        """By confluent-kafka's AvroSerializer."""
+    def produce_task(self, form: str, task_type: str, data: bytes) -> str:
+        """A task by confluent-kafka's AvroSerializer; answers its id."""
+        record = self.task_record(form, task_type, data)
+        self.produce(record)
+        return record.key.decode()
+
+    def task_record(self, form: str, task_type: str, data: bytes, schema: str | None = None) -> Message:
+        """With a schema, that one is registered for it."""
         text, topic, task_id = schema or schemas.text("Task.avsc"), self.topics.of_type(task_type), str(uuid.uuid4())
         conf = {**TOPIC, "auto.register.schemas": schema is not None, "schema.id.serializer": FORMS[form]}
         headers: list[tuple[str, bytes]] = [("tenant", b"a")]
@@ -78,10 +94,17 @@ class World:
             {"id": task_id, "type": task_type, "data": data, "created_at": time.time_ns() // 1000},
             SerializationContext(topic, MessageField.VALUE, headers),
         )
+        return Message(topic, task_id.encode(), value, tuple(headers))
+
+    def produce(self, record: Message) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap})
-        producer.produce(topic, value, task_id, headers=headers)
+        producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
         assert producer.flush(30) == 0
-        return task_id
+
+    def await_event(self, task_id: str, name: str) -> None:
+        deadline = time.monotonic() + 60
+        while not any(event.name == name for event in self.kan.events.replay(wanted=EventFilter(task_id=task_id))):
+            assert time.monotonic() < deadline, name
 
     def records(self, topic: str) -> list[Any]:
         """All that stands in a topic, as another program sees it."""
@@ -117,35 +140,46 @@ class World:
 @pytest.fixture
 def world(bootstrap: str, gateway: Gateway) -> Iterator[World]:
     made = World(bootstrap, gateway.url)
+    made.gateway = gateway
     made.register()
     yield made
-    made.kan.close()
+    made.close()
 
 
 Executing = Callable[..., ExecutorUnderTest]
 
 
 @pytest.fixture
-def executing(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executing]:
-    """Starts an executor of ``registry_app``, a process."""
+def executing_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[World], Executing]]:
+    """Starts executors of ``registry_app``, processes."""
     started: list[ExecutorUnderTest] = []
 
-    def start(form: str = "wire") -> ExecutorUnderTest:
-        monkeypatch.setenv("KANTOKU_TEST_REGISTRY", world.url)
-        monkeypatch.setenv("KANTOKU_TEST_FORM", form)
-        log = tmp_path / "executor.log"
-        started.append(ExecutorUnderTest(world.bootstrap, world.namespace, log=log, app="registry_app:kan"))
-        return started[-1]
+    def at(world: World) -> Executing:
+        def start(form: str = "wire") -> ExecutorUnderTest:
+            monkeypatch.setenv("KANTOKU_TEST_REGISTRY", world.url)
+            monkeypatch.setenv("KANTOKU_TEST_FORM", form)
+            log = tmp_path / "executor.log"
+            started.append(ExecutorUnderTest(world.bootstrap, world.namespace, log=log, app="registry_app:kan"))
+            return started[-1]
 
-    yield start
+        return start
+
+    yield at
     for one in started:
         if one.returncode is None:
             one.kill(signal.SIGTERM)
             one.wait(60)
 
 
+@pytest.fixture
+def executing(world: World, executing_at: Callable[[World], Executing]) -> Executing:
+    return executing_at(world)
+
+
 def cli(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that knows the registry, and no app."""
     command = [sys.executable, "-m", "kantoku_kafka", *arguments, "-b", world.bootstrap, "-n", world.namespace]
+    command += ["-X", f"schema.registry.url={world.url}"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parent)
 
 
@@ -171,3 +205,95 @@ def test_avro_serializer_in_avro_deserializer_out(world: World, executing: Execu
     assert sorted(steps) == sorted(4 * ["received_task", "executed_task", "sent_outputs"])
     values = [record.value()[:1] for record in world.records(world.topics.events)]
     assert set(values) == ({b"\0"} if form == "wire" else {b"H"})  # of a bare body: the length of the id
+
+    if form == "header":
+        return
+    one = min(ids)
+    assert [row["status"] for row in json.loads(cli(world, "result", one, "-o", "json").stdout)] == ["OK"]
+    replayed = cli(world, "events", "replay", "-o", "jsonl").stdout.splitlines()
+    assert len([line for line in replayed if json.loads(line)["task_id"] == one]) == 3
+    verified = cli(world, "verify", "--at-rest")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_a_registry_that_is_down_at_the_start_ends_an_executor_with_a_sentence(
+    world: World, executing: Executing, tmp_path: Path
+) -> None:
+    world.url = "http://127.0.0.1:1"
+    assert executing().wait(30) == 3
+    said = (tmp_path / "executor.log").read_text().splitlines()[-1]
+    assert said.startswith(
+        "error: The schema registry at http://127.0.0.1:1 gave no answer about the schema of subject"
+    )
+
+
+def test_a_schema_that_is_not_registered_is_said_at_the_start(
+    bootstrap: str, gateway: Gateway, executing_at: Callable[[World], Executing], tmp_path: Path
+) -> None:
+    world = World(bootstrap, gateway.url)
+    assert executing_at(world)().wait(30) == 7
+    world.close()
+    said = (tmp_path / "executor.log").read_text().splitlines()[-1]
+    assert said == (
+        f"error: Topic {world.topics.results} is to be written in form 'wire', and its schema Result is not registered "
+        f"under subject {world.topics.results}-value: kantoku-kafka schemas register."
+    )
+
+
+def test_an_id_that_nobody_knows_is_waited_for_and_then_a_dead_letter(world: World, executing: Executing) -> None:
+    executing()
+    bad = [b"\0\0\x0f\x42\x3f" + b"x" * n for n in range(3)] + [b"\1" + bytes(16) + b"x", b"\0", b"{}"]
+    topic = world.topics.of_type("echo")
+    producer = Producer({"bootstrap.servers": world.bootstrap})
+    for value in bad:
+        producer.produce(topic, value, b"k")
+    assert producer.flush(30) == 0
+    good = world.produce_task("wire", "echo", b"good")
+    assert world.result(good).data == b"good"
+    letters = world.records(world.topics.dlq)
+    assert sorted(letter.value() for letter in letters) == sorted(bad)
+    said = b" ".join(dict(letter.headers())["kantoku-error-message"] for letter in letters)
+    assert b"does not have schema 999999" in said and b"must begin with C3 01" in said
+    asked = [path for path in world.gateway.asked if path.startswith("/schemas/ids/999999")]
+    assert 2 < len(asked) < 25  # for some seconds; the next ones once each
+
+
+def test_a_registry_that_goes_away_loses_nothing(
+    bootstrap: str, apicurio: Apicurio, executing_at: Callable[[World], Executing], tmp_path: Path
+) -> None:
+    apicurio.restart()  # empty: ids are the same when all is registered again
+    world = World(bootstrap, apicurio.url)
+    world.register()
+    executing = executing_at(world)
+    executor = executing()
+    before = world.produce_task("wire", "echo", b"before")
+    assert world.result(before).data == b"before"
+    world.await_event(before, "sent_outputs")  # what is known here is not asked for again
+    serialize = AvroSerializer(world.registry, json.dumps(registry_app.ORDER), conf=TOPIC)
+    order = serialize({"id": "o-1", "amount": 1}, SerializationContext("orders", MessageField.VALUE))
+    newer = json.dumps({**schemas.load("Task.avsc"), "doc": "The same, and so an id of its own."})
+    late = world.task_record("wire", "echo", b"late", schema=newer)
+    meanwhile, pay = world.task_record("wire", "echo", b"meanwhile"), world.task_record("wire", "pay", order or b"")
+    apicurio.kill()
+
+    world.produce(meanwhile)
+    world.produce(pay)
+    assert world.result(meanwhile.key.decode()).data == b"meanwhile"
+    world.await_event(pay.key.decode(), "retry_scheduled")
+    world.produce(late)
+    assert executor.wait(60) == 3
+    said = (tmp_path / "executor.log").read_text().splitlines()[-1]
+    assert f"The schema registry at {apicurio.url} gave no answer about schema " in said
+
+    apicurio.start()
+    world.kan.codec.registry.close()  # else it remembers that all is registered
+    world.register()
+    world.kan.codec.registry.register(f"{world.topics.of_type('echo')}-value", newer)
+    executing()
+    assert world.result(late.key.decode()).data == b"late"
+    result = world.result(pay.key.decode())
+    assert result.status is Status.OK and result.attempt > 1
+    assert AvroDeserializer(world.registry)(result.data) == {"order": "o-1", "total": 2}
+    assert sorted(record.key() for record in world.records(world.topics.results)).count(late.key) == 1
+    assert not world.records(world.topics.dlq)
+    world.close()

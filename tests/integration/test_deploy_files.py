@@ -67,13 +67,17 @@ def test_operators_know_every_field_of_their_manifests(manifests: list[Manifest]
             assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == manifest
 
 
-def test_pods_run_without_rights_and_stop_in_their_time(manifests: list[Manifest]) -> None:
+def test_pods_are_restricted_and_stop_in_their_time(manifests: list[Manifest]) -> None:
     for workload in workloads(manifests):
         pod = workload["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
-        assert container["securityContext"]["readOnlyRootFilesystem"]
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
         assert pod["terminationGracePeriodSeconds"] > drain_seconds(container["args"]) + MARGIN_SECONDS
 
 

@@ -258,6 +258,8 @@ class ExecutorProcess:
             promise,
             extra={"action": "started"},
         )
+        if self._kantoku.seal is not None:
+            _log.info("tasks are checked by %s", self._kantoku.seal, extra={"action": "seal"})
         for name, part in (("Outputs", outputs), ("Events", events)):
             if promise == EXACTLY_ONCE and part.promise != EXACTLY_ONCE:
                 _log.warning(

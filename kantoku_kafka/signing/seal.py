@@ -128,8 +128,8 @@ class Seal:
         if signature.kind is Kind.TASK:
             self._verify(signature, namespace, task, key, headers)
             begin_us, end_us = task.not_before_us, signature.end_us
-            if not any(name == FIRED for name, _ in headers):
-                begin_us = None  # it waits for its time here
+            if begin_us is not None and not any(name == FIRED for name, _ in headers):
+                begin_us = None  # it will wait for its time
         else:
             name = task.labels.get(SCHEDULE_LABEL, "")
             lifetime_us = None if task.expires_at_us is None else task.expires_at_us - task.created_at_us

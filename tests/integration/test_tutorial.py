@@ -100,3 +100,10 @@ def test_existing_topics_become_tasks(reader: Reader) -> None:
     assert invoices.count("invoice") == 1, "the other event is passed over"
     assert "\norders " in inputs and "\nshop-events " in inputs
     assert "exactly one terminal result" in verified
+
+
+def test_signed_tasks(reader: Reader) -> None:
+    reader.follow(ROOT / "docs/howto/signatures.md")
+    assert any("hello friend" in printed for printed in reader.printed)
+    listed = ["-c", "until kantoku-kafka -n greetings dlq list | grep ' unsigned: '; do sleep 1; done"]
+    reader._run(["timeout", "60", "sh", *listed], 0)

@@ -107,6 +107,9 @@ class FakeKafka:
     def admin(self) -> FakeKafka:
         return self
 
+    def metadata(self, *_: Any, **__: Any) -> Any:
+        return self.list_topics()
+
     def list_topics(self, *_: Any, **__: Any) -> Any:
         found = {
             t: SimpleNamespace(partitions=dict.fromkeys(range(n), SimpleNamespace(replicas=[1])), error=None)

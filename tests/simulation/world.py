@@ -13,6 +13,7 @@ from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.past import Past, Recollection
 from kantoku_kafka.engine.pools import PoolBinding, Pools
+from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.timer_loop import TimerLoop
@@ -217,7 +218,8 @@ class SimulatedExecutor:
 
     def _run_timers(self) -> None:
         topics, cancellations = self._kan.topics, Cancellations()
-        book = partial(TimerBook, topics=topics, codec=self._kan.codec, cancellations=cancellations)
+        replies = Replies(topics, {name: task.rules for name, task in self._kan.task_types.items()})
+        book = partial(TimerBook, topics=topics, codec=self._kan.codec, cancellations=cancellations, replies=replies)
         self._timers = TimerLoop(
             inputs=self.members[1],
             checkpoint=self._checkpoint(self.members[1]),

@@ -87,6 +87,8 @@ class Suite:
         for events, wanted in (("off", EVENTS_OFF_RATIO), ("terminal", None), ("full", EVENTS_FULL_RATIO)):
             measure = partial(self._executor, guarantee, events, "echo")
             yield row(name=f"kantoku, events {events}", measure=measure, wanted_ratio=wanted)
+        measured = partial(self._executor, guarantee, "off", "echo", options=("--http", "127.0.0.1:0"))
+        yield row(name="kantoku, events off, metrics", measure=measured)
         for pool in ("thread", "asyncio"):
             measure = partial(self._executor, guarantee, "off", f"echo-{pool}")
             yield row(name=f"kantoku, {pool} pool, events off", measure=measure)
@@ -122,9 +124,11 @@ class Suite:
     def _raw_executor(self, guarantee: str, codec: str, namespace: str) -> Sample:
         return self._throughput(namespace, "echo", [*self._raw_loop(guarantee, namespace), "--codec", codec])
 
-    def _executor(self, guarantee: str, events: str, task_type: str, namespace: str) -> Sample:
+    def _executor(
+        self, guarantee: str, events: str, task_type: str, namespace: str, options: Sequence[str] = ()
+    ) -> Sample:
         arguments = self._kantoku_executor(guarantee, events, task_type, namespace)
-        return self._throughput(namespace, task_type, arguments)
+        return self._throughput(namespace, task_type, [*arguments, *options])
 
     def _throughput(self, namespace: str, task_type: str, arguments: Sequence[str]) -> Sample:
         settings = self._settings

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import product
 from typing import TYPE_CHECKING
@@ -45,10 +45,16 @@ class Distribution:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def add(self, value: float) -> None:
-        """One value more."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def add(self, values: Iterable[float]) -> None:
+        """So many values more."""
+        ascending = sorted(values)
+        counted = 0
+        for index, bound in enumerate(self.bounds):
+            up_to = bisect_right(ascending, bound)
+            self.counts[index] += up_to - counted
+            counted = up_to
+        self.counts[-1] += len(ascending) - counted
+        self.sum += sum(ascending)
 
     def copy(self) -> Distribution:
         """As it is now."""
@@ -79,28 +85,45 @@ class Measured(Plugin, Meter):
 
     def committed(self, loop: str, checkpoint: Committed) -> None:
         with self._lock:
-            self._distribution("kantoku_checkpoint_seconds", (loop,)).add(checkpoint.seconds)
-            self._distribution("kantoku_checkpoint_records", (loop,)).add(checkpoint.records)
-            self._distribution("kantoku_checkpoint_bytes", (loop,)).add(checkpoint.size_bytes)
+            self._distribution("kantoku_checkpoint_seconds", (loop,)).add([checkpoint.seconds])
+            self._distribution("kantoku_checkpoint_records", (loop,)).add([checkpoint.records])
+            self._distribution("kantoku_checkpoint_bytes", (loop,)).add([checkpoint.size_bytes])
             self._count_jobs(checkpoint.ended)
 
     def _count_jobs(self, ended: Sequence[Job]) -> None:
-        known, counts = self._kantoku.task_types, self._counts
+        """Most have ended well: they are counted together, by type."""
+        well: defaultdict[str, list[int]] = defaultdict(list)
+        ok = Status.OK
         for job in ended:
-            name = getattr(job, "type", UNKNOWN)  # there is none in a record that cannot be read
-            label = (name if name in known else UNKNOWN,)
-            if job.status is not None:
-                counts["kantoku_tasks_total", (*label, job.status)] += 1
-            if job.started_at_us is not None:
-                seconds = max(0, job.finished_at_us - job.started_at_us) / 1_000_000
-                self._distribution("kantoku_execution_seconds", label).add(seconds)
-            if job.letter is not None:
-                counts["kantoku_dead_letters_total", label] += 1
-            move = job.move
-            if move is not None and move.step in _STEPS:
-                counts[_STEPS[move.step], label] += 1
-            elif move is not None and move.step is None and move.messages:
-                counts["kantoku_timers_fired_total", label] += 1
+            if job.status is ok:
+                well[job.type].append(job.finished_at_us - (job.started_at_us or job.finished_at_us))
+            else:
+                self._count_other(job)
+        for name, times_us in well.items():
+            label = self._label(name)
+            self._counts["kantoku_tasks_total", (*label, ok)] += len(times_us)
+            self._count_runs(label, times_us)
+
+    def _count_other(self, job: Job) -> None:
+        label = self._label(getattr(job, "type", UNKNOWN))  # there is none in a record that cannot be read
+        if job.status is not None:
+            self._counts["kantoku_tasks_total", (*label, job.status)] += 1
+        if job.started_at_us is not None:
+            self._count_runs(label, [job.finished_at_us - job.started_at_us])
+        if job.letter is not None:
+            self._counts["kantoku_dead_letters_total", label] += 1
+        move = job.move
+        if move is not None and move.step in _STEPS:
+            self._counts[_STEPS[move.step], label] += 1
+        elif move is not None and move.step is None and move.messages:
+            self._counts["kantoku_timers_fired_total", label] += 1
+
+    def _count_runs(self, label: Labels, times_us: Sequence[int]) -> None:
+        """By a wall clock, which may be set back."""
+        self._distribution("kantoku_execution_seconds", label).add([max(0, us) / 1_000_000 for us in times_us])
+
+    def _label(self, name: str) -> Labels:
+        return (name if name in self._kantoku.task_types else UNKNOWN,)
 
     def refused(self, loop: str) -> None:
         self._count("kantoku_checkpoints_refused_total", loop)

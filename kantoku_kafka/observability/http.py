@@ -79,7 +79,7 @@ class StatusServer(ThreadingHTTPServer):
         except (OSError, UnicodeError) as error:  # a name that cannot be
             reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"--http: {address} cannot be listened on: {reason}. Choose another port.") from error
-        self.address = Address(address.host, self.server_address[1])
+        self.address = Address(str(self.server_address[0]), self.server_address[1])
         self._thread = threading.Thread(target=self.serve_forever, name="kantoku-http", daemon=True)
         self._thread.start()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kantoku_kafka.configuration.jaas import parse_jaas
-from kantoku_kafka.configuration.references import has_reference, is_reference
+from kantoku_kafka.configuration.references import has_reference, is_reference, resolved
 from kantoku_kafka.errors import UsageError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "RENAMED",
     "Setting",
     "Translation",
+    "check_mechanism",
     "is_java",
     "translated",
 ]
@@ -109,36 +110,39 @@ _MSK = (
 )
 
 
-def is_java(settings: Mapping[str, object] | Iterable[tuple[str, object]]) -> bool:
-    """Whether these are the Java client's: one has a name that only it knows, or a class of it for a value."""
-    pairs = settings.items() if isinstance(settings, Mapping) else settings
+def is_java(pairs: Iterable[tuple[str, object]]) -> bool:
+    """Whether settings are the Java client's: one has a name that only it knows, or a class of it for a value."""
     return any(key in JAVA_KEYS or str(value).strip().startswith(CLASS) for key, value in pairs)
 
 
-def translated(settings: Mapping[str, Setting], resolve: Callable[[str, str], str]) -> Translation:
-    """The same for librdkafka. What changes nothing here is left out with a notice.
+def translated(settings: Mapping[str, Setting]) -> Translation:
+    """The Java client's settings for librdkafka. What changes nothing here is left out with a notice.
 
-    Parameters:
-        settings: those of the Java client.
-        resolve: looks a reference up: for a JAAS text that stands elsewhere, and falls into parts.
+    A JAAS text that stands elsewhere is looked up, for it falls into parts; other references stay as they are.
 
     Raises:
         UsageError: for what has no counterpart; it names the way out.
     """
-    return _Translator(settings, resolve).translation()
+    return _Translator(settings).translation()
+
+
+def check_mechanism(settings: Mapping[str, Setting]) -> None:
+    """Raise UsageError for Amazon's own mechanism, which librdkafka does not have."""
+    for key in ("sasl.mechanism", "sasl.mechanisms"):
+        if key in settings and settings[key].value == "AWS_MSK_IAM":
+            raise UsageError(_MSK.format(origin=settings[key].origin))
 
 
 class _Translator:
-    def __init__(self, settings: Mapping[str, Setting], resolve: Callable[[str, str], str]) -> None:
+    def __init__(self, settings: Mapping[str, Setting]) -> None:
         self._left = {key: Setting(str(value).strip(), origin) for key, (value, origin) in settings.items()}
         for key in self._left.keys() & {"ssl.key.password", "ssl.keystore.password"}:
             self._left[key] = settings[key]
         self._made: dict[str, Setting] = {}
         self._dropped: list[str] = []
-        self._resolve = resolve
 
     def translation(self) -> Translation:
-        self._mechanism()
+        self._handlers()
         self._jaas()
         self._oauth()
         self._truststore()
@@ -157,23 +161,12 @@ class _Translator:
         if setting is not None:
             self._dropped.append(f"{key} ({setting.origin})")
 
-    def _mechanism(self) -> None:
-        mechanism = self._left.get("sasl.mechanism")
-        if mechanism is not None and mechanism.value == "AWS_MSK_IAM":
-            raise UsageError(_MSK.format(origin=mechanism.origin))
-        handler = self._take("sasl.client.callback.handler.class")
-        if handler is not None:
-            raise UsageError(
-                f"{handler.origin}: sasl.client.callback.handler.class runs Java code. Give user and password, or for "
-                "OAUTHBEARER oauth_cb=MODULE:FUNCTION."
-            )
-
     def _jaas(self) -> None:
         found = self._take("sasl.jaas.config")
         if found is None:
             return
         text, origin = str(found.value), found.origin
-        jaas = parse_jaas(self._resolve("sasl.jaas.config", text) if is_reference(text) else text, origin)
+        jaas = parse_jaas(resolved("sasl.jaas.config", text) if is_reference(text) else text, origin)
         if jaas.module in ("PlainLoginModule", "ScramLoginModule"):
             if jaas.options.get("tokenauth", "").lower() == "true":
                 raise UsageError(f"{origin}: librdkafka knows no delegation tokens (tokenauth). Use a SCRAM user.")
@@ -212,13 +205,16 @@ class _Translator:
             self._made["enable.sasl.oauthbearer.unsecure.jwt"] = Setting("true", origin)
             self._made["sasl.oauthbearer.config"] = Setting(f"principal={subject}", origin)
 
+    def _handlers(self) -> None:
+        for key in ("sasl.client.callback.handler.class", "sasl.login.callback.handler.class"):
+            handler = self._take(key)
+            if handler is not None and str(handler.value).rpartition(".")[2] != "OAuthBearerLoginCallbackHandler":
+                raise UsageError(
+                    f"{handler.origin}: {key} runs Java code. Give user and password, or for OAUTHBEARER "
+                    "oauth_cb=MODULE:FUNCTION, a Python function that gets the token."
+                )
+
     def _oauth(self) -> None:
-        handler = self._take("sasl.login.callback.handler.class")
-        if handler is not None and str(handler.value).rpartition(".")[2] != "OAuthBearerLoginCallbackHandler":
-            raise UsageError(
-                f"{handler.origin}: sasl.login.callback.handler.class runs Java code. Give oauth_cb=MODULE:FUNCTION, "
-                "a Python function that gets the token."
-            )
         retriever = self._take("sasl.oauthbearer.jwt.retriever.class")
         if retriever is not None:
             name = str(retriever.value).rpartition(".")[2]

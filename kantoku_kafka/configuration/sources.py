@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from kantoku_kafka.configuration.java import Setting, is_java, translated
+from kantoku_kafka.configuration.java import Setting, check_mechanism, is_java, translated
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS, canonical
 from kantoku_kafka.configuration.profiles import find_profiles, is_toml, read_profile
 from kantoku_kafka.configuration.properties import java_entries, literal_entries, raw_java_entries, text_of
@@ -171,8 +171,9 @@ def _of_kafka(settings: Mapping[str, Setting]) -> Configuration:
             found[key] = setting
         elif (name := match[1] or match[2]) != _CREDENTIALS_SOURCE:  # it follows from what there is
             registry[name] = setting
-    if is_java({key: setting.value for key, setting in found.items()}):
-        found, more = translated(found, resolved)
+    check_mechanism(found)
+    if is_java((key, setting.value) for key, setting in found.items()):
+        found, more = translated(found)
         notices += more
     identification = "ssl.endpoint.identification.algorithm"
     if identification in found and found[identification].value == "":

@@ -63,7 +63,7 @@ def java_settings(settings: Mapping[str, str]) -> tuple[dict[str, str], list[str
     made = {key: left.pop(key) for key in list(left) if key in _BOTH} | made
     notices = [f"left out, for Java has no such setting: {', '.join(sorted(left))}"] if left else []
     made |= _providers(made, notices)
-    if not is_java(made):  # then nothing tells that the file's escapes are Java's; this is Java's default
+    if not is_java(made.items()):  # then nothing tells that the file's escapes are Java's; this is Java's default
         made["default.api.timeout.ms"] = "60000"
     return made, notices
 

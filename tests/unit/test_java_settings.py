@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kantoku_kafka.configuration.java import JAVA_KEYS
+from kantoku_kafka.configuration.java import JAVA_KEYS, Setting, translated
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS
 from kantoku_kafka.configuration.sources import read_file
 from kantoku_kafka.errors import UsageError
@@ -172,6 +174,7 @@ def test_translation(tmp_path: Path, lines: list[str], expected: dict[str, objec
         (["ssl.keystore.type=JKS", "ssl.keystore.location=/c.jks"], ["JKS", "keytool", "ssl.key.location"]),
         (["key.serializer=x", "ssl.keystore.location=/c.jks"], ["JKS", "keytool"]),
         (["ssl.truststore.type=PEM", "ssl.truststore.certificates=nonsense"], ["-----BEGIN"]),
+        (["sasl.mechanisms=AWS_MSK_IAM"], ["f:1", "oauth_cb"]),
         (["key.serializer=x", "sasl.mechanism=AWS_MSK_IAM"], ["f:2", "oauth_cb", "aws-msk-iam-sasl-signer-python"]),
         (["sasl.jaas.config=software.amazon.msk.auth.iam.IAMLoginModule required;"], ["oauth_cb"]),
         (["sasl.client.callback.handler.class=a.B"], ["oauth_cb"]),
@@ -199,6 +202,20 @@ def test_what_was_left_out_is_told_with_its_line(tmp_path: Path) -> None:
     path.write_text("bootstrap.servers=h:1\nkey.serializer=x\nmax.block.ms=1")
     (notice,) = read_file(path).notices
     assert f"key.serializer ({path}:2)" in notice and f"max.block.ms ({path}:3)" in notice
+
+
+WORDS = ["", "-1", "PEM", "JKS", "${env:HOME}", "${x:y}", f"{KAFKA}.X", "a.PlainLoginModule required username=u;", PEM]
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(JAVA_KEYS | LIBRDKAFKA_KEYS)), st.sampled_from(WORDS)), max_size=6))
+def test_any_settings_are_translated_or_refused(pairs: list[tuple[str, str]]) -> None:
+    given = {key: Setting(value, "f:1") for key, value in pairs}
+    try:
+        found = translated(given)
+    except UsageError as error:
+        assert str(error).startswith("f:1: ") or "sasl.jaas.config refers to" in str(error)
+    else:
+        assert not found.settings.keys() & JAVA_KEYS
 
 
 def test_no_name_is_of_both_clients() -> None:

@@ -13,7 +13,7 @@ from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.configuration.known import hints
 from kantoku_kafka.configuration.managed import note
-from kantoku_kafka.configuration.masks import masked
+from kantoku_kafka.configuration.masks import REGISTRY_PREFIX, masked
 from kantoku_kafka.configuration.profiles import DEFAULT_PROFILE
 from kantoku_kafka.configuration.sources import Configuration, read_file
 from kantoku_kafka.configuration.writing import Form, converted
@@ -50,13 +50,15 @@ def _rows(kantoku: Kantoku, given: Configuration, own: str) -> Iterator[dict[str
     origins = {
         "namespace": given.namespace.origin if given.namespace else own,
         **{f"topics.{role}": setting.origin for role, setting in given.topics.items()},
+        **{f"{REGISTRY_PREFIX}{name}": setting.origin for name, setting in given.registry.items()},
         **connection.origins,
     }
+    registry = {f"{REGISTRY_PREFIX}{name}": setting.value for name, setting in given.registry.items()}
     shown = {
         "bootstrap.servers": masked("bootstrap.servers", connection.bootstrap_servers),
         "namespace": kantoku.namespace,
         **topics,
-        **{key: masked(key, value) for key, value in sorted(connection.config.items())},
+        **{key: masked(key, value) for key, value in sorted([*connection.config.items(), *registry.items()])},
     }
     unknown = dict(hints(connection.config))
     for key, value in shown.items():

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS
 from kantoku_kafka.configuration.references import is_reference
 
-__all__ = ["HIDDEN", "hide", "is_secret", "masked"]
+__all__ = ["HIDDEN", "REGISTRY_PREFIX", "hide", "is_secret", "masked"]
 
 HIDDEN = "***"
+REGISTRY_PREFIX = "schema.registry."
 _SECRET = re.compile(
     r"password|passphrase|secret|jaas|pem$|user\.info|kinit\.cmd|oauthbearer\.(config|extensions)$|token(?!\.endpoint\.url$)"
 )
@@ -20,8 +21,8 @@ _QUERY = re.compile(r"(://[^\s?#]*[?#])\S+")
 
 def is_secret(key: str) -> bool:
     """Whether a setting of this name is a secret. One that nobody knows may be: a misspelt password."""
-    name = key.lower()
-    return name not in LIBRDKAFKA_KEYS or _SECRET.search(name) is not None
+    name = key.lower().removeprefix(REGISTRY_PREFIX)
+    return (name not in LIBRDKAFKA_KEYS and name != "url") or _SECRET.search(name) is not None
 
 
 def masked(key: str, value: object) -> str:

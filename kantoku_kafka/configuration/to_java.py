@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from kantoku_kafka.configuration.jaas import jaas_text
 from kantoku_kafka.configuration.java import ASSIGNORS, CLASS, JWT_BEARER, RENAMED, is_java
+from kantoku_kafka.configuration.masks import REGISTRY_PREFIX
 from kantoku_kafka.errors import UsageError
 
 __all__ = ["java_settings"]
@@ -60,7 +61,7 @@ def java_settings(settings: Mapping[str, str]) -> tuple[dict[str, str], list[str
     if assignors is not None:
         classes = {name: f"{CLASS}clients.consumer.{java}" for java, name in ASSIGNORS.items()}
         made["partition.assignment.strategy"] = ",".join(classes.get(name, name) for name in assignors.split(","))
-    made = {key: left.pop(key) for key in list(left) if key in _BOTH} | made
+    made = {key: left.pop(key) for key in list(left) if key in _BOTH or key.startswith(REGISTRY_PREFIX)} | made
     notices = [f"left out, for Java has no such setting: {', '.join(sorted(left))}"] if left else []
     made |= _providers(made, notices)
     if not is_java(made.items()):  # then nothing tells that the file's escapes are Java's; this is Java's default

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 
-from kantoku_kafka.configuration.masks import is_secret
+from kantoku_kafka.configuration.masks import REGISTRY_PREFIX, is_secret
 from kantoku_kafka.configuration.properties import java_line, literal_line
 from kantoku_kafka.configuration.references import has_reference, resolved
 from kantoku_kafka.configuration.sources import Configuration
@@ -35,7 +35,8 @@ def converted(configuration: Configuration, form: Form, profile: str, *, resolve
     Raises:
         UsageError: the form cannot hold them, or a reference cannot be looked up.
     """
-    settings = {key: str(setting.value) for key, setting in configuration.kafka.items()}
+    registry = {f"{REGISTRY_PREFIX}{name}": setting for name, setting in configuration.registry.items()}
+    settings = {key: str(setting.value) for key, setting in {**configuration.kafka, **registry}.items()}
     if resolve:
         settings = {key: resolved(key, value) for key, value in settings.items()}
     notices = list(configuration.notices)

@@ -123,6 +123,19 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert read_file(Path("f.toml"), "a b").kafka["sasl.password"].value == "${env:PW}"
 
 
+@pytest.mark.parametrize("form", Form)
+def test_the_registry_is_kept(form: Form) -> None:
+    Path("g").write_text("schema.registry.url=http://r\nbasic.auth.user.info=u:${env:PW}\nclient.id=a\n")
+    given = read_file(Path("g"))
+    path = Path("f.toml" if form is Form.TOML else "f")
+    path.write_text(converted(given, form, "p", resolve=False)[0])
+    registry = read_file(path, "p").registry
+    assert {name: setting.value for name, setting in registry.items()} == {
+        "url": "http://r",
+        "basic.auth.user.info": "u:${env:PW}",
+    }
+
+
 @pytest.mark.parametrize(
     ("settings", "form", "words"),
     [

@@ -54,8 +54,7 @@ class Standing:
     def take(cls, kantoku: Kantoku, sample_seconds: float) -> Standing:
         """Look twice, ``sample_seconds`` apart; once if that is 0."""
         clients, topics = kantoku.clients, kantoku.topics
-        members = members_of(clients, topics)
-        inputs = input_topics(clients, topics) | {name: (name, NORMAL) for name in _foreign(kantoku, members)}
+        inputs = {name: (name, NORMAL) for name in worked_topics(clients, topics)} | input_topics(clients, topics)
         before, began = {}, time.monotonic()
         if sample_seconds:
             before = {_place(i): _done(i) for i in lag_of(clients, topics, list(inputs), oldest=False)}
@@ -65,7 +64,7 @@ class Standing:
         rates = {_place(i): max(0, _done(i) - before[_place(i)]) / seconds for i in lags if _place(i) in before}
         types = {topic: task_type for topic, (task_type, _) in inputs.items()}
         priorities = {topic: priority for topic, (_, priority) in inputs.items()}
-        return cls(members, lags, types, priorities, rates, _beats(kantoku))
+        return cls(members_of(clients, topics), lags, types, priorities, rates, _beats(kantoku))
 
     def served_by(self, member: Member) -> Mapping[str, int]:
         """The types that a member serves, with what it has in flight of each."""
@@ -112,7 +111,7 @@ def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> N
     """How far each input is, how long its oldest task has waited, and what holds it back.
 
     ``beyond`` (``done_beyond``) counts tasks finished beyond the oldest one that is not. At some thousands, more may
-    have to wait for that one: ``blocked_by`` names its offset. A topic of others stands under its own name.
+    have to wait for that one: ``blocked_by`` names its offset. A topic without a name of ours stands under its own.
 
     Example: kantoku-kafka -n shop lag
     """
@@ -250,13 +249,6 @@ def _beats(kantoku: Kantoku) -> dict[str, Heartbeat]:
     except (TopicMismatch, AccessDenied):
         beats = []
     return {beat.slot: beat for beat in sorted(beats, key=lambda beat: beat.at_us)}
-
-
-def _foreign(kantoku: Kantoku, members: Iterable[Member]) -> set[str]:
-    """Topics without a name of ours that the group works on: as its members say, or else the offsets it left."""
-    topics, held = kantoku.topics, {topic for member in members for topic in member.partitions}
-    known = held or worked_topics(kantoku.clients, topics)
-    return {topic for topic in known if topics.told_by(topic) is None}
 
 
 def _place(one: InputLag) -> Place:

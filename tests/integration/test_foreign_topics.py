@@ -163,9 +163,17 @@ def test_executors_that_are_killed_do_each_order_once(
     for n in range(count):
         others.write("orders", order(n, "slow" if n % 3 else "once"), key=b"%d" % n)
     ids = {idempotent_id(namespace, "ship", str(n)) for n in range(count)}
-    with executing("--slot", "a") as executor, closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
-        for _ in range(3):
-            time.sleep(1.5)
+
+    def ended() -> int:
+        return len(read_all(bootstrap, f"{namespace}.results", wait_for_open=False))
+
+    with (
+        executing("--slot", "a", "-c", "2") as executor,
+        closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan,
+    ):
+        for most in (30, 100, 170):
+            until(lambda: ended() >= most, 60, "results")  # noqa: B023 - called at once
+            assert ended() < count, "it is killed at work"
             executor.kill()
             executor.start()
         kan.gather(ids, timeout_seconds=120)
@@ -207,7 +215,7 @@ def test_since_leaves_out_what_is_older_and_loses_nothing_later(
         for n in range(20):
             others.write("orders", order(first + n), key=b"%d" % n, timestamp=at_ms)
     ids = {idempotent_id(namespace, "ship", str(100 + n)) for n in range(20)}
-    with executing(), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+    with executing("--group-protocol", "consumer"), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
         kan.gather(ids, timeout_seconds=60)
     Account.of(bootstrap, namespace).check(ids)
     assert cli(bootstrap, namespace, "verify", "foreign_app:kan", "--at-rest").returncode == 0

@@ -184,19 +184,24 @@ class Kantoku(Client):
         self.topics = configuration.topic_names(self.topics)
         self.use_registry({key: setting.value for key, setting in configuration.registry.items()})
 
+    @property
+    def registry(self) -> Registry | None:
+        """The schema registry, if there is one."""
+        return self.codec.registry if isinstance(self.codec, RegistryCodec) else None
+
     def use_registry(self, settings: Mapping[str, Any]) -> None:
         """Lay settings of a schema registry over those of the app's own, or have one with them. Raises UsageError."""
         self.registry_settings = dict(settings)
-        if isinstance(self.codec, RegistryCodec):
-            self.codec.registry.connect_to(settings)
+        if self.registry is not None:
+            self.registry.connect_to(settings)
         elif "url" in settings and isinstance(self.codec, AvroCodec):
-            self.codec = RegistryCodec(Registry(str(settings["url"])))
-            self.codec.registry.connect_to(settings)
+            config = {key: value for key, value in settings.items() if key != "url"}
+            self.codec = RegistryCodec(Registry(str(settings["url"]), config=config))
 
     def close(self) -> None:
         super().close()
-        if isinstance(self.codec, RegistryCodec):
-            self.codec.registry.close()
+        if self.registry is not None:
+            self.registry.close()
 
     def __repr__(self) -> str:
         return f"Kantoku({self.namespace!r}, {len(self._task_types)} task types, {self.connection!r})"

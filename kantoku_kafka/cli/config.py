@@ -53,12 +53,12 @@ def _rows(kantoku: Kantoku, given: Configuration, own: str) -> Iterator[dict[str
         **{f"{REGISTRY_PREFIX}{name}": setting.origin for name, setting in given.registry.items()},
         **connection.origins,
     }
-    registry = {f"{REGISTRY_PREFIX}{name}": setting.value for name, setting in given.registry.items()}
+    registry = {} if kantoku.registry is None else kantoku.registry.settings
     shown = {
         "bootstrap.servers": masked("bootstrap.servers", connection.bootstrap_servers),
         "namespace": kantoku.namespace,
         **topics,
-        **{key: masked(key, value) for key, value in sorted([*connection.config.items(), *registry.items()])},
+        **{key: masked(key, value) for key, value in sorted({**connection.config, **registry}.items())},
     }
     unknown = dict(hints(connection.config))
     for key, value in shown.items():

@@ -23,6 +23,7 @@ from kantoku_kafka.cli import (
     group,
     run,
     schedules,
+    schemas,
     tasks,
     topics,
     verify,
@@ -129,6 +130,7 @@ app.add_typer(executors, name="executors")
 group.register(app)
 dlq.register(app)
 schedules.register(app)
+schemas.register(app)
 dev.register(app)
 doctor.register(app)
 config.register(app)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from kantoku_kafka.avro.framing import Form, Mark, marked
 from kantoku_kafka.avro.safe import SafeSchema
+from kantoku_kafka.configuration.masks import REGISTRY_PREFIX
 from kantoku_kafka.configuration.references import resolved
 from kantoku_kafka.errors import AccessDenied, KantokuError, NotFound, RegistryUnavailable, TopicMismatch, UsageError
 from kantoku_kafka.settings import choice
@@ -84,6 +85,11 @@ class Registry:
     def __repr__(self) -> str:
         return f"Registry({self.url!r})"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings, as files of properties name them; secrets as they are."""
+        return {f"{REGISTRY_PREFIX}{key}": value for key, value in {"url": self.url, **self._config}.items()}
+
     def close(self) -> None:
         """Let go of the connection; another use makes a new one."""
         with self._lock:
@@ -142,7 +148,7 @@ class Registry:
     def is_compatible(self, subject: str, schema: str) -> bool:
         """Whether the rules of a subject take a schema as its next. Raises as :meth:`find`; NotFound: no subject."""
         client, wanted = self._client(), self._schema_of(schema)
-        return bool(self._ask(f"subject {subject}", lambda: client.test_compatibility(subject, wanted)))
+        return bool(self._ask(f"subject {subject}", lambda: client.test_compatibility_all_versions(subject, wanted)))
 
     def _client(self) -> Any:
         with self._lock:

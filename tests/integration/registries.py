@@ -127,7 +127,7 @@ class Gateway:
     def __init__(self, registry_url: str) -> None:
         self.instead: tuple[int, bytes] | None = None
         self.asked: list[str] = []
-        self._registry_url = registry_url
+        self.registry_url = registry_url
         self._by_guid: dict[str, bytes] = {}
         gateway = self
 
@@ -162,7 +162,7 @@ class Gateway:
         if path.startswith("/schemas/guids/"):
             known = self._by_guid.get(path.rpartition("/")[2])
             return (200, known) if known else (404, b'{"error_code": 40403, "message": "Schema not found"}')
-        request = urllib.request.Request(self._registry_url + path, data=body)
+        request = urllib.request.Request(self.registry_url + path, data=body)
         if body is not None:
             request.add_header("Content-Type", "application/json")
         try:

@@ -240,6 +240,66 @@ def test_a_schema_that_is_not_registered_is_said_at_the_start(
     )
 
 
+def test_schemas_are_registered_and_checked(
+    bootstrap: str, gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KANTOKU_TEST_REGISTRY", gateway.url)
+    subject, app = f"parcels-{uuid.uuid4().hex[:6]}-value", tmp_path / "parcels.py"
+
+    def write_app(kind: str) -> None:
+        app.write_text(
+            "import os\nfrom kantoku_kafka import Kantoku, JsonPayload\n"
+            "from kantoku_kafka.registry import Registry, RegistryAvro\n"
+            "registry = Registry(os.environ['KANTOKU_TEST_REGISTRY'])\n"
+            f"schema = {{'type': 'record', 'name': 'Parcel', 'fields': [{{'name': 'kilos', 'type': '{kind}'}}]}}\n"
+            f"kan = Kantoku('{subject.removesuffix('-value')}', registry=registry)\n"
+            f"@kan.task('weigh', payload=RegistryAvro(registry, '{subject}', schema), result_payload=JsonPayload())\n"
+            "def weigh(parcel): return parcel['kilos']\n"
+        )
+
+    def run(*arguments: str) -> tuple[int, dict[str, str], str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "kantoku_kafka", "schemas", *arguments, "parcels:kan", "-o", "json"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+        )
+        rows = json.loads(done.stdout) if done.stdout else []
+        return done.returncode, {row["subject"]: row["state"] for row in rows}, done.stderr
+
+    write_app("int")
+    code, states, _ = run("register", "--dry-run")
+    assert (code, len(states), set(states.values())) == (0, 4, {"new"})
+    assert run("check")[1] == states
+    assert set(run("register")[1].values()) == {"registered"}
+    assert set(run("check")[1].values()) == {"registered"}
+    with SchemaRegistryClient({"url": gateway.registry_url}) as client:
+        client.set_compatibility(subject, "BACKWARD")
+    write_app("string")
+    code, states, said = run("check")
+    assert (code, states[subject]) == (7, "incompatible")
+    assert said.splitlines()[-1].startswith(f"error: Not compatible with what is registered: {subject}.")
+    assert run("register")[0] == 7
+    shown = subprocess.run(
+        [sys.executable, "-m", "kantoku_kafka", "schemas", "diff", "parcels:kan"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert [line.strip() for line in shown.stdout.splitlines() if line[0] in "+-"] == [
+        f"--- {subject} (registered)",
+        f"+++ {subject} (here)",
+        '-      "type": "int"',
+        '+      "type": "string"',
+    ]
+    write_app("long")
+    assert run("check")[1][subject] == "compatible"
+    gateway.instead = 503, b""
+    assert run("check")[0] == 3
+
+
 def test_an_id_that_nobody_knows_is_waited_for_and_then_a_dead_letter(world: World, executing: Executing) -> None:
     executing()
     bad = [b"\0\0\x0f\x42\x3f" + b"x" * n for n in range(3)] + [b"\1" + bytes(16) + b"x", b"\0", b"{}"]

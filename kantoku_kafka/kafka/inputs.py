@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from kantoku_kafka.errors import BrokerUnavailable, KantokuError, SlotTaken
+from kantoku_kafka.errors import BrokerUnavailable, SlotTaken
 from kantoku_kafka.job import Job, Offset, Origin, Partition, Place
 from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
@@ -394,16 +394,13 @@ class KafkaInputs:
         if error.code() in _MEMBERS_PASSING and not error.fatal():
             _log.info("consumer: %s", error.str(), extra={"action": "consumer_error"})
             return
-        raise self._error(error)
+        raise kantoku_error(error, f"reading {message.topic() or 'the inputs'} as group {self._group}")
 
     def _met_end(self, message: Any) -> None:
         # Any: this message has all its coordinates.
         partition = self._partitions.get((message.topic(), message.partition()))
         if partition is not None:
             self._read_up_to[partition] = message.offset()
-
-    def _error(self, error: KafkaError) -> KantokuError:
-        return kantoku_error(error, f"reading the inputs as group {self._group}")
 
     def _member_config(self) -> dict[str, object]:
         names = {"group.instance.id": self._slot} if self._static else {}

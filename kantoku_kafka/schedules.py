@@ -28,7 +28,7 @@ from kantoku_kafka.model import (
 from kantoku_kafka.names import is_task_type
 from kantoku_kafka.options import labels, time_us
 from kantoku_kafka.settings import choice
-from kantoku_kafka.signing.seal import SCHEDULE_LABEL
+from kantoku_kafka.signing.seal import SCHEDULE_LABEL, seal_for
 from kantoku_kafka.spawning import prepare
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ class Schedules:
 
         With a seal it is signed anew. Raises SignatureError if the schedule is not as it was signed.
         """
-        schedule, seal = self.get(name).schedule, self._kantoku.seal
-        envelope = self._kantoku.codec.decode_task(schedule.task)
+        schedule = self.get(name).schedule
+        envelope, seal = self._kantoku.codec.decode_task(schedule.task), seal_for(self._kantoku.seal, schedule.headers)
         if seal is not None:
             seal.check_template(self._kantoku.namespace, schedule, envelope)
         return self._kantoku.spawn(Task(envelope.type, envelope.data).with_(self._at_once(schedule)))

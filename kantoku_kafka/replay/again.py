@@ -17,6 +17,7 @@ from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
 from kantoku_kafka.model import Option, Task, TaskEnvelope, carried_headers, lasting_headers
 from kantoku_kafka.replay.fold import TaskState
 from kantoku_kafka.replay.log import Replay
+from kantoku_kafka.signing.seal import seal_for
 
 if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
@@ -76,7 +77,7 @@ def originals(
 
     Raises:
         TopicMismatch, AccessDenied, BrokerUnavailable.
-        SignatureError: with a seal: one is not as it was signed, and would be signed now.
+        SignatureError, UsageError: one is not as it was signed, and would be signed now; or would not be any more.
         WaitTimeout: an input does not tell in time whether it still holds one.
     """
     by_topic: defaultdict[str, dict[tuple[int, int], TaskState]] = defaultdict(dict)
@@ -96,8 +97,9 @@ def originals(
             envelope = kantoku.codec.decode_task(task.value or b"")
             if envelope.id != of.task_id:  # the topic was created anew
                 continue
-            if kantoku.seal is not None:
-                kantoku.seal.check(kantoku.namespace, envelope, task.key, task.headers)
+            seal = seal_for(kantoku.seal, task.headers)
+            if seal is not None:
+                seal.check(kantoku.namespace, envelope, task.key, task.headers)
             found.add(of.task_id)
             option = again(kantoku.namespace, envelope, task, restarts(envelope.id))
             yield Original(of, Task(envelope.type, envelope.data).with_(option))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kantoku_kafka.engine.judge import PUT_BACK, limits_of
 from kantoku_kafka.engine.rules import Rules
-from kantoku_kafka.errors import EnvelopeError, SignatureError, TopicMismatch
+from kantoku_kafka.errors import EnvelopeError, SignatureError, TopicMismatch, UsageError
 from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.config import headers_of, value_of
@@ -24,6 +24,7 @@ from kantoku_kafka.replay.again import again
 from kantoku_kafka.replay.ended import Ended
 from kantoku_kafka.replay.fold import Phase
 from kantoku_kafka.replay.store import TaskStore
+from kantoku_kafka.signing.seal import seal_for
 
 if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
@@ -228,12 +229,11 @@ def _fate(
 
 def _distrust(kantoku: Kantoku, letter: Letter, task: TaskEnvelope) -> str | None:
     """Why a letter must not be put back: it would be signed by us, or come back here."""
-    seal = kantoku.seal
-    if seal is None:
-        return None
     try:
-        seal.check(kantoku.namespace, task, letter.key, letter.headers, None if seal.can_sign else now_us())
-    except SignatureError as error:
+        seal = seal_for(kantoku.seal, letter.headers)
+        if seal is not None:
+            seal.check(kantoku.namespace, task, letter.key, letter.headers, None if seal.can_sign else now_us())
+    except (SignatureError, UsageError) as error:
         return str(error)
     return None
 

@@ -15,7 +15,7 @@ from kantoku_kafka.names import is_topic
 from kantoku_kafka.signing.form import Kind, Signature, claim_of, header_of, read_header, signed_bytes
 from kantoku_kafka.signing.keys import Key
 
-__all__ = ["SCHEDULE_LABEL", "Seal"]
+__all__ = ["SCHEDULE_LABEL", "Seal", "seal_for"]
 
 SCHEDULE_LABEL = "schedule"
 """Label of the tasks of a schedule: its name."""
@@ -192,6 +192,17 @@ class Seal:
                 f"The signature by key {signature.key_id!r} is not that of this task in namespace {namespace}: "
                 "something was changed, or the key is another one."
             )
+
+
+def seal_for(seal: Seal | None, headers: Headers) -> Seal | None:
+    """The seal by which a task with these headers is spawned anew; None: without one.
+
+    Raises:
+        UsageError: the task is signed, and the new one would not be.
+    """
+    if seal is None and any(name == SIGNATURE for name, _ in headers):
+        raise UsageError("What is signed takes a seal to be spawned anew: name its file by KANTOKU_SEAL.")
+    return seal
 
 
 def _due_us(namespace: str, name: str, task: TaskEnvelope) -> int:

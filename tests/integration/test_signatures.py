@@ -280,6 +280,10 @@ def test_restarts_and_redrives_are_signed_by_whoever_asks_for_them(
     for command in (("tasks", "restart", failed.id), ("dlq", "redrive", failed.id)):
         refused = run("checks", *command)
         assert refused.returncode == 2 and b"only has keys that check" in refused.stderr, refused.stderr
+    monkeypatch.delenv("KANTOKU_SEAL")
+    plain = cli("-b", bootstrap, "-n", kan.namespace, "tasks", "restart", failed.id)
+    assert plain.returncode == 2 and b"name its file by KANTOKU_SEAL" in plain.stderr, plain.stderr
+    assert b"1 cannot be" in cli("-b", bootstrap, "-n", kan.namespace, "dlq", "redrive", failed.id).stderr
     restarted = run("signs", "tasks", "restart", failed.id, "-o", "jsonl")
     assert restarted.returncode == 0, restarted.stderr
     until(lambda: len(read_all(bootstrap, kan.topics.dlq)) == 2, 60, "it ran, and failed again")

@@ -7,6 +7,8 @@ A vector never changes once it is released; new ones are added at the end.
 
 from __future__ import annotations
 
+import base64
+import hmac
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -359,15 +361,56 @@ def refused() -> Iterator[dict[str, str]]:
         yield {"name": title, "bytes": value.hex()}
 
 
+def signatures() -> Iterator[dict[str, Any]]:
+    """Signed tasks: the same as in ``task.json``, with headers."""
+    secret = bytes(range(32))
+    for number, (title, changes, *_) in enumerate(TASKS):
+        task = defaults("Task") | TASK | changes
+        key, end = (None, b"-") if number % 2 else (task["id"].encode(), b"%d" % NOW_US)
+        headers = (
+            HEADERS
+            if number % 3
+            else [{"name": "tenant", "value": b"7"}, *HEADERS, {"name": "kantoku-x", "value": b""}]
+        )
+        claim = b"1.task.2026-01." + end
+        fields = [claim, "shop", *(task[name] for name in ("id", "type", "data", "created_at")), key]
+        fields += [task[name] for name in ("max_attempts", "timeout_ms", "not_before", "expires_at")]
+        fields += [task[name] for name in ("parent_id", "context_id", "restarted_from", "idempotency_key")]
+        for values in (task["labels"], task["options"]):
+            fields += [len(values), *(part for name in sorted(values) for part in (name, values[name]))]
+        signed = [header for header in headers if header["name"] in ("tenant", "nothing")]
+        fields += [len(signed), *(part for header in signed for part in header.values())]
+        mac = hmac.new(secret, b"".join(map(behind_its_length, fields)), "sha256").digest()
+        yield {
+            "name": title,
+            "namespace": "shop",
+            "value": jsonable(task),
+            "key": jsonable(key),
+            "headers": jsonable(headers),
+            "secret": secret.hex(),
+            "signature": (claim + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode(),
+        }
+
+
+def behind_its_length(field: str | bytes | int | None) -> bytes:
+    if field is None:
+        return b"\xff\xff\xff\xff"
+    raw = field if isinstance(field, bytes) else str(field).encode()
+    return len(raw).to_bytes(4, "big") + raw
+
+
+OTHERS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"refused": refused, "signature": signatures}
+
+
 def text_of(file_name: str) -> str:
     """What a file has to contain."""
     name = file_name.removesuffix(".json")
-    found = list(refused()) if name == "refused" else list(vectors(name.title().replace("_", "")))
+    found = list(OTHERS[name]() if name in OTHERS else vectors(name.title().replace("_", "")))
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
 KINDS = ("task", "result", "event", "timer", "command", "heartbeat", "schedule", "schedule_state")
-FILES = tuple(f"{kind}.json" for kind in (*KINDS, "refused"))
+FILES = tuple(f"{kind}.json" for kind in (*KINDS, *OTHERS))
 
 if __name__ == "__main__":
     for file in FILES:

@@ -25,6 +25,7 @@ from kantoku_kafka.kafka.heartbeats import PREFIX
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.partitioner import partition_of, python_partition_of
 from kantoku_kafka.model import (
+    SIGNATURE,
     CatchUp,
     Command,
     ErrorInfo,
@@ -40,6 +41,8 @@ from kantoku_kafka.model import (
     Timer,
     Trail,
 )
+from kantoku_kafka.signing.form import header_of, read_header, signed_bytes
+from kantoku_kafka.signing.keys import HmacKey
 
 CODEC = AvroCodec()
 FOLDER = golden_vectors.SCHEMAS / "golden"
@@ -238,3 +241,15 @@ def test_every_status_and_every_field_has_a_vector() -> None:
     for kind in golden_vectors.KINDS:
         for name in values(kind)[0]:
             assert len({json.dumps(value[name]) for value in values(kind)}) > 1, f"{kind}.{name} is always the same"
+
+
+@pytest.mark.parametrize("vector", vectors("signature"))
+def test_signatures_are_what_the_oracle_makes(vector: dict[str, Any]) -> None:
+    task, key = TaskEnvelope(**in_model(vector["value"])), unhex(vector["key"])
+    headers = tuple((header["name"], unhex(header["value"])) for header in vector["headers"])
+    found = read_header(vector["signature"].encode())
+    assert found is not None and found.key_id == "2026-01"
+    raw = HmacKey(found.key_id, bytes.fromhex(vector["secret"])).sign(
+        signed_bytes(found.claim, vector["namespace"], task, key, headers)
+    )
+    assert header_of(found.claim, raw) == (SIGNATURE, vector["signature"].encode())

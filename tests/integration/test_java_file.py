@@ -10,22 +10,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from granting import GrantingBroker, granting_broker
+from confluent_kafka.admin import AdminClient
+from granting import binding
 
 from kantoku_kafka.configuration.java import JAVA_KEYS
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS
+from kantoku_kafka.configuration.profiles import FILE_NAME
+from kantoku_kafka.configuration.properties import java_line
+from kantoku_kafka.configuration.sources import read_file
+from kantoku_kafka.configuration.writing import profile_text
 from kantoku_kafka.kafka.rights import Role, rights_of
 from kantoku_kafka.names import Topics
+from tests.integration.securing import MODES, SecuredCluster, password_of, secured_cluster
 
 NAMESPACE = "java-file"
 USER = "ann"
+JAVA_FILE = "client.properties"
 # As a platform team hands it out: much of it is for other programs, and some would break a promise of ours.
 FILE = r"""
 # Kafka, cluster "shop"
 bootstrap.servers : {servers}
-security.protocol = SASL_PLAINTEXT
-sasl.mechanism    = PLAIN
-sasl.jaas.config  = org.apache.kafka.common.security.plain.PlainLoginModule required \
+security.protocol = SASL_SSL
+ssl.truststore.type = PEM
+ssl.truststore.location = {authority}
+sasl.mechanism    = SCRAM-SHA-512
+sasl.jaas.config  = org.apache.kafka.common.security.scram.ScramLoginModule required \
                     username="{user}" \
                     password="${{file:{passwords}:shop}}";
 config.providers=file
@@ -55,19 +64,27 @@ kan.close()
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[GrantingBroker]:
-    with granting_broker([USER]) as running:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredCluster]:
+    with secured_cluster(tmp_path_factory.mktemp("cluster"), (USER,)) as running:
         topics = Topics(namespace=NAMESPACE)
-        running.grant(USER, {right for role in Role for right in rights_of(role, topics, [topics.of_type("echo")])})
+        rights = {right for role in Role for right in rights_of(role, topics, [topics.of_type("echo")])}
+        admin = AdminClient(running.super_user)
+        for future in admin.create_acls([binding(USER, right) for right in rights]).values():
+            future.result(10)
         yield running
 
 
 @pytest.fixture
-def place(broker: GrantingBroker, tmp_path: Path) -> Path:
+def place(cluster: SecuredCluster, tmp_path: Path) -> Path:
     """A directory with the files of a user."""
-    (tmp_path / "passwords").write_text(f"other = x\nshop = {USER}-pw\n")
-    text = FILE.format(servers=broker.servers, user=USER, passwords=tmp_path / "passwords")
-    (tmp_path / "client.properties").write_text(text)
+    (tmp_path / "passwords").write_text(f"other = x\n{java_line('shop', password_of(USER))}\n")
+    text = FILE.format(
+        servers=cluster.servers["scram"],
+        authority=cluster.authority.file,
+        user=USER,
+        passwords=tmp_path / "passwords",
+    )
+    (tmp_path / JAVA_FILE).write_text(text)
     (tmp_path / "app.py").write_text(
         f"from kantoku_kafka import Kantoku\nkan = Kantoku({NAMESPACE!r})\n@kan.task('echo')\n"
         "def echo(data: bytes) -> bytes:\n    return data\n"
@@ -89,9 +106,9 @@ def test_a_java_file_is_enough(place: Path) -> None:
     """Unchanged: topics, tasks, results."""
 
     def kantoku(*arguments: str) -> subprocess.CompletedProcess[str]:
-        done = run(place, "-m", "kantoku_kafka", *arguments, "-F", "client.properties", "-n", NAMESPACE)
+        done = run(place, "-m", "kantoku_kafka", *arguments, "-F", JAVA_FILE, "-n", NAMESPACE)
         assert done.returncode == 0, done.stderr
-        assert f"{USER}-pw" not in done.stdout + done.stderr
+        assert password_of(USER) not in done.stdout + done.stderr
         return done
 
     kantoku("topics", "create", "app:kan", "--yes", "-r", "1")
@@ -106,17 +123,17 @@ def test_a_java_file_is_enough(place: Path) -> None:
 
 def test_a_spawner_finds_the_same_settings(place: Path) -> None:
     """Variables alone; and a profile, with the password in a variable."""
-    run(place, "-m", "kantoku_kafka", "topics", "create", "app:kan", "--yes", "-r", "1", "-F", "client.properties")
-    by_file = {"KANTOKU_CONFIG": "client.properties", "KANTOKU_NAMESPACE": NAMESPACE}
+    run(place, "-m", "kantoku_kafka", "topics", "create", "app:kan", "--yes", "-r", "1", "-F", JAVA_FILE)
+    by_file = {"KANTOKU_CONFIG": JAVA_FILE, "KANTOKU_NAMESPACE": NAMESPACE}
     command = [sys.executable, "-m", "kantoku_kafka", "run-executor", "app:kan"]
     executor = subprocess.Popen(command, cwd=place, env={**os.environ, **by_file}, stderr=subprocess.DEVNULL)
     try:
         done = run(place, "spawner.py", **by_file)
         assert done.stdout == "from the library\n", done.stderr
-        toml = run(place, "-m", "kantoku_kafka", "config", "convert", "--to", "toml", "--profile", "shop", FILE_NAME)
+        toml = run(place, "-m", "kantoku_kafka", "config", "convert", "--to", "toml", "--profile", "shop", JAVA_FILE)
         text = toml.stdout.replace("]\n", f']\nnamespace = "{NAMESPACE}"\n', 1)
-        (place / "kantoku.toml").write_text(re.sub(r"\$\{file:[^}]*\}", "${env:SHOP_PASSWORD}", text))
-        done = run(place, "spawner.py", KANTOKU_PROFILE="shop", SHOP_PASSWORD=f"{USER}-pw")
+        (place / FILE_NAME).write_text(re.sub(r"\$\{file:[^}]*\}", "${env:SHOP_PASSWORD}", text))
+        done = run(place, "spawner.py", KANTOKU_PROFILE="shop", SHOP_PASSWORD=password_of(USER))
         assert done.stdout == "from the library\n", done.stderr
         done = run(place, "spawner.py", KANTOKU_PROFILE="shop")
         assert "SHOP_PASSWORD, which is not set" in done.stderr
@@ -125,23 +142,34 @@ def test_a_spawner_finds_the_same_settings(place: Path) -> None:
         executor.wait()
 
 
-FILE_NAME = "client.properties"
-
-
-def test_kafkas_own_tools_take_what_we_write_for_java(broker: GrantingBroker, place: Path) -> None:
-    literal = run(place, "-m", "kantoku_kafka", "config", "convert", "--resolve", FILE_NAME)
-    (place / "literal.properties").write_text(literal.stdout)
-    java = run(place, "-m", "kantoku_kafka", "config", "convert", "--to", "java", "literal.properties")
-    (place / "java.properties").write_text(java.stdout)
-    options = ["--bootstrap-server", broker.servers, "--command-config", str(place / "java.properties")]
-    listed = broker.embedded.run_tool("org.apache.kafka.tools.TopicCommand", *options, "--list")
-    assert listed.returncode == 0, listed.stderr + java.stdout
+@pytest.mark.parametrize("mode", MODES)
+def test_kafkas_own_tools_take_what_we_write_for_java(
+    cluster: SecuredCluster, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """User and password, a certificate, tokens: the same connection by Java's own code."""
+    settings = cluster.client(mode, USER)
+    if mode == "mtls":  # one file, and no password: Java before 19 cannot open a key locked as OpenSSL locks them now
+        certificate, key = cluster.authority.issue("java-user")
+        (tmp_path / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
+        settings |= dict.fromkeys(("ssl.certificate.location", "ssl.key.location"), str(tmp_path / "both.pem"))
+        del settings["ssl.key.password"]
+    (tmp_path / FILE_NAME).write_text(profile_text("default", settings))
+    written = run(tmp_path, "-m", "kantoku_kafka", "config", "convert", "--to", "java", FILE_NAME)
+    (tmp_path / JAVA_FILE).write_text(written.stdout)
+    read = read_file(tmp_path / JAVA_FILE).kafka
+    assert {key: setting.value for key, setting in read.items()} == settings
+    monkeypatch.setenv(
+        "JDK_JAVA_OPTIONS", f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={cluster.tokens.url}/token"
+    )
+    options = ["--bootstrap-server", settings["bootstrap.servers"], "--command-config", str(tmp_path / JAVA_FILE)]
+    listed = cluster.broker.run_tool("org.apache.kafka.tools.TopicCommand", *options, "--list")
+    assert listed.returncode == 0, listed.stderr + written.stdout
 
 
 @pytest.mark.parametrize("config", ["producer.ProducerConfig", "consumer.ConsumerConfig", "admin.AdminClientConfig"])
-def test_every_name_of_the_java_client_is_known(broker: GrantingBroker, config: str) -> None:
+def test_every_name_of_the_java_client_is_known(cluster: SecuredCluster, config: str) -> None:
     """Else a file that a Java program reads could end in a refusal here."""
-    documented = broker.embedded.run_tool(f"org.apache.kafka.clients.{config}").stdout
+    documented = cluster.broker.run_tool(f"org.apache.kafka.clients.{config}").stdout
     names = set(re.findall(r'<h4><a id="(?:[a-z]+configs_)?([a-z0-9.]+)"', documented))
     assert len(names) > 50
     assert names <= JAVA_KEYS | LIBRDKAFKA_KEYS

@@ -150,7 +150,9 @@ class ExecutorProcess:
 
     def _ask_registries(self) -> None:
         """Schema registries have to answer now, and to have what is to be written."""
-        self._kantoku.frames()
+        codec, topics = self._kantoku.codec, self._kantoku.topics
+        if isinstance(codec, RegistryCodec):
+            codec.open(topics, self._kantoku.inputs)
         for task in self._types.values():
             for payload, to_write in zip(task.payloads, (False, True), strict=False):
                 if isinstance(payload, RegistryAvro):

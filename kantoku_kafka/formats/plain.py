@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from kantoku_kafka.avro.framing import joined
 from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.formats.base import ForeignRecord, ForeignTask, Format, checked_id, text_of
 from kantoku_kafka.model import Headers, Result
@@ -15,7 +16,8 @@ __all__ = ["Json", "Raw", "parsed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Raw(Format):
-    """The value is the data. A record without a value (null: a tombstone) is no task.
+    """The value is the data. A record without a value (null: a tombstone) is no task. If a header names the schema of the
+    value, as Confluent's header form has it, the data begin with that header's bytes, for ``RegistryAvro``.
 
     As ``reply_format``: the value is what the function returned, empty if it failed.
 
@@ -38,10 +40,15 @@ class Raw(Format):
         if record.value is None:
             raise EnvelopeError("The record has no value (it is a tombstone): there is nothing to do for a task.")
         kind = self._required(record.headers, self.type_header)
-        return ForeignTask(record.value, self._id(record.value, record.headers), kind, record.headers)
+        return ForeignTask(
+            self._data(record.value, record.headers), self._id(record.value, record.headers), kind, record.headers
+        )
 
     def write(self, result: Result) -> tuple[bytes, Headers]:
         return result.data, result.headers
+
+    def _data(self, value: bytes, headers: Headers) -> bytes:
+        return joined(value, headers)
 
     def _id(self, value: bytes, headers: Headers) -> str | None:  # noqa: ARG002 - for those that look into it
         return self._required(headers, self.id_header)
@@ -73,6 +80,9 @@ class Json(Raw):
         Raw.__post_init__(self)
         if self.id_field is not None and self.id_header is not None:
             raise UsageError("Json: the id comes by id_field or by id_header; name one of them.")
+
+    def _data(self, value: bytes, headers: Headers) -> bytes:  # noqa: ARG002 - the document alone
+        return value
 
     def write(self, result: Result) -> tuple[bytes, Headers]:
         value, error = result.data, result.error

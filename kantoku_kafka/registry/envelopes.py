@@ -86,7 +86,11 @@ class RegistryCodec(AvroCodec):
         return True
 
     def frames(self, topics: Topics, inputs: Iterable[str]) -> Mapping[str, Frame]:
-        """By topic, in which form it is written, and as which schema. Asks the registry, once.
+        """By topic, how its values are framed that are written in a form of the registry. Raises as :meth:`open`."""
+        return self.open(topics, inputs) if self.registry.envelopes else {}
+
+    def open(self, topics: Topics, inputs: Iterable[str]) -> Mapping[str, Frame]:
+        """Ask the registry, once, what is registered for our topics: it is known then. Answers as :meth:`frames`.
 
         Raises:
             TopicMismatch: a topic is to be written in a form whose schema is not registered.
@@ -115,6 +119,8 @@ class RegistryCodec(AvroCodec):
             ) from error
         header = schemas.MARKER + schemas.fingerprint_of(schema)
         self._headers[registered.id] = header
+        if registered.guid is not None:
+            self._headers[registered.guid] = header
         return None if form is None else Frame(header, form, _mark(registered, form, topic, self.registry))
 
     def _header(self, mark: Mark) -> bytes:

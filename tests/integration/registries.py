@@ -121,12 +121,13 @@ class Gateway:
 
     Attributes:
         instead: status and body of every answer, while it is set.
-        asked: the paths, in their order.
+        asked, authorizations: the paths, in their order, and the headers of that name.
     """
 
     def __init__(self, registry_url: str) -> None:
         self.instead: tuple[int, bytes] | None = None
         self.asked: list[str] = []
+        self.authorizations: list[str | None] = []
         self.registry_url = registry_url
         self._by_guid: dict[str, bytes] = {}
         gateway = self
@@ -140,6 +141,7 @@ class Gateway:
 
             def _answer(self, body: bytes | None) -> None:
                 gateway.asked.append(self.path)
+                gateway.authorizations.append(self.headers["Authorization"])
                 status, said = gateway.instead or gateway._answer_to(self.path, body)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

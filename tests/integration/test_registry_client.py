@@ -1,0 +1,203 @@
+"""A registry that gives wrong answers, none, or not to us: what its clients say of it."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from registries import Gateway
+
+from kantoku_kafka import BadPayload, Retryable
+from kantoku_kafka.avro.framing import marked
+from kantoku_kafka.errors import AccessDenied, KantokuError, RegistryUnavailable, UsageError
+from kantoku_kafka.registry import Registry, RegistryAvro
+
+STRING = b'{"schema": "\\"string\\""}'
+DATA = marked(7) + b"\x04hi"
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    """With no registry behind it: it answers what it is told to."""
+    made = Gateway("http://127.0.0.1:1")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def registry(gateway: Gateway) -> Iterator[Registry]:
+    made = Registry(gateway.url.replace("http://", "http://shop:s3cret%40@"), timeout_seconds=2)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>Sign in</html>"),
+        (200, b""),
+        (200, b"[]"),
+        (200, b"null"),
+        (200, b"{}"),
+        (200, b'{"schema": 5}'),
+        (200, b"\xff"),
+        (302, b""),
+        (404, b"<html>Not found</html>"),
+        (404, b'{"error_code": 404, "message": "HTTP 404 Not Found"}'),
+        (429, b"{}"),
+        (500, b'{"error_code": 50001}'),
+        (503, b""),
+    ],
+)
+def test_a_wrong_answer_is_none_and_the_task_is_tried_again(
+    gateway: Gateway, registry: Registry, status: int, body: bytes
+) -> None:
+    payload = RegistryAvro(registry, "names-value")
+    gateway.instead = status, body
+    with pytest.raises(RegistryUnavailable, match="gave no answer about schema 7"):
+        registry.schema(7)
+    with pytest.raises(Retryable, match="gave no answer"):
+        payload.load(DATA)
+    with pytest.raises(Retryable, match="gave no answer"):
+        payload.dump("hi")
+    gateway.instead = 200, STRING
+    assert payload.load(DATA) == "hi"
+    asked = len(gateway.asked)
+    assert payload.load(DATA) == "hi" and len(gateway.asked) == asked
+
+
+def test_a_schema_that_is_not_there_yet_is_asked_for_again(gateway: Gateway, registry: Registry) -> None:
+    payload = RegistryAvro(registry, "names-value")
+    gateway.instead = 404, b'{"error_code": 40403, "message": "Schema not found"}'
+    with pytest.raises(Retryable, match="does not have schema 7"):
+        payload.load(DATA)
+    gateway.instead = 200, STRING
+    assert payload.load(DATA) == "hi"
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0", b"{}", b"\xc3\x01" + bytes(8), DATA + b"x", DATA[:-1], marked(7)])
+def test_data_that_are_none_are_bad(gateway: Gateway, registry: Registry, data: bytes) -> None:
+    gateway.instead = 200, STRING
+    with pytest.raises(KantokuError, match=r"do not name their schema|are not of their schema|bytes follow the data"):
+        RegistryAvro(registry, "names-value").load(data)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"schema": "{\\"type\\": \\"array\\", \\"items\\": \\"null\\"}"}', "items of an array may have no bytes"),
+        (b'{"schema": "message X {}", "schemaType": "PROTOBUF"}', "one of PROTOBUF"),
+        (b'{"schema": "{"}', "no Avro schema"),
+    ],
+)
+def test_a_schema_that_is_not_safe_to_read_by_makes_data_bad(
+    gateway: Gateway, registry: Registry, body: bytes, said: str
+) -> None:
+    gateway.instead = 200, body
+    with pytest.raises(BadPayload, match=said):
+        RegistryAvro(registry, "names-value").load(DATA)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_is_not_let_in_is_told_so(gateway: Gateway, registry: Registry, status: int) -> None:
+    gateway.instead = status, b'{"error_code": 40301, "message": "User is denied"}'
+    with pytest.raises(AccessDenied, match="denies access to schema 7"):
+        registry.schema(7)
+
+
+def test_a_registry_that_says_nothing_is_not_waited_for_long() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        registry = Registry(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.2)
+        began = time.monotonic()
+        with pytest.raises(RegistryUnavailable, match="ReadTimeout"):
+            registry.schema(7)
+        assert time.monotonic() - began < 30
+        registry.close()
+
+
+def test_credentials_are_sent_and_shown_nowhere(
+    gateway: Gateway, registry: Registry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    gateway.instead = 503, b""
+    with pytest.raises(RegistryUnavailable) as raised:
+        registry.schema(7)
+    monkeypatch.setenv("KANTOKU_TEST_PASSWORD", "s3cret@")
+    other = Registry(gateway.url, config={"basic.auth.user.info": "shop:${env:KANTOKU_TEST_PASSWORD}"})
+    with pytest.raises(RegistryUnavailable):
+        other.schema(7)
+    other.close()
+    expected = f"Basic {base64.b64encode(b'shop:s3cret@').decode()}"
+    assert set(gateway.authorizations) == {expected}
+    shown = caplog.text + str(raised.value) + repr(registry) + repr(other)
+    assert gateway.url in shown and "s3cret" not in shown and expected not in shown
+
+
+def test_the_next_of_several_is_asked(gateway: Gateway) -> None:
+    gateway.instead = 200, STRING
+    registry = Registry(f"http://127.0.0.1:1,{gateway.url}")
+    assert registry.schema(7).parsed == "string"
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"ssl.ca.location": "/nowhere.pem"}, "refuses a file of its settings"),
+        ({"ssl.ca.location": __file__}, "refuses a file of its settings"),
+        ({"ssl.key.location": "k"}, r"ssl\.certificate\.location required"),
+        ({"no.such.setting": "1"}, r"Unrecognized properties: no\.such\.setting"),
+        ({"basic.auth.user.info": "s3cret"}, "in the form"),
+        ({"basic.auth.user.info": "${env:KANTOKU_NO_SUCH}"}, "KANTOKU_NO_SUCH, which is not set"),
+    ],
+)
+def test_a_wrong_setting_is_said_when_it_is_used(config: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        Registry("https://127.0.0.1:1", config=config).schema(7)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_denied(tls_server: int) -> None:
+    registry = Registry(f"https://127.0.0.1:{tls_server}", timeout_seconds=2)
+    with pytest.raises(AccessDenied, match=r"is not trusted: set ssl\.ca\.location"):
+        registry.schema(7)
+    registry.close()
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[int]:
+    """HTTPS by a certificate of its own."""
+    import datetime
+    import ssl
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, both = serialization.Encoding.PEM, tmp_path / "both.pem"
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    both.write_bytes(private + certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # handshakes that clients give up
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()

@@ -90,9 +90,14 @@ TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO
 
 
 class LimitedLog:
-    """Passes librdkafka's lines to ``logging``, each kind at most once in ``every_seconds``. Thread-safe."""
+    """Passes librdkafka's lines to ``logging``, each kind at most once in ``every_seconds``. Thread-safe.
+
+    Attributes:
+        config: settings whose secrets no line may tell: with ``debug=conf`` librdkafka hides only some of them.
+    """
 
     def __init__(self, every_seconds: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config: Mapping[str, object] = {}
         self._throttle = Throttle(every_seconds, clock)
 
     def log(self, level: int, text: str, *arguments: Any) -> None:
@@ -102,7 +107,8 @@ class LimitedLog:
         if dropped is None:
             return
         more = f" ({dropped} more lines of this kind were left out)" if dropped else ""
-        _log.log(_LEVELS.get(level, level), "librdkafka: %s%s", line, more, extra={"action": "librdkafka"})
+        shown = hide(line, self.config)
+        _log.log(_LEVELS.get(level, level), "librdkafka: %s%s", shown, more, extra={"action": "librdkafka"})
 
 
 class Clients:
@@ -273,7 +279,7 @@ class Clients:
         )
 
     def _made(self, client: type[T], settings: Mapping[str, Any]) -> T:
-        user = librdkafka_config(self.connection)
+        user = self._log.config = librdkafka_config(self.connection)
         config = {
             "client.id": self.client_id,
             "socket.nagle.disable": True,

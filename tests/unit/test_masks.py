@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from traceback import TracebackException
 
 import pytest
@@ -15,6 +17,7 @@ from kantoku_kafka.configuration.masks import hide, masked
 from kantoku_kafka.configuration.sources import command_line
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.settings import Connection
+from kantoku_kafka.throttle import Throttle
 
 SECRET_KEYS = (
     "sasl.password",
@@ -106,6 +109,20 @@ def test_an_address_that_is_none_shows_no_password() -> None:
     with pytest.raises(UsageError) as raised:
         Connection(bootstrap_servers="http://u:hunter2@h")
     assert "hunter2" not in str(raised.value)
+
+
+def test_librdkafka_tells_no_secret_when_asked_to_tell_all(caplog: pytest.LogCaptureFixture) -> None:
+    """It dumps its configuration then, and hides some of the secrets in it."""
+    caplog.set_level(logging.DEBUG)
+    secrets = {key: f"hunter2-{key}" for key in SECRET_KEYS if not key.endswith("pem")}
+    config = {**secrets, "sasl.oauthbearer.token.endpoint.url": "https://u:hunter2@h/t?hunter2", "debug": "all"}
+    clients = Kantoku("n", bootstrap_servers="127.0.0.1:9", config=config).clients
+    clients._log._throttle = Throttle(0.0, time.monotonic)
+    admin, deadline = clients.admin(), time.monotonic() + 30
+    while "token.endpoint.url" not in caplog.text and time.monotonic() < deadline:
+        admin.poll(0.05)  # it tells then
+    assert "sasl.oauthbearer.token.endpoint.url = https://***@h/t?***" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_no_object_shows_a_secret() -> None:

@@ -16,8 +16,8 @@ __all__ = ["Json", "Raw", "parsed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Raw(Format):
-    """The value is the data. A record without a value (null: a tombstone) is no task. If a header names the schema of the
-    value, as Confluent's header form has it, the data begin with that header's bytes, for ``RegistryAvro``.
+    """The value is the data. A record without a value (null: a tombstone) is no task. If a header names the schema of
+    the value, as Confluent's header form has it, the data begin with that header's bytes, for ``RegistryAvro``.
 
     As ``reply_format``: the value is what the function returned, empty if it failed.
 

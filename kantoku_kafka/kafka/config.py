@@ -268,7 +268,8 @@ class Clients:
             user = self.setting("sasl.oauthbearer.client.id", None)
             check = "the token endpoint, and id and secret of the client"
         who = "us" if user is None else f"{user!r}"
-        return AccessDenied(f"Access is denied to {who} while {doing}: {self._denied[0].str()}. Check {check}.")
+        reason = hide(self._denied[0].str(), self._log.config)
+        return AccessDenied(f"Access is denied to {who} while {doing}: {reason}. Check {check}.")
 
     def _silence(self, doing: str, error: KafkaError | None) -> BrokerUnavailable:
         reason = f" ({error.name()})" if error else ""
@@ -312,7 +313,7 @@ class Clients:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in DENIED and error.code() != KafkaError._SSL:  # a handshake also fails while a broker ends
             self._denied = error, time.monotonic()
-        _log.debug("client error: %s", error, extra={"action": "client_error"})
+        _log.debug("client error: %s", hide(str(error), self._log.config), extra={"action": "client_error"})
 
 
 def value_of(message: Any) -> bytes:

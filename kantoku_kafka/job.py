@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kantoku_kafka.engine.reply import Reply
     from kantoku_kafka.model import TaskEnvelope
 
-__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Origin", "Partition", "Place", "Raised", "place_of"]
+__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Place", "Raised", "place_of"]
 
 Place = tuple[str, int]
 """A partition, by topic and number."""
@@ -71,18 +71,6 @@ class Limits(NamedTuple):
         if self.timeout_us is not None:
             ends.append(started_at_us + self.timeout_us)
         return min(ends, default=None)
-
-
-class Origin(NamedTuple):
-    """What a record of a foreign topic tells besides key, value and headers.
-
-    ``written_at_us``: its timestamp, 0 if it has none; ``is_null``: it has no value at all; ``home``: the topic of ours
-    by which its task goes on, empty as long as no task was read from it.
-    """
-
-    written_at_us: int
-    is_null: bool = False
-    home: str = ""
 
 
 class Offset(NamedTuple):
@@ -143,6 +131,8 @@ class Job:
         "error",
         "events",
         "finished_at_us",
+        "home",
+        "is_null",
         "key",
         "lane",
         "letter",
@@ -150,7 +140,6 @@ class Job:
         "move",
         "offset",
         "on_beat",
-        "origin",
         "outcome",
         "output",
         "partition",
@@ -201,7 +190,8 @@ class Job:
         self.limits: Limits | None = None
         self.outcome: Status | None = None
         self.beat_at_us: int | None = None
-        self.origin: Origin | None = None  # of a record that others wrote
+        self.home: str | None = None  # by which topic it goes on, if not by its own; empty: nobody knows yet
+        self.is_null = False  # that its record has no value; told of foreign topics alone
         self.reply: Reply | None = None  # that is due with the result
         self.progress: Mapping[str, str] | None = None  # said by the last heartbeat, and not logged yet
         self.on_beat: Callable[[Mapping[str, str]], None] | None = None  # in a child: passes heartbeats on
@@ -226,11 +216,6 @@ class Job:
             partition = self.partition
             self._source = _new(Source, (partition.topic, partition.number, self.offset, partition.epoch))
         return self._source
-
-    @property
-    def home(self) -> str:
-        """The input topic of ours by which its task goes on."""
-        return self.partition.topic if self.origin is None else self.origin.home
 
     @property
     def size_bytes(self) -> int:

@@ -26,8 +26,7 @@ def dead_letter(topic: str, job: Job, error: ErrorInfo) -> Message:
         "kantoku-source-offset": str(job.offset),
         "kantoku-failed-at": datetime.now(UTC).isoformat(),
     }
-    if job.origin is not None:
+    if job.home is not None:
         cause["kantoku-input"] = job.home
     headers = (*(job.raw_headers or ()), *((name, utf8_safe(value).encode()) for name, value in cause.items()))
-    was_null = job.origin is not None and job.origin.is_null and not job.value
-    return Message(topic, job.key, None if was_null else job.value, headers)
+    return Message(topic, job.key, job.value or (None if job.is_null else b""), headers)

@@ -8,9 +8,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from kantoku_kafka.engine.reply import OPTION as REPLY_TO
 from kantoku_kafka.errors import EnvelopeError, UsageError
-from kantoku_kafka.formats.base import ForeignRecord, Format
+from kantoku_kafka.formats.base import ForeignRecord, Format, checked_headers
 from kantoku_kafka.ids import idempotent_id
-from kantoku_kafka.job import Job, Origin
+from kantoku_kafka.job import Job
 from kantoku_kafka.model import TaskEnvelope, carried_headers, now_us
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
@@ -52,31 +52,35 @@ class ForeignReader:
             )
 
     def __call__(self, job: Job) -> bool:
-        origin = job.origin = job.origin or Origin(0, not job.value)
-        headers = tuple(job.raw_headers or ())
+        job.home = ""
         try:
-            found = self.format.read(ForeignRecord(job.key, None if origin.is_null else job.value, headers))
+            return self._make_ours(job)
         except EnvelopeError:
             raise
         except Exception as error:
             _log.exception("a format failed", extra={"action": "format_failed", "topic": self._topic})
             raise EnvelopeError(f"{type(self.format).__name__} failed: {type(error).__name__}.") from error
+
+    def _make_ours(self, job: Job) -> bool:
+        record = ForeignRecord(job.key, None if job.is_null else job.value, tuple(job.raw_headers or ()))
+        found = self.format.read(record)
         task_type = self._by_kind.get(found.kind or "") if self._by_kind else self._all
         if task_type is None:
             return False
-        reply_topic = self.format.reply_topic(headers)
+        reply_topic = self.format.reply_topic(record.headers)
         task = TaskEnvelope(
             id=self._id(task_type, found.id, job),
             type=task_type,
             data=found.data,
-            created_at_us=origin.written_at_us or now_us(),
+            created_at_us=1_000 * max(0, getattr(job, "written_at_ms", 0)) or now_us(),
             idempotency_key=found.id,
             options={} if reply_topic is None else {REPLY_TO: reply_topic.encode()},
         )
+        headers = checked_headers(carried_headers(found.headers))  # the system's own are not for others to set
         job.value = self._codec.encode_task(task)
-        job.raw_headers = carried_headers(found.headers)  # the system's own are not for others to set
+        job.raw_headers = headers
         job.key = task.id.encode() if job.key is None else job.key
-        job.origin = origin._replace(home=self._topics.of_type(task_type))
+        job.home = self._topics.of_type(task_type)
         return True
 
     def _id(self, task_type: str, name: str | None, job: Job) -> str:

@@ -261,7 +261,7 @@ class Judge:
             type=job.type,
             attempt=attempt,
             due_at_us=due_us,
-            topic=job.home,
+            topic=job.home or job.partition.topic,
             key=job.key,
             task=self._codec.encode_task(task),
             headers=lasting_headers(job.raw_headers),
@@ -306,7 +306,7 @@ def _has_come_before(job: Job) -> bool:
 
 def _is_named(job: Job) -> bool:
     """Whether its id comes of a name that was given to it: that of a foreign record without one is its place."""
-    unnamed = job.origin is not None and (job.envelope is None or job.envelope.idempotency_key is None)
+    unnamed = job.home is not None and (job.envelope is None or job.envelope.idempotency_key is None)
     return is_idempotent(job.task_id) and not unnamed
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.formats.base import Format
+from kantoku_kafka.formats.base import Format, checked_headers
 from kantoku_kafka.job import Job, Message
 from kantoku_kafka.model import TaskEnvelope, utf8_safe
 from kantoku_kafka.names import Topics, is_topic
@@ -54,9 +54,11 @@ def reply_message(job: Job, reply: Reply, executor_id: str) -> Message:
     """The reply of a job that has a result; its key is that of the task's record."""
     result = job.result(executor_id)
     value, headers = reply.format.write(result)
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(reply.format).__name__} wrote a {type(value).__name__}, not bytes")
     told = {"kantoku-task-id": result.task_id, "kantoku-status": result.status.value}
     if result.error is not None:
         told["kantoku-error-type"] = result.error.type
         told["kantoku-error-message"] = result.error.message[:_MAX_MESSAGE]
     own = tuple((name, utf8_safe(text).encode()) for name, text in told.items())
-    return Message(reply.topic, job.key, value, (*headers, *own))
+    return Message(reply.topic, job.key, value, (*checked_headers(headers), *own))

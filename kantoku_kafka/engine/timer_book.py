@@ -15,7 +15,7 @@ from kantoku_kafka.engine.judge import FIRED
 from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.timer_table import Entry, TimerTable
 from kantoku_kafka.errors import EnvelopeError, SignatureError
-from kantoku_kafka.job import Job, Message, Move, Origin, Partition
+from kantoku_kafka.job import Job, Message, Move, Partition
 from kantoku_kafka.model import Command, ErrorInfo, Status, Timer
 from kantoku_kafka.names import Topics
 from kantoku_kafka.protocols import Codec
@@ -115,7 +115,7 @@ class TimerBook(Book):
         except EnvelopeError as error:
             if isinstance(error, SignatureError):  # the letter is of the task, which may go on some day
                 job.key, job.value, job.raw_headers = timer.key, timer.task, timer.headers
-                job.origin = Origin(0, home=timer.topic)
+                job.home = timer.topic
             _log.warning("%s offset %d: %s", partition, job.offset, error, extra={"action": "dead_letter"})
             job.letter = dead_letter(self._topics.dlq, job, ErrorInfo(error.reason, str(error)))
             job.move = Move((), marks=(tombstone,))

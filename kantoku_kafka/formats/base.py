@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from kantoku_kafka.errors import EnvelopeError, UsageError
 from kantoku_kafka.model import Headers, Result, utf8_safe
 from kantoku_kafka.names import is_topic
 
-__all__ = ["ForeignRecord", "ForeignTask", "Format", "checked_id", "checked_text", "text_of"]
+__all__ = ["ForeignRecord", "ForeignTask", "Format", "checked_headers", "checked_id", "checked_text", "text_of"]
 
 _MOST_ID = 1_000
 
@@ -39,7 +39,7 @@ class ForeignTask(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class Format(ABC):
     """Base of the formats. Immutable, safe in any thread.
 
     Parameters:
@@ -107,6 +107,14 @@ class Format:
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+
+def checked_headers(headers: Headers) -> Headers:
+    """The headers, if they can be written: whoever made them may be the user's own. Raises TypeError or ValueError."""
+    for name, value in headers:
+        if name.encode() and not isinstance(value, bytes | None):
+            raise TypeError(f"header {name!r} is a {type(value).__name__}")
+    return tuple(headers)
 
 
 def _matches(topic: str, allowed: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -59,6 +58,8 @@ class CloudEvents(Format):
         for name in _REQUIRED:
             if not attributes.get(name):
                 raise EnvelopeError(f"The event has no attribute {name!r}, which every CloudEvent has.")
+        if " " in attributes["source"]:  # between it and the id stands one
+            raise EnvelopeError("The attribute 'source' of the event is no URI reference: it has a space.")
         if attributes["specversion"] != "1.0":
             raise EnvelopeError(f"The event is of CloudEvents {attributes['specversion'][:20]!r}, not '1.0'.")
         return ForeignTask(data, f"{attributes['source']} {attributes['id']}", attributes["type"], headers)
@@ -112,7 +113,7 @@ def _data(event: Mapping[str, Any], data_type: str | None) -> bytes:
         if isinstance(data, str) and data_type and not _JSON_TYPE.fullmatch(data_type):
             return data.encode()
         return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (ValueError, TypeError, RecursionError, binascii.Error) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise EnvelopeError(f"The data of the event cannot be taken out of it: {error}.") from error
 
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, SlotTaken
-from kantoku_kafka.job import Job, Offset, Origin, Partition, Place
+from kantoku_kafka.job import Job, Offset, Partition, Place
 from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
 from kantoku_kafka.kafka.inheritance import Inheritance
@@ -170,8 +170,9 @@ class KafkaInputs:
                 headers = headers_of(message)
                 job = Job(partition, message.offset(), message.key(), message.value() or b"", headers)
                 if foreign and partition.topic in foreign:
-                    job.origin = Origin(1_000 * max(0, message.timestamp()[1]), message.value() is None)
-                if timed:
+                    job.home, job.is_null = "", message.value() is None
+                    job.written_at_ms = message.timestamp()[1]
+                elif timed:
                     job.written_at_ms = message.timestamp()[1]
                 jobs.append(job)
         return jobs

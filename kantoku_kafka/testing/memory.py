@@ -112,7 +112,9 @@ class InMemoryInputs:
         for place, partition in self._assigned.items():
             if place not in self._paused:
                 for record in self._log.fetch(place, self._positions[place], max_jobs - len(jobs)):
-                    jobs.append(Job(partition, record.offset, record.key, record.value or b"", record.headers))
+                    job = Job(partition, record.offset, record.key, record.value, record.headers)
+                    job.is_null, job.written_at_ms = not record.value, record.timestamp_us // 1_000
+                    jobs.append(job)
                     self._positions[place] = record.offset + 1
         return jobs
 

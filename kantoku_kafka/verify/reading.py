@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from kantoku_kafka.engine.foreign import ForeignReader
 from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
-from kantoku_kafka.job import Job, Origin, Partition
+from kantoku_kafka.job import Job, Partition
 from kantoku_kafka.kafka.config import UNSTABLE, Clients, headers_of, value_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count, topic_configs
@@ -92,7 +92,7 @@ def _as_ours(record: Record, reader: ForeignReader) -> bytes | None:
     """The envelope that executors make of a foreign record, empty if it is a dead letter; None: it is none of ours."""
     place, value = _place(record), record.value()
     job = Job(Partition(*place[:2], 0), place.offset, record.key(), value or b"", headers_of(record))
-    job.origin = Origin(1_000 * max(0, record.timestamp()[1]), value is None)
+    job.written_at_ms, job.is_null = record.timestamp()[1], value is None
     try:
         return job.value if reader(job) else None
     except EnvelopeError:

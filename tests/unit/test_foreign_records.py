@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -208,11 +209,22 @@ def test_wrong_formats(wrong: object) -> None:
 def test_a_format_of_ones_own_that_fails_costs_its_record_alone() -> None:
     class Own(Raw):
         def read(self, record: ForeignRecord) -> ForeignTask:
-            return ForeignTask(record.value[1:], None, None, ()) if record.value[0] else 1 / 0  # type: ignore
+            wrong: dict[bytes | None, Any] = {
+                b"raises": 1,
+                b"nothing": None,
+                b"text": ForeignTask("text", None, None, ()),  # type: ignore[arg-type]
+                b"headers": ForeignTask(b"", None, None, (("a", "b"),)),  # type: ignore[arg-type]
+                b"surrogate": ForeignTask(b"", "\ud800", None, ()),
+            }
+            if record.value == b"raises":
+                raise ZeroDivisionError
+            return wrong.get(record.value, ForeignTask(record.value or b"", None, None, ()))  # type: ignore[no-any-return]
 
-    done = run(app(Own()), b"\1good", b"\0bad")
+    done = run(app(Own()), b"good", b"raises", b"nothing", b"text", b"headers", b"surrogate")
     assert [result.data for result in results(done)] == [b"1 good"]
-    assert [causes(letter)["error-message"] for letter in done.dead_letters] == ["Own failed: ZeroDivisionError."]
+    messages = {letter.value: causes(letter)["error-message"] for letter in done.dead_letters}
+    assert messages.keys() == {b"raises", b"nothing", b"text", b"headers", b"surrogate"}
+    assert all(message.startswith("Own failed: ") for message in messages.values())
 
 
 def test_types_that_share_a_topic_have_to_go_together() -> None:

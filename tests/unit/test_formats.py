@@ -16,6 +16,7 @@ from kantoku_kafka.model import Headers
 
 STRUCTURED: Headers = (("content-type", b"application/cloudevents+json"),)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+sources = texts.map(lambda text: text.replace(" ", "-"))
 numbers = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
 documents = st.recursive(
     st.none() | st.booleans() | numbers | texts,
@@ -50,7 +51,11 @@ def test_json_is_data_as_it_is(document: Any, rest: dict[str, Any], name: str | 
 
 
 @given(
-    texts, texts, texts, documents, st.dictionaries(st.from_regex(r"[a-z0-9]{3,10}", fullmatch=True), texts, max_size=3)
+    texts,
+    sources,
+    texts,
+    documents,
+    st.dictionaries(st.from_regex(r"[a-z0-9]{3,10}", fullmatch=True), texts, max_size=3),
 )
 def test_an_event_is_the_same_task_in_either_mode(
     id_: str, source: str, type_: str, data: Any, extensions: dict[str, str]
@@ -85,6 +90,7 @@ def test_binary_data_of_a_structured_event(data: bytes) -> None:
     [
         ({"id": ""}, "'id'"),
         ({"source": None}, "no attribute 'source'"),
+        ({"source": "a b"}, "no URI reference"),
         ({"type": 7.5}, "is a float"),
         ({"specversion": "0.3"}, "'0.3', not '1.0'"),
         ({"Big": "x"}, "no name for an attribute"),

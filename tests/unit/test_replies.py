@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -144,10 +145,11 @@ def test_an_event_as_reply() -> None:
     assert (heads["other"], reply.value) == ("x", b'{"sent": true}')
 
 
-def test_a_format_that_cannot_write_fails_its_own_task() -> None:
+@pytest.mark.parametrize("wrong", [None, ("text", ()), (b"", (("a", "b"),)), (b"", (("\ud800", b""),))])
+def test_a_format_that_cannot_write_fails_its_own_task(wrong: Any) -> None:
     class Broken(Raw):
-        def write(self, result: object) -> tuple[bytes, tuple[()]]:  # type: ignore[override]  # it is broken
-            raise ValueError("broken")
+        def write(self, result: object) -> Any:
+            return wrong
 
     done = run_tasks(app(reply_to="shipments", reply_format=Broken()), [Task("ship")])
     assert [(r.status, r.error and r.error.type) for r in done.results] == [("FAILED", "unserialisable_effects")]

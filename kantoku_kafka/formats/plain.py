@@ -37,12 +37,11 @@ class Raw(Format):
             raise UsageError(f"{self._name}: types chooses by type_header; name both or neither.")
 
     def read(self, record: ForeignRecord) -> ForeignTask:
-        if record.value is None:
+        _, value, headers = record
+        if value is None:
             raise EnvelopeError("The record has no value (it is a tombstone): there is nothing to do for a task.")
-        kind = self._required(record.headers, self.type_header)
-        return ForeignTask(
-            self._data(record.value, record.headers), self._id(record.value, record.headers), kind, record.headers
-        )
+        kind = self._required(headers, self.type_header)
+        return ForeignTask(self._data(value, headers), self._id(value, headers), kind, headers)
 
     def write(self, result: Result) -> tuple[bytes, Headers]:
         return result.data, result.headers

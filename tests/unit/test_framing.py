@@ -13,6 +13,7 @@ from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.avro.framing import Form, Frame, joined, marked, split
 from kantoku_kafka.avro.safe import SafeSchema
 from kantoku_kafka.errors import EnvelopeError, NotFound, RegistryUnavailable, UsageError
+from kantoku_kafka.formats import ForeignRecord, Json, Raw
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.job import Job, Partition
 from kantoku_kafka.model import VALUE_SCHEMA_ID, TaskEnvelope, carried_headers, lasting_headers
@@ -81,6 +82,12 @@ def test_a_job_goes_on_in_our_own_form_without_the_header() -> None:
     job = Job(Partition("t", 0, 1), 0, b"k", value[10:], [("a", b"b"), (VALUE_SCHEMA_ID, marked(GUID))])
     assert RegistryCodec(Known()).read(job)
     assert (job.value, job.raw_headers) == (value, [("a", b"b")])
+
+
+def test_a_record_of_others_in_header_form_has_its_mark_before_its_data() -> None:
+    headers = (("tenant", b"a"), (VALUE_SCHEMA_ID, marked(GUID)))
+    assert Raw().read(ForeignRecord(None, b"body", headers)).data == marked(GUID) + b"body"
+    assert Json().read(ForeignRecord(None, b"{}", headers)).data == b"{}"
 
 
 def test_headers_that_name_schemas_are_of_their_record_alone() -> None:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Called by mkdocs once: what is generated as a whole, the AsyncAPI document."""
+    from kantoku_kafka import Kantoku
+    from kantoku_kafka.asyncapi import describe
+
+    shop = Kantoku("shop")
+    shop.task("resize")(lambda data: data)
+    files.append(File.generated(config, "reference/asyncapi.json", content=json.dumps(describe(shop), indent=2)))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -1,7 +1,8 @@
-"""``schemas export|register|check|diff``: the schemas of an app, and a schema registry."""
+"""``schemas export|asyncapi|register|check|diff``: the schemas of an app, and a schema registry."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from kantoku_kafka.asyncapi import describe
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, table, tell
@@ -28,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Schemas, and a schema registry.")
     group.command("export")(export)
+    group.command("asyncapi")(asyncapi)
     group.command("register")(register_schemas)
     group.command("check")(check)
     group.command("diff")(diff)
@@ -47,6 +50,18 @@ def export(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         out(str(target))
+
+
+def asyncapi(
+    ctx: typer.Context,
+    app: Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku.")],
+) -> None:
+    """Write the topics of an app as an AsyncAPI 3 document in JSON: what its executors read and write, and the schemas.
+
+    Example: kantoku-kafka schemas asyncapi shop.tasks:kan > asyncapi.json
+    """
+    options: Options = ctx.obj
+    out(json.dumps(describe(options.app(app)), indent=2))
 
 
 def register_schemas(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
-__all__ = ["JsonFormatter", "are_json"]
+__all__ = ["JsonFormatter", "are_json", "log_unexpected"]
+
+_log = logging.getLogger(__name__)
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -42,6 +46,17 @@ class JsonFormatter(logging.Formatter):
 def are_json(logger: logging.Logger) -> bool:
     """Whether its lines are."""
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers)
+
+
+def log_unexpected() -> None:
+    """From now on, what ends this program or a thread of it by an error is logged, instead of written to stderr."""
+
+    def note(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt | SystemExit):
+            _log.critical("ended by an error", exc_info=(kind, error or kind(), trace), extra={"action": "unexpected"})
+
+    sys.excepthook = note
+    threading.excepthook = lambda ended: note(ended.exc_type, ended.exc_value, ended.exc_traceback)
 
 
 def _encoded(line: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from kantoku_kafka.job import Job, Place
+from kantoku_kafka.throttle import Throttle
 
 __all__ = [
     "ClientStatistics",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_WARN_EVERY_SECONDS = 30.0
 TASKS, TIMERS = "tasks", "timers"
 """The loops of an executor process, each with inputs and checkpoints of its own."""
 
@@ -132,17 +134,19 @@ class Meters:
     def __init__(self, meters: Sequence[Meter] = (), loop: str = TASKS) -> None:
         self._meters = tuple(meters)
         self._loop = loop
+        self._warnings = Throttle(_WARN_EVERY_SECONDS)
 
     def __bool__(self) -> bool:
         return bool(self._meters)
 
     def tell(self, say: Callable[[Meter, str], None]) -> None:
-        """Tell each; one that raises is logged, and the next one is told."""
+        """Tell each; one that raises is logged now and then, and the next one is told."""
         for meter in self._meters:
             try:
                 say(meter, self._loop)
             except Exception:  # noqa: BLE001 - what is measured goes on whatever the meter does
-                _log.exception("a meter raised", extra={"action": "meter", "meter": type(meter).__name__})
+                if self._warnings.passes(type(meter).__qualname__) is not None:
+                    _log.exception("a meter raised", extra={"action": "meter", "meter": type(meter).__name__})
 
 
 UNMETERED = Meters()

@@ -38,6 +38,7 @@ class SpawnContext:
         fields: further fields of the envelope by name, e.g. ``{"expires_at_us": ...}``.
         labels, options: the envelope's maps.
         log: notes about this creation, returned to the caller in ``Spawned.log``.
+        is_template: it is kept for a schedule, which spawns tasks like it later.
         bag: the place where an option leaves a typed entry for its plugin.
         envelope: the frozen envelope; None before ``after_initialized``.
     """
@@ -50,6 +51,7 @@ class SpawnContext:
         "headers",
         "hooks",
         "id",
+        "is_template",
         "kantoku",
         "key",
         "labels",
@@ -74,6 +76,7 @@ class SpawnContext:
         self.log: list[str] = []
         self.bag: dict[object, Any] = {}
         self.envelope: TaskEnvelope | None = None
+        self.is_template = False
 
     def freeze(self) -> TaskEnvelope:
         """The envelope of this spawn; later changes of the context have no effect on it."""

@@ -112,7 +112,7 @@ class Schedules:
         """
         if not isinstance(name, str) or not is_task_type(name):
             raise UsageError(f"{name!r} cannot be the name of a schedule: use letters, digits, '.', '_' and '-'.")
-        ctx, message = prepare(self._kantoku, task.with_(labels(**{SCHEDULE_LABEL: name})))
+        ctx, message = prepare(self._kantoku, task.with_(labels(**{SCHEDULE_LABEL: name})), is_template=True)
         envelope = ctx.envelope
         assert envelope is not None, "it is prepared"
         if envelope.not_before_us is not None or envelope.idempotency_key is not None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["prepare"]
 
 
-def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple[SpawnContext, Message]:
+def prepare(
+    kantoku: Kantoku, task: Task, parent_id: str | None = None, *, is_template: bool = False
+) -> tuple[SpawnContext, Message]:
     """Everything up to the write: id, options, hooks, envelope.
 
     Raises:
@@ -24,6 +26,7 @@ def prepare(kantoku: Kantoku, task: Task, parent_id: str | None = None) -> tuple
     """
     hooks = kantoku.hooks if task.options else kantoku.hooks_without_options
     ctx = SpawnContext(kantoku, hooks, kantoku.task_ids.new(), task.type, task.data)
+    ctx.is_template = is_template
     if parent_id is not None:
         ctx.fields["parent_id"] = parent_id
     for option in task.options:

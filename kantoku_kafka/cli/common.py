@@ -17,7 +17,7 @@ from kantoku_kafka.cli.output import PrintableFormatter
 from kantoku_kafka.configuration.sources import Configuration, command_line, load
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.loading import load_app
-from kantoku_kafka.logs import JsonFormatter
+from kantoku_kafka.logs import JsonFormatter, log_unexpected
 
 __all__ = ["LogFormat", "Options", "configure_logging", "connected", "parse_labels", "relax_garbage_collection"]
 
@@ -113,4 +113,6 @@ def configure_logging(level: str, form: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
     text = PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else text)
+    if form is LogFormat.JSON:
+        log_unexpected()
     logging.basicConfig(level=names[level.upper()], handlers=[handler])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import threading
@@ -79,6 +80,7 @@ class StatusServer(ThreadingHTTPServer):
         except (OSError, UnicodeError) as error:  # a name that cannot be
             reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"--http: {address} cannot be listened on: {reason}. Choose another port.") from error
+        os.register_at_fork(after_in_child=self.socket.close)  # what a task forks may outlive us, and must not listen
         self.address = Address(str(self.server_address[0]), self.server_address[1])
         self._thread = threading.Thread(target=self.serve_forever, name="kantoku-http", daemon=True)
         self._thread.start()

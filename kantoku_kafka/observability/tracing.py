@@ -13,9 +13,11 @@ through timers too:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
+from functools import wraps
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job, Message
@@ -37,6 +39,7 @@ __all__ = ["Tracing", "flush", "trace_app"]
 
 _log = logging.getLogger(__name__)
 _FLUSH_MS = 5_000
+Hooked = TypeVar("Hooked")
 
 
 @runtime_checkable
@@ -44,6 +47,19 @@ class _Flushing(Protocol):
     """A provider of the SDK."""
 
     def force_flush(self, timeout_millis: int) -> bool: ...
+
+
+def _harmless(hook: Callable[[Tracing, Hooked], None]) -> Callable[[Tracing, Hooked], None]:
+    """What a before hook raises is a veto: no sampler and no propagator of somebody else's has one."""
+
+    @wraps(hook)
+    def guarded(self: Tracing, ctx: Hooked) -> None:
+        try:
+            hook(self, ctx)
+        except Exception:  # noqa: BLE001 - the task goes on without its span
+            _log.warning("a span could not be begun", exc_info=True, extra={"action": "trace"})
+
+    return guarded
 
 
 class Tracing(Plugin, Meter):
@@ -62,7 +78,10 @@ class Tracing(Plugin, Meter):
 
     # --- where tasks are spawned
 
+    @_harmless
     def before_scheduled(self, ctx: SpawnContext) -> None:
+        if ctx.is_template:  # each of its tasks is a trace of its own
+            return
         topic = ctx.topic or ctx.kantoku.topics.of_type(ctx.type)
         within = context.get_current()
         if not _is_traced(within):
@@ -74,10 +93,13 @@ class Tracing(Plugin, Meter):
         ctx.bag[self] = span
 
     def after_scheduled(self, ctx: SpawnContext) -> None:
-        ctx.bag.pop(self).end()
+        span = ctx.bag.pop(self, None)
+        if span is not None:
+            span.end()
 
     # --- where they run
 
+    @_harmless
     def before_execute(self, ctx: Context) -> None:
         within = _extracted(ctx.headers)
         source = ctx.source
@@ -166,13 +188,9 @@ def _is_traced(within: Surroundings) -> bool:
 
 
 def _extracted(headers: Headers) -> Surroundings:
-    """What the headers of a record say. They may be anybody's: what is wrong with them is no concern of the task."""
+    """What the headers of a record say."""
     carrier = {name.lower(): value.decode("utf-8", "replace") for name, value in headers if value is not None}
-    try:
-        return propagate.extract(carrier, Surroundings())
-    except Exception:  # noqa: BLE001 - a propagator of somebody else's
-        _log.debug("the trace of a record cannot be read", exc_info=True, extra={"action": "trace"})
-        return Surroundings()
+    return propagate.extract(carrier, Surroundings())
 
 
 def _injected(headers: Headers, surroundings: Surroundings) -> Headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from typing import Any
 
@@ -84,6 +85,22 @@ def test_what_contains_itself_is_shown() -> None:
 def test_extra_fields_replace_none_of_the_line() -> None:
     found = line("said", level=logging.ERROR, logger="forged", time="never", pid=-1)
     assert found["logger"] == "some.part" and found["time"] != "never" and found["pid"] != -1
+
+
+def test_what_ends_a_program_is_a_line_too() -> None:
+    program = """
+import threading
+from kantoku_kafka.cli.common import LogFormat, configure_logging
+configure_logging("info", LogFormat.JSON)
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+raise ValueError("no")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["action"] for line in lines] == ["unexpected"] * 2 and done.returncode == 1
+    assert "ZeroDivisionError" in lines[0]["exception"] and "ValueError: no" in lines[1]["exception"]
 
 
 def test_a_logger_knows_its_form() -> None:

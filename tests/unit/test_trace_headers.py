@@ -8,7 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import TracerProvider, sampling
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -27,9 +27,9 @@ PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 class Traced:
     """An app that traces, and what it has exported."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: sampling.Sampler = sampling.ALWAYS_ON) -> None:
         self.spans = InMemorySpanExporter()
-        provider = TracerProvider()
+        provider = TracerProvider(sampler)
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
         self.kan = Kantoku("shop", plugins=[Tracing(provider)])
         self.current: list[trace.SpanContext] = []
@@ -94,6 +94,26 @@ def test_whatever_the_headers_say_the_task_runs(found: list[tuple[str, bytes | N
     traced = Traced()
     assert traced.run(*found).status is Status.OK
     assert len(traced.spans.get_finished_spans()) == 1
+
+
+def test_a_sampler_that_fails_vetoes_nothing() -> None:
+    class Broken(sampling.Sampler):
+        def should_sample(self, *_: object, **__: object) -> sampling.SamplingResult:
+            raise ValueError("no")
+
+        def get_description(self) -> str:
+            return "broken"
+
+    traced = Traced(Broken())
+    assert traced.spawn(Task("work")) == {}
+    assert traced.run().status is Status.OK
+
+
+def test_a_schedule_is_no_trace() -> None:
+    traced = Traced()
+    _, message = prepare(traced.kan, Task("work"), is_template=True)
+    assert message.headers == ()
+    assert traced.spans.get_finished_spans() == ()
 
 
 def test_what_a_function_raises_stands_in_its_span() -> None:

@@ -24,7 +24,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page."""
-    pages = {"cli": command_line, "managed": managed_settings, "metrics": metrics, "tuned": tuned_settings}
+    pages = {
+        "cli": command_line,
+        "managed": managed_settings,
+        "metrics": metrics,
+        "rights": rights,
+        "tuned": tuned_settings,
+    }
     for name, generate in pages.items():
         mark = f"<!-- {name} -->"
         if mark in markdown:
@@ -78,3 +84,20 @@ def _pages(command: Any, name: str, parent: Any) -> list[str]:
     for sub in sorted(getattr(command, "commands", {})):
         pages += _pages(command.commands[sub], f"{name} {sub}", context)
     return pages
+
+
+def rights() -> str:
+    """What each role may do with each resource."""
+    from kantoku_kafka.kafka.rights import Role, rights_of
+    from kantoku_kafka.names import Topics
+
+    topics = Topics(namespace="shop")
+    found: dict[tuple[str, str], dict[Role, list[str]]] = {}
+    for role in Role:
+        for right in rights_of(role, topics, [topics.of_type("resize")]):
+            name = f"`{right.name}*`" if right.prefixed else f"`{right.name}`"
+            found.setdefault((right.resource, name), {}).setdefault(role, []).append(right.operation)
+    rows = [f"| | {' | '.join(Role)} |", f"|---|{'---|' * len(Role)}"]
+    for (resource, name), allowed in sorted(found.items()):
+        rows.append(f"| {resource} {name} | {' | '.join(', '.join(allowed.get(role, [])) for role in Role)} |")
+    return "\n".join(rows)

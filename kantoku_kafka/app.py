@@ -247,6 +247,11 @@ class Kantoku(Client):
         return sorted(named.union(*(one.reply_topics for task in types for one in task.from_topics.values())))
 
     @property
+    def topics_of_others(self) -> list[str]:
+        """Those that have to be there: tasks come from them, or replies go to them."""
+        return sorted({*self.foreign_inputs, *(topic for topic in self.reply_topics if not topic.endswith("*"))})
+
+    @property
     def task_types(self) -> Mapping[str, TaskType]:
         """The registered task types by name."""
         return self._task_types

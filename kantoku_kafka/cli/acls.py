@@ -10,7 +10,7 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import Options
-from kantoku_kafka.cli.output import out, table
+from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.emit import strimzi, terraform, tools
 from kantoku_kafka.errors import AccessDenied, UsageError
 from kantoku_kafka.kafka.permissions import missing_rights
@@ -105,6 +105,7 @@ def check(
             f"{len(missing)} rights of role {role} are missing. Whoever may grant them: "
             f"kantoku-kafka acls plan {app} --principal {role}=User:NAME --emit kafka-acls"
         )
+    tell(f"no right of role {role} is missing")
 
 
 def app_rights(

@@ -36,7 +36,8 @@ def doctor(
     options: Options = ctx.obj
     kantoku = options.app(app) if app is not None else options.client()
     rights = app_rights(kantoku, Role.EXECUTOR)
-    findings = list(diagnose(kantoku.clients, kantoku.topics, kantoku.inputs, rights, timers=timers))
+    foreign = kantoku.topics_of_others
+    findings = list(diagnose(kantoku.clients, kantoku.topics, kantoku.inputs, rights, foreign=foreign, timers=timers))
     rows = ({"check": f.check, "state": "failed" if f.error else "ok", "detail": f.detail} for f in findings)
     table(rows, output, wrapped=True)
     failed = [finding.error for finding in findings if finding.error is not None]

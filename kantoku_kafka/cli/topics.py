@@ -158,8 +158,7 @@ def _refuse_hidden(differences: Iterable[Difference]) -> None:
 
 def _absent(kantoku: Kantoku) -> list[str]:
     """Topics of others that the app reads or replies to, and that are not there."""
-    named = {*kantoku.foreign_inputs, *(topic for topic in kantoku.reply_topics if not topic.endswith("*"))}
-    return sorted(named - topics.existing_topics(kantoku.clients)) if named else []
+    return topics.missing(kantoku.clients, kantoku.topics_of_others)
 
 
 def _emitted(form: Form, kantoku: Kantoku, plans: Iterable[TopicPlan], cluster: str) -> str:

@@ -21,7 +21,7 @@ from kantoku_kafka.kafka.permissions import missing_rights, try_transaction
 from kantoku_kafka.kafka.reachability import Finding, look
 from kantoku_kafka.kafka.rights import Resource, Right
 from kantoku_kafka.kafka.takeover import transactional_id
-from kantoku_kafka.kafka.topics import broker_count
+from kantoku_kafka.kafka.topics import broker_count, missing
 from kantoku_kafka.kafka.wanted import plan
 from kantoku_kafka.names import Topics
 
@@ -40,6 +40,7 @@ def diagnose(
     inputs: Sequence[str],
     rights: Iterable[Right],
     *,
+    foreign: Sequence[str] = (),
     timers: bool = True,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Iterator[Finding]:
@@ -48,6 +49,7 @@ def diagnose(
     Parameters:
         inputs: the input topics of an app; what every namespace has is looked at anyway.
         rights: that an executor needs.
+        foreign: topics of others that have to be there.
         timers: whether the executor is to fire timers; else nothing that these need is looked at.
         now_ms: this machine's clock.
     """
@@ -56,7 +58,7 @@ def diagnose(
     if reached[-1].error is not None:
         return
     of_timers = {topics.timers_group, topics.schedules}
-    steps = _Steps(clients, topics, inputs, rights, frozenset() if timers else of_timers, now_ms)
+    steps = _Steps(clients, topics, inputs, rights, foreign, frozenset() if timers else of_timers, now_ms)
     checks = [steps.broker, steps.topics, steps.policies, steps.rights, steps.transactions, steps.group, steps.clock]
     for check in [*checks, steps.timers] if timers else checks:
         try:
@@ -84,6 +86,7 @@ class _Steps:
         topics: Topics,
         inputs: Sequence[str],
         rights: Iterable[Right],
+        foreign: Sequence[str],
         left_out: AbstractSet[str],
         now_ms: Callable[[], int],
     ) -> None:
@@ -92,17 +95,21 @@ class _Steps:
         self._plans = [one for one in plan(topics, [], inputs=inputs) if one.name not in left_out]
         asked = (right for right in rights if right.resource is not Resource.TRANSACTIONAL_ID)
         self._rights = [right for right in asked if right.name not in left_out]
+        self._foreign = foreign
         self._now_ms = now_ms
 
     def broker(self) -> str:
         self._clients.check()
-        return f"{broker_count(self._clients)} brokers take us at {self._clients.connection.bootstrap_servers}"
+        return f"the cluster takes us; brokers: {broker_count(self._clients)}"
 
     def topics(self) -> str:
-        if missing := self._names(Seen.MISSING):
-            raise TopicMismatch(f"Topics are missing: {missing}. Create them: kantoku-kafka topics create APP --yes")
+        if ours := self._names(Seen.MISSING):
+            raise TopicMismatch(f"Topics are missing: {ours}. Create them: kantoku-kafka topics create APP --yes")
         if hidden := self._names(Seen.NOTHING):
             raise AccessDenied(f"Topics that we may not look at: {hidden}. Ask for the right Describe.")
+        if absent := missing(self._clients, self._foreign):
+            named = ", ".join(absent)
+            raise TopicMismatch(f"Topics of others are missing, and not ours to create: {named}. See from_topics.")
         return f"all {len(self._differences)} are there: {', '.join(one.plan.name for one in self._differences)}"
 
     def policies(self) -> str:
@@ -114,10 +121,10 @@ class _Steps:
         return f"nothing is known of {unread}" if unread else "nothing is lost by a setting"
 
     def rights(self) -> str:
-        missing = missing_rights(self._clients, self._rights)
-        if missing:
-            told = ", ".join(f"{right.operation} on {right.resource} {right.name}" for right in missing)
-            raise AccessDenied(f"{len(missing)} rights are missing: {told}. See: kantoku-kafka acls plan APP")
+        lacking = missing_rights(self._clients, self._rights)
+        if lacking:
+            told = ", ".join(f"{right.operation} on {right.resource} {right.name}" for right in lacking)
+            raise AccessDenied(f"{len(lacking)} rights are missing: {told}. See: kantoku-kafka acls plan APP")
         return f"all {len(self._rights)} that an executor needs on topics and groups"
 
     def transactions(self) -> str:

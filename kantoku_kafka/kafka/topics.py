@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -20,7 +20,7 @@ from kantoku_kafka.errors import TopicMismatch
 from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients
 from kantoku_kafka.kafka.wanted import TopicPlan, plan
 
-__all__ = ["broker_count", "create", "described", "max_message_bytes", "partition_count", "plan"]
+__all__ = ["broker_count", "create", "described", "max_message_bytes", "missing", "partition_count", "plan"]
 
 _DAY_MS = 86_400_000
 _ASK_AGAIN_SECONDS = 0.1
@@ -34,13 +34,11 @@ def create(clients: Clients, plans: Iterable[TopicPlan]) -> list[str]:
     """
     admin = clients.admin()
     existing = existing_topics(clients)
-    missing = [p for p in plans if p.name not in existing]
-    if not missing:
+    absent = [p for p in plans if p.name not in existing]
+    if not absent:
         return []
     default = -1  # the broker's
-    requested = [
-        NewTopic(p.name, p.partitions, p.replication_factor or default, config=dict(p.config)) for p in missing
-    ]
+    requested = [NewTopic(p.name, p.partitions, p.replication_factor or default, config=dict(p.config)) for p in absent]
     created = []
     for name, future in admin.create_topics(requested).items():
         try:
@@ -52,7 +50,7 @@ def create(clients: Clients, plans: Iterable[TopicPlan]) -> list[str]:
             raise clients.unreachable(f"creating topic {name}") from error
         else:
             created.append(name)
-    _await_served(clients, [p for p in missing if p.name in created])
+    _await_served(clients, [p for p in absent if p.name in created])
     return created
 
 
@@ -128,6 +126,12 @@ def described(
         except TimeoutError as error:
             raise clients.unreachable(f"looking up topic {name}") from error
     return found
+
+
+def missing(clients: Clients, names: Sequence[str]) -> list[str]:
+    """Those that do not exist, as far as we may know. Raises AccessDenied, BrokerUnavailable."""
+    found = described(clients, names) if names else {}
+    return [name for name, one in found.items() if isinstance(one, KafkaError) and one.code() in NO_TOPIC]
 
 
 def broker_count(clients: Clients, seconds: float | None = None) -> int:

@@ -17,7 +17,7 @@ from granting import GrantingBroker, granting_broker
 from test_cli import cli
 
 from kantoku_kafka import Kantoku
-from kantoku_kafka.errors import UsageError
+from kantoku_kafka.errors import TopicMismatch, UsageError
 from kantoku_kafka.kafka.diagnosis import Finding, diagnose
 from kantoku_kafka.kafka.rights import Operation, Resource, Right, Role, rights_of
 from kantoku_kafka.kafka.topics import create, plan
@@ -95,6 +95,15 @@ def test_a_topic_that_may_not_be_looked_at(broker: GrantingBroker) -> None:
     assert (code, set(failed)) == (4, {"topics", "rights"})
     assert "rights.schedules" in failed["topics"] and "Write on topic rights.schedules" in failed["rights"]
     assert without == (0, {}), "who fires no timers needs it not"
+
+
+def test_a_topic_of_others_that_is_missing(broker: GrantingBroker) -> None:
+    right = Right(Resource.TOPIC, "orders", Operation.READ)
+    broker.grant(USER, [right])
+    with closing(broker.kantoku(USER, "rights")) as kan:
+        found = {one.check: one for one in diagnose(kan.clients, TOPICS, INPUTS, RIGHTS, foreign=["orders"])}
+    assert "orders" in found["topics"].detail and isinstance(found["topics"].error, TopicMismatch)
+    broker.revoke(USER, [right])
 
 
 def test_a_policy_that_loses_data_and_the_rest_is_looked_at_all_the_same(broker: GrantingBroker) -> None:

@@ -104,13 +104,14 @@ class _Steps:
 
     def topics(self) -> str:
         if ours := self._names(Seen.MISSING):
-            raise TopicMismatch(f"Topics are missing: {ours}. Create them: kantoku-kafka topics create APP --yes")
+            raise TopicMismatch(
+                f"Topics are missing: {_list(ours)}. Create them: kantoku-kafka topics create APP --yes"
+            )
         if hidden := self._names(Seen.NOTHING):
-            raise AccessDenied(f"Topics that we may not look at: {hidden}. Ask for the right Describe.")
-        if absent := missing(self._clients, self._foreign):
-            named = ", ".join(absent)
-            raise TopicMismatch(f"Topics of others are missing, and not ours to create: {named}. See from_topics.")
-        return f"all {len(self._differences)} are there: {', '.join(one.plan.name for one in self._differences)}"
+            raise AccessDenied(f"Topics that we may not look at: {_list(hidden)}. Ask for the right Describe.")
+        if others := missing(self._clients, self._foreign):
+            raise TopicMismatch(f"Topics of others are missing, not ours to create: {_list(others)}. See from_topics.")
+        return f"all {len(self._plans)} are there: {_list(one.name for one in self._plans)}"
 
     def policies(self) -> str:
         harms = [(one.plan.name, harm) for one in self._differences for harm in one.harms]
@@ -118,12 +119,12 @@ class _Steps:
             told = "; ".join(f"{name}: {harm} ({harm.remedy})" for name, harm in harms)
             raise TopicMismatch(f"{len(harms)} settings lose data: {told}.")
         unread = self._names(Seen.SHAPE)
-        return f"nothing is known of {unread}" if unread else "nothing is lost by a setting"
+        return f"nothing is known of {_list(unread)}" if unread else "nothing is lost by a setting"
 
     def rights(self) -> str:
         lacking = missing_rights(self._clients, self._rights)
         if lacking:
-            told = ", ".join(f"{right.operation} on {right.resource} {right.name}" for right in lacking)
+            told = _list(f"{right.operation} on {right.resource} {right.name}" for right in lacking)
             raise AccessDenied(f"{len(lacking)} rights are missing: {told}. See: kantoku-kafka acls plan APP")
         return f"all {len(self._rights)} that an executor needs on topics and groups"
 
@@ -157,8 +158,8 @@ class _Steps:
     def _differences(self) -> list[Difference]:
         return compare(self._clients, self._plans)
 
-    def _names(self, seen: Seen) -> str:
-        return ", ".join(one.plan.name for one in self._differences if one.seen is seen)
+    def _names(self, seen: Seen) -> list[str]:
+        return [one.plan.name for one in self._differences if one.seen is seen]
 
     def _members(self, name: str) -> str:
         found = describe(self._clients, name)
@@ -194,6 +195,10 @@ class _Steps:
             raise self._clients.error(refused, doing) from KafkaException(refused)
         kind, stamped_ms = message.timestamp()
         return before_ms, int(stamped_ms) if kind == TIMESTAMP_LOG_APPEND_TIME else None, after_ms
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _versions() -> str:

@@ -28,7 +28,7 @@ from kantoku_kafka.model import (
 from kantoku_kafka.names import is_task_type
 from kantoku_kafka.options import labels, time_us
 from kantoku_kafka.settings import choice
-from kantoku_kafka.signing.seal import SCHEDULE_LABEL, seal_for
+from kantoku_kafka.signing.seal import SCHEDULE_LABEL, seal_for, template_id
 from kantoku_kafka.spawning import prepare
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Schedules:
         lifetime_us = None
         if envelope.expires_at_us is not None:
             lifetime_us = round((envelope.expires_at_us - envelope.created_at_us) / 1_000) * 1_000
-        template = envelope._replace(id=f"schedule/{name}", created_at_us=0, expires_at_us=lifetime_us)
+        template = envelope._replace(id=template_id(name), created_at_us=0, expires_at_us=lifetime_us)
         schedule = Schedule(
             name=name,
             changed_at_us=now_us(),

@@ -15,7 +15,7 @@ from kantoku_kafka.names import is_topic
 from kantoku_kafka.signing.form import Kind, Signature, claim_of, header_of, read_header, signed_bytes
 from kantoku_kafka.signing.keys import Key
 
-__all__ = ["SCHEDULE_LABEL", "Seal", "seal_for"]
+__all__ = ["SCHEDULE_LABEL", "Seal", "seal_for", "template_id"]
 
 SCHEDULE_LABEL = "schedule"
 """Label of the tasks of a schedule: its name."""
@@ -127,13 +127,12 @@ class Seal:
             return
         if signature.kind is Kind.TASK:
             self._verify(signature, namespace, task, key, headers)
-            begin_us, end_us = task.not_before_us, signature.end_us
-            if begin_us is not None and not any(name == FIRED for name, _ in headers):
-                begin_us = None  # it will wait for its time
+            begin_us = task.not_before_us if FIRED in dict(headers) else None  # else it will wait here
+            end_us = signature.end_us
         else:
             name = task.labels.get(SCHEDULE_LABEL, "")
             lifetime_us = None if task.expires_at_us is None else task.expires_at_us - task.created_at_us
-            template = task._replace(id=f"schedule/{name}", created_at_us=0, expires_at_us=lifetime_us)
+            template = task._replace(id=template_id(name), created_at_us=0, expires_at_us=lifetime_us)
             self._verify(signature, namespace, template, None if key == task.id.encode() else key, headers)
             begin_us = _due_us(namespace, name, task)
             end_us = None if signature.end_us is None else begin_us + signature.end_us
@@ -160,10 +159,13 @@ class Seal:
                 )
 
     def check_template(self, namespace: str, schedule: Schedule, template: TaskEnvelope) -> None:
-        """Whether the task of a schedule is as it was signed. Raises SignatureError."""
+        """Whether the task of a schedule is as it was signed for this one. Raises SignatureError."""
         signature = self._signature(schedule.headers)
-        if signature is not None:
-            self._verify(signature, namespace, template, schedule.key, schedule.headers)
+        if signature is None:
+            return
+        if signature.kind is not Kind.SCHEDULE or template.id != template_id(schedule.name):
+            raise SignatureError(f"What schedule {schedule.name!r} spawns was signed as something else.")
+        self._verify(signature, namespace, template, schedule.key, schedule.headers)
 
     def _signature(self, headers: Headers) -> Signature | None:
         """That of a record; None: it has none, and needs none."""
@@ -192,6 +194,11 @@ class Seal:
                 f"The signature by key {signature.key_id!r} is not that of this task in namespace {namespace}: "
                 "something was changed, or the key is another one."
             )
+
+
+def template_id(schedule: str) -> str:
+    """The id of the task that a schedule holds."""
+    return f"schedule/{schedule}"
 
 
 def seal_for(seal: Seal | None, headers: Headers) -> Seal | None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,12 +36,13 @@ from kantoku_kafka import (
     timeout,
 )
 from kantoku_kafka.avro.codec import AvroCodec
+from kantoku_kafka.avro.control import encode_timer
 from kantoku_kafka.engine.judge import FIRED
 from kantoku_kafka.errors import SignatureError, UsageError
 from kantoku_kafka.formats import Json
 from kantoku_kafka.ids import new_task_id, occurrence_id
 from kantoku_kafka.job import Message
-from kantoku_kafka.model import SIGNATURE, Schedule, TaskEnvelope, now_us
+from kantoku_kafka.model import SIGNATURE, Schedule, TaskEnvelope, Timer, now_us
 from kantoku_kafka.schedules import sealed
 from kantoku_kafka.signing.form import Kind, claim_of, header_of, read_header, signed_bytes
 from kantoku_kafka.spawning import prepare
@@ -403,8 +405,16 @@ def test_the_tasks_of_a_signed_schedule_are_good_at_its_times_only(
     template = CODEC.decode_task(schedule.task)
     assert refusal(CHECKS, (template, key_, carried)) == "forged", "the template is no task"
     CHECKS.check_template("n", schedule, template)
-    with pytest.raises(SignatureError):
-        CHECKS.check_template("n", schedule, template._replace(data=b"x"))
+    a_task, its_key, its_headers = signed(Kantoku("n", seal=SIGNS), "t")
+    for wrong, wrong_template in (
+        (schedule, template._replace(data=b"x")),
+        (schedule._replace(name="another"), template),
+        (schedule._replace(name="another"), template._replace(id="schedule/another")),
+        (schedule._replace(key=its_key, headers=its_headers), a_task),
+        (schedule._replace(headers=()), template),
+    ):
+        with pytest.raises(SignatureError):
+            CHECKS.check_template("n", wrong, wrong_template)
 
 
 def test_the_times_of_a_signed_schedule_cannot_be_changed_in_its_topic() -> None:
@@ -413,6 +423,33 @@ def test_the_times_of_a_signed_schedule_cannot_be_changed_in_its_topic() -> None
     at_us = now_us() // 1_000_000 * 1_000_000 + 1_000_000
     assert at_us % (24 * HOUR_US), "run this at another second"
     assert refusal(CHECKS, spawned_at(every_second, at_us), at_us=at_us) == "forged"
+
+
+@given(
+    task_id=st.uuids().map(str)
+    | st.integers(0, 2**48 - 1).map(lambda ms: str(UUID(int=ms << 80 | 8 << 76 | 2 << 62)))
+    | texts,
+    created_at_us=st.integers(-(2**63), 2**63 - 1),
+    expires_at_us=st.none() | st.integers(-(2**63), 2**63 - 1),
+    times=st.sampled_from([{"cron": "30 2 29 2 1"}, {"every_us": 1_500_000}, {"cron": "* * * * * *"}]),
+)
+def test_whatever_is_made_of_a_signed_schedule_is_refused_and_nothing_else_happens(
+    task_id: str, created_at_us: int, expires_at_us: int | None, times: dict[str, object]
+) -> None:
+    schedule = planned(Seal([HMAC]), **times)
+    template = CODEC.decode_task(schedule.task)
+    if expires_at_us is None:
+        expires_at_us = created_at_us + (template.expires_at_us or 0)  # so that the signature fits
+    task = template._replace(id=task_id, created_at_us=created_at_us, expires_at_us=expires_at_us)
+    reason = refusal(Seal([HMAC]), (task, task_id.encode(), schedule.headers), at_us=now_us())
+    assert reason in ("forged", "too_early")
+
+
+@given(records, st.none() | st.binary(max_size=100))
+def test_a_record_of_anything_is_refused_in_a_sentence(record: Record, signature: bytes | None) -> None:
+    task, key_, carried = record
+    assert refusal(CHECKS, (task, key_, (*carried, (SIGNATURE, signature)))) == "forged"
+    assert refusal(CHECKS, (task, key_, tuple(carried))) == "unsigned"
 
 
 def test_a_schedule_is_good_for_ever_and_each_of_its_tasks_for_the_lifetime() -> None:
@@ -473,6 +510,24 @@ def test_one_that_cannot_sign_retries_and_delays_and_spawns_no_children() -> Non
     assert (ended["flaky"].data, ended["echo"].data) == (b"3", b"x")
     error = ended["parent"].error
     assert ended["parent"].status is Status.FAILED and error is not None and "only has keys that check" in error.message
+
+
+def test_a_task_that_is_where_it_does_not_belong_is_refused() -> None:
+    kan = app(SIGNS)
+    task, key_, carried = signed(kan, "echo")
+    value, topic = CODEC.encode_task(task), kan.topics.of_type("echo")
+    timer = Timer(task.id, "echo", 1, 0, topic, key_, value, carried)
+    wrong = [
+        timer._replace(topic=kan.topics.results),
+        timer._replace(task_id=new_task_id()),
+        timer._replace(headers=()),
+    ]
+    timers = [Message(kan.topics.timers, b"%d" % n, encode_timer(one)) for n, one in enumerate(wrong)]
+    run = run_tasks(kan, [], log=forged_by(Message(kan.topics.of_type("flaky"), key_, value, carried), *timers))
+    assert sorted(causes(run)) == ["forged", "forged", "forged", "unsigned"] and not run.all_results
+    assert {letter.value for letter in run.dead_letters} == {value}, "of the task, also where a timer held it"
+    run = run_tasks(kan, [], log=forged_by(Message(kan.topics.timers, b"t", encode_timer(timer))))
+    assert [result.data for result in run.all_results] == [b"data"], "this one does"
 
 
 @pytest.mark.parametrize("id_options", [(), (idempotency_key("i"),)])

@@ -21,21 +21,30 @@ class Panel(NamedTuple):
     help: str
 
 
-def rate(metric: str, by: str, where: str = _MINE) -> str:
-    """How fast a counter grows, by a label."""
-    return f"sum by ({by}) (rate({metric}{{{where}}}[$__rate_interval]))"
+def rate(metric: str, by: str, where: str = _MINE, what: str = "") -> list[tuple[str, str]]:
+    """How fast a counter grows, by labels; the legend ends with ``what``."""
+    return [(f"sum by ({by}) (rate({metric}{{{where}}}[$__rate_interval]))", _legend(by, what))]
+
+
+def total(metric: str, by: str, where: str = _MINE, what: str = "", fold: str = "sum") -> list[tuple[str, str]]:
+    """A gauge over all processes, by labels."""
+    return [(f"{fold} by ({by}) ({metric}{{{where}}})", _legend(by, what))]
 
 
 def quantiles(metric: str, by: str, where: str = _MINE) -> list[tuple[str, str]]:
-    """Median and slowest twentieth of a histogram."""
-    buckets = rate(f"{metric}_bucket", f"le, {by}", where)
-    return [(f"histogram_quantile({q}, {buckets})", f"p{q * 100:.0f} {{{{{by}}}}}") for q in (0.5, 0.95)]
+    """Median and slowest twentieth of a histogram, by a label."""
+    ((buckets, _),) = rate(f"{metric}_bucket", f"le, {by}", where)
+    return [(f"histogram_quantile({q}, {buckets})", f"p{q * 100:.0f} {_legend(by)}") for q in (0.5, 0.95)]
 
 
-def total(metric: str, by: str, where: str = _MINE, fold: str = "sum") -> list[tuple[str, str]]:
-    """A gauge over all processes, by labels."""
-    legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
-    return [(f"{fold} by ({by}) ({metric}{{{where}}})", legend)]
+def share(metric: str, by: str, where: str, condition: str) -> list[tuple[str, str]]:
+    """Of a counter's growth that of the series with a condition, by a label."""
+    ((some, legend),), ((all_, _),) = rate(metric, by, f"{where}, {condition}"), rate(metric, by, where)
+    return [(f"{some} / {all_}", legend)]
+
+
+def _legend(by: str, what: str = "") -> str:
+    return " ".join([*(f"{{{{{label}}}}}" for label in by.split(", ")), *([what] if what else [])])
 
 
 ROWS = {
@@ -43,42 +52,28 @@ ROWS = {
         Panel(
             "Ended, by status",
             "ops",
-            [(rate("kantoku_tasks_total", "status", _TYPES), "{{status}}")],
+            rate("kantoku_tasks_total", "status", _TYPES),
             "Tasks per second whose result was published.",
         ),
-        Panel(
-            "Ended, by type",
-            "ops",
-            [(rate("kantoku_tasks_total", "type", _TYPES), "{{type}}")],
-            "The same by task type.",
-        ),
+        Panel("Ended, by type", "ops", rate("kantoku_tasks_total", "type", _TYPES), "The same by task type."),
         Panel(
             "Not OK",
             "percentunit",
-            [
-                (
-                    rate("kantoku_tasks_total", "type", _TYPES + ', status!="OK"')
-                    + " / "
-                    + rate("kantoku_tasks_total", "type", _TYPES),
-                    "{{type}}",
-                )
-            ],
+            share("kantoku_tasks_total", "type", _TYPES, 'status!="OK"'),
             "Share of the results that are not OK. No line: nothing has ended.",
         ),
         Panel(
             "Queue age",
             "s",
-            total("kantoku_oldest_waiting_seconds", "type", _TYPES, "max"),
+            total("kantoku_oldest_waiting_seconds", "type", _TYPES, fold="max"),
             "How long the oldest task that waits in an executor has waited.",
         ),
         Panel("Lag", "short", total("kantoku_lag_records", "topic"), "Records of the inputs that are not done."),
         Panel(
             "In flight and waiting",
             "short",
-            [
-                (f"sum by (type) (kantoku_tasks_in_flight{{{_TYPES}}})", "{{type}} in flight"),
-                (f"sum by (type) (kantoku_tasks_waiting{{{_TYPES}}})", "{{type}} waiting"),
-            ],
+            total("kantoku_tasks_in_flight", "type", _TYPES, "in flight")
+            + total("kantoku_tasks_waiting", "type", _TYPES, "waiting"),
             "Tasks that run, and tasks that were fetched and wait for their start.",
         ),
         Panel(
@@ -90,10 +85,8 @@ ROWS = {
         Panel(
             "Retries and duplicates",
             "ops",
-            [
-                (rate("kantoku_retries_total", "type", _TYPES), "{{type}} tried again"),
-                (rate("kantoku_duplicates_total", "type", _TYPES), "{{type}} duplicate"),
-            ],
+            rate("kantoku_retries_total", "type", _TYPES, "tried again")
+            + rate("kantoku_duplicates_total", "type", _TYPES, "duplicate"),
             "Attempts that failed and are tried again; spawns of an id that was spawned before.",
         ),
         Panel(
@@ -113,16 +106,14 @@ ROWS = {
         Panel(
             "Late",
             "s",
-            total("kantoku_timers_overdue_seconds", "instance", _MINE, "max"),
+            total("kantoku_timers_overdue_seconds", "instance", fold="max"),
             "How late the timer is that is due next.",
         ),
         Panel(
             "Fired",
             "ops",
-            [
-                (rate("kantoku_timers_fired_total", "type", _TYPES), "{{type}} timer"),
-                (rate("kantoku_scheduled_total", "type", _TYPES), "{{type}} schedule"),
-            ],
+            rate("kantoku_timers_fired_total", "type", _TYPES, "timer")
+            + rate("kantoku_scheduled_total", "type", _TYPES, "schedule"),
             "Tasks put onto their inputs by timers, and spawned by schedules.",
         ),
     ],
@@ -148,25 +139,21 @@ ROWS = {
         Panel(
             "Refused and fenced",
             "ops",
-            [
-                (rate("kantoku_checkpoints_refused_total", "instance"), "{{instance}} refused"),
-                (rate("kantoku_fenced_total", "instance"), "{{instance}} fenced"),
-            ],
+            rate("kantoku_checkpoints_refused_total", "instance", what="refused")
+            + rate("kantoku_fenced_total", "instance", what="fenced"),
             "A few around a rebalance are usual: each is tried again.",
         ),
         Panel(
             "Blocked and paused partitions",
             "short",
-            [
-                (f"sum by (instance) (kantoku_blocked_partitions{{{_MINE}}})", "{{instance}} blocked"),
-                (f"sum by (instance) (kantoku_paused_partitions{{{_MINE}}})", "{{instance}} paused"),
-            ],
+            total("kantoku_blocked_partitions", "instance", what="blocked")
+            + total("kantoku_paused_partitions", "instance", what="paused"),
             "Blocked: an old task that runs holds up new ones. Paused: enough waits, which is usual under load.",
         ),
         Panel(
             "Heartbeats",
             "ops",
-            [(rate("kantoku_heartbeats_total", "outcome"), "{{outcome}}")],
+            rate("kantoku_heartbeats_total", "outcome"),
             "What executors say of themselves, delivered or lost.",
         ),
     ],
@@ -180,12 +167,7 @@ ROWS = {
         Panel(
             "Rebalances in five minutes",
             "short",
-            [
-                (
-                    f"sum by (loop, change) (increase(kantoku_rebalances_total{{{_MINE}}}[5m]))",
-                    "{{loop}} {{change}}",
-                )
-            ],
+            [(f"sum by (loop, change) (increase(kantoku_rebalances_total{{{_MINE}}}[5m]))", "{{loop}} {{change}}")],
             "Lost: the group took an executor for dead.",
         ),
         Panel(
@@ -196,17 +178,12 @@ ROWS = {
         ),
     ],
     "Process and connections": [
-        Panel(
-            "Processor",
-            "percentunit",
-            [(f"rate(process_cpu_seconds_total{{{_MINE}}}[$__rate_interval])", "{{instance}}")],
-            "Of one core.",
-        ),
+        Panel("Processor", "percentunit", rate("process_cpu_seconds_total", "instance"), "Of one core."),
         Panel(
             "Memory",
             "bytes",
-            [(f"process_resident_memory_bytes{{{_MINE}}}", "{{instance}}")],
-            "Resident; child processes of pool process are not in it.",
+            total("process_resident_memory_bytes", "instance"),
+            "Resident; children of pool process are not in it.",
         ),
         Panel(
             "Open descriptors",
@@ -223,19 +200,15 @@ ROWS = {
         Panel(
             "Consumer traffic",
             "Bps",
-            [
-                (rate("kantoku_consumer_received_bytes_total", "loop"), "{{loop}} received"),
-                (rate("kantoku_consumer_sent_bytes_total", "loop"), "{{loop}} sent"),
-            ],
+            rate("kantoku_consumer_received_bytes_total", "loop", what="received")
+            + rate("kantoku_consumer_sent_bytes_total", "loop", what="sent"),
             "What consumers read and ask.",
         ),
         Panel(
             "Consumer requests",
             "reqps",
-            [
-                (rate("kantoku_consumer_requests_total", "loop"), "{{loop}} sent"),
-                (rate("kantoku_consumer_request_timeouts_total", "loop"), "{{loop}} timed out"),
-            ],
+            rate("kantoku_consumer_requests_total", "loop", what="sent")
+            + rate("kantoku_consumer_request_timeouts_total", "loop", what="timed out"),
             "Requests to brokers, and those without an answer in time.",
         ),
         Panel(

@@ -153,6 +153,8 @@ def test_prometheus_takes_its_configuration_and_each_alert_fires_when_it_should(
     named = re.findall(r"alert: (\w+)", (folder / "alerts.yml").read_text("utf-8"))
     tested = re.findall(r'alertname="(\w+)"', (folder / "alerts.test.yml").read_text("utf-8"))
     assert named and sorted(named) == sorted(tested)
+    guide = (ROOT / "docs" / "howto" / "incidents.md").read_text("utf-8")
+    assert [name for name in named if name not in guide] == []
 
 
 def test_what_follows_from_code_is_as_the_code_says(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from accounting import Account, read_all
-from confluent_kafka import Producer
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from executors import HERE, ExecutorUnderTest, until
 
@@ -219,6 +219,14 @@ def test_since_leaves_out_what_is_older_and_loses_nothing_later(
         kan.gather(ids, timeout_seconds=60)
     Account.of(bootstrap, namespace).check(ids)
     assert cli(bootstrap, namespace, "verify", "foreign_app:kan", "--at-rest").returncode == 0
+
+    beginning = [TopicPartition(f"{namespace}-orders", partition, 0) for partition in range(2)]
+    admin, group = AdminClient({"bootstrap.servers": bootstrap}), f"{namespace}.executors"
+    admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, beginning)])[group].result(10)
+    older = {idempotent_id(namespace, "ship", str(n)) for n in range(20)}
+    with executing(), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+        kan.gather(older, timeout_seconds=60)
+    Account.of(bootstrap, namespace).check(ids | older)
 
 
 @pytest.mark.parametrize("guarantee", ["exactly-once", "at-least-once"])

@@ -95,7 +95,7 @@ def test_following_a_page(reader: Reader, page: str) -> None:
 
 def test_existing_topics_become_tasks(reader: Reader) -> None:
     reader.follow(ROOT / "docs/howto/existing-topics.md")
-    shipments, invoices, inputs, verified = reader.printed[-5:-1]
+    shipments, invoices, inputs, verified = reader.printed[-6:-2]
     assert "b'7' b'{\"order_id\": 7, \"parcel\": \"P-1\"}' b'OK'" in shipments
     assert invoices.count("invoice") == 1, "the other event is passed over"
     assert "\norders " in inputs and "\nshop-events " in inputs

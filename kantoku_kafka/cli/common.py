@@ -39,10 +39,7 @@ class Options:
     def configuration(self) -> Configuration:
         """What counts of the command line, the environment and files. Raises UsageError."""
         given = command_line(self.settings, bootstrap_servers=self.bootstrap_servers, namespace=self.namespace)
-        found = load(given, config_file=self.config_file, profile=self.profile)
-        for notice in found.notices:
-            _log.info("%s", notice, extra={"action": "configuration"})
-        return found
+        return load(given, config_file=self.config_file, profile=self.profile)
 
     def client(self) -> Kantoku:
         """An app without task types: enough to spawn and to read."""

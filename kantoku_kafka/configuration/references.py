@@ -18,6 +18,7 @@ __all__ = ["has_reference", "is_reference", "resolved", "token_callback"]
 
 _log = logging.getLogger(__name__)
 _REFERENCE = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_-]*):([^}]*)\}")
+_ALL_ELSEWHERE = re.compile(r"(\$\{(env|file):[^}]*\})+")
 _LATEST_EXPIRY_SECONDS = 10 * 366 * 86_400
 
 
@@ -27,8 +28,8 @@ def has_reference(value: object) -> bool:
 
 
 def is_reference(value: object) -> bool:
-    """Whether all of the value stands elsewhere."""
-    return isinstance(value, str) and re.fullmatch(f"({_REFERENCE.pattern})+", value) is not None
+    """Whether all of the value stands elsewhere, in a place that is known."""
+    return isinstance(value, str) and _ALL_ELSEWHERE.fullmatch(value) is not None
 
 
 def resolved(key: str, value: Any) -> Any:

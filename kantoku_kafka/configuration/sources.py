@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from kantoku_kafka.settings import Connection
 
 __all__ = ["Configuration", "command_line", "load", "read_file"]
 
+_log = logging.getLogger(__name__)
 _PREFIX = "KANTOKU_KAFKA_"
 # Kubernetes sets these in every pod beside a Service that is named kantoku-kafka.
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
@@ -118,6 +120,8 @@ def load(
     found = given or Configuration()
     for weaker in reversed(weakest_first):
         found = found.over(weaker)
+    for notice in found.notices:
+        _log.info("%s", notice, extra={"action": "configuration"})
     return found
 
 

@@ -41,7 +41,7 @@ def test_values_that_are_not_shown(key: str) -> None:
     for name in (key, key.upper()):
         assert masked(name, "hunter2") == "***"
     assert masked(key, "${env:PW}") == "${env:PW}"
-    assert masked(key, "${file:/a}x") == "***"
+    assert masked(key, "${file:/a}x") == masked(key, "${vault:x}") == "***"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,15 @@ def test_what_would_break_a_promise_does_not_count(caplog: pytest.LogCaptureFixt
         assert isinstance(client, kind)
 
 
+def test_a_secret_is_looked_up_for_each_client_anew() -> None:
+    Path("pw").write_text("old\n")
+    connection = Kantoku("n", config={"sasl.password": "${file:pw}"}).connection
+    assert librdkafka_config(connection)["sasl.password"] == "old"
+    Path("pw").write_text("new\n")
+    assert librdkafka_config(connection)["sasl.password"] == "new"
+    assert connection.config["sasl.password"] == "${file:pw}"
+
+
 def test_what_is_managed_is_not_tuned() -> None:
     assert not MANAGED.keys() & TUNED
 

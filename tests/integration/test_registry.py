@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from kantoku_kafka.registry import Registry
 from kantoku_kafka.registry.envelopes import RegistryCodec
 from kantoku_kafka.replay import EventFilter
 
+ROOT = Path(__file__).parents[2]
 TYPES = ("echo", "pay", "pay-async", "pay-child")
 TOPIC = {"auto.register.schemas": False, "subject.name.strategy.type": "TOPIC"}
 FORMS = {"wire": prefix_schema_id_serializer, "header": header_schema_id_serializer}
@@ -240,64 +242,46 @@ def test_a_schema_that_is_not_registered_is_said_at_the_start(
     )
 
 
-def test_schemas_are_registered_and_checked(
-    bootstrap: str, gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KANTOKU_TEST_REGISTRY", gateway.url)
-    subject, app = f"parcels-{uuid.uuid4().hex[:6]}-value", tmp_path / "parcels.py"
+def test_the_page_runs_and_what_is_incompatible_is_refused(gateway: Gateway, tmp_path: Path) -> None:
+    name, page = f"parcels-{uuid.uuid4().hex[:6]}", (ROOT / "docs/howto/schema-registry.md").read_text("utf-8")
+    (app,) = re.findall(r"```python\n(# parcels\.py\n.*?)```", page, re.DOTALL)
+    app = (
+        app.replace("http://localhost:8081", gateway.url)
+        .replace('"parcels', f'"{name}')
+        .replace('"labels', f'"l-{name}')
+    )
 
     def write_app(kind: str) -> None:
-        app.write_text(
-            "import os\nfrom kantoku_kafka import Kantoku, JsonPayload\n"
-            "from kantoku_kafka.registry import Registry, RegistryAvro\n"
-            "registry = Registry(os.environ['KANTOKU_TEST_REGISTRY'])\n"
-            f"schema = {{'type': 'record', 'name': 'Parcel', 'fields': [{{'name': 'kilos', 'type': '{kind}'}}]}}\n"
-            f"kan = Kantoku('{subject.removesuffix('-value')}', registry=registry)\n"
-            f"@kan.task('weigh', payload=RegistryAvro(registry, '{subject}', schema), result_payload=JsonPayload())\n"
-            "def weigh(parcel): return parcel['kilos']\n"
-        )
+        (tmp_path / "parcels.py").write_text(app.replace('"int"', f'"{kind}"'), "utf-8")
 
-    def run(*arguments: str) -> tuple[int, dict[str, str], str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "kantoku_kafka", "schemas", *arguments, "parcels:kan", "-o", "json"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=tmp_path,
-        )
-        rows = json.loads(done.stdout) if done.stdout else []
-        return done.returncode, {row["subject"]: row["state"] for row in rows}, done.stderr
+    def command(line: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "kantoku_kafka", *line.removeprefix("kantoku-kafka ").split()]
+        return subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+
+    def states(line: str) -> list[str]:
+        return [row["state"] for row in json.loads(command(f"{line} -o json").stdout)]
 
     write_app("int")
-    code, states, _ = run("register", "--dry-run")
-    assert (code, len(states), set(states.values())) == (0, 4, {"new"})
-    assert run("check")[1] == states
-    assert set(run("register")[1].values()) == {"registered"}
-    assert set(run("check")[1].values()) == {"registered"}
+    export, check, dry_run, register, diff = re.findall(r"^kantoku-kafka schemas .*$", page, re.MULTILINE)
+    assert command(export).returncode == 0 and (tmp_path / "avro/Task.avsc").is_file()
+    assert states(check) == states(dry_run) == states(check) == 5 * ["new"]
+    assert states(register) == states(check) == 5 * ["registered"]
+    assert command(diff).stdout == ""
+
     with SchemaRegistryClient({"url": gateway.registry_url}) as client:
-        client.set_compatibility(subject, "BACKWARD")
+        client.set_compatibility(f"{name}-value", "BACKWARD")
     write_app("string")
-    code, states, said = run("check")
-    assert (code, states[subject]) == (7, "incompatible")
-    assert said.splitlines()[-1].startswith(f"error: Not compatible with what is registered: {subject}.")
-    assert run("register")[0] == 7
-    shown = subprocess.run(
-        [sys.executable, "-m", "kantoku_kafka", "schemas", "diff", "parcels:kan"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-    )
-    assert [line.strip() for line in shown.stdout.splitlines() if line[0] in "+-"] == [
-        f"--- {subject} (registered)",
-        f"+++ {subject} (here)",
-        '-      "type": "int"',
-        '+      "type": "string"',
+    refused = command(check)
+    assert refused.returncode == command(register).returncode == 7
+    assert refused.stderr.splitlines()[-1].startswith(f"error: Not compatible with what is registered: {name}-value.")
+    assert [line.split() for line in command(diff).stdout.splitlines() if line[0] in "+-"][2:] == [
+        ["-", '"type":', '"int"'],
+        ["+", '"type":', '"string"'],
     ]
     write_app("long")
-    assert run("check")[1][subject] == "compatible"
+    assert "compatible" in states(check)
     gateway.instead = 503, b""
-    assert run("check")[0] == 3
+    assert command(check).returncode == 3
 
 
 def test_an_id_that_nobody_knows_is_waited_for_and_then_a_dead_letter(world: World, executing: Executing) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import re
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -211,6 +214,21 @@ def test_what_is_no_payload_is_said_at_once(kan: Kantoku, wrong: Any) -> None:
 def test_long_data_are_not_looked_at() -> None:
     with pytest.raises(BadPayload, match="6 bytes; the payload takes 5 at most"):
         AvroPayload("string", max_bytes=5).load(b"\x0ahello")
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/howto/payloads.md").read_text("utf-8")
+    (tmp_path / "payloads_page.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    app = importlib.import_module("payloads_page")
+    order = app.orders.dump(app.Order("o-1", 7))
+    tasks = [Task("total", b"[1.5, 2]"), Task("pay", order), Task("receipt", order), Task("sort", b"b\na")]
+    assert [result.data for result in run_tasks(app.kan, tasks).results] == [
+        b'{"total":3.5}',
+        b'{"paid":"o-1"}',
+        b"\x06o-1",
+        b"a\nb",
+    ]
 
 
 # --- Avro of others

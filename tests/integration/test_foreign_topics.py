@@ -19,7 +19,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient, NewTopic
 from executors import HERE, ExecutorUnderTest, until
 
-from kantoku_kafka import Kantoku, Status, Task, delay
+from kantoku_kafka import Kantoku, Status, Task, delay, headers
 from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.model import TaskEnvelope, now_us
@@ -101,6 +101,14 @@ def test_orders_become_tasks_with_one_result_and_one_reply(
     ids = {n: idempotent_id(namespace, "ship", str(n)) for n in range(1, 6)}
     with executing(), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
         results = {n: kan.wait(ids[n], timeout_seconds=60) for n in range(1, 5)}
+        delayed = kan.spawn(Task("ship").with_(delay(seconds=3_600), headers(x="y")))
+        until(
+            lambda: len(read_all(bootstrap, f"{namespace}.timers")) >= 5,
+            60,
+            "its timer, and two of the order tried again",
+        )
+        kan.cancel(delayed.id)
+        assert delayed.result(timeout_seconds=60).status is Status.CANCELLED
         until(lambda: len(read_all(bootstrap, f"{namespace}.dlq")) == 4, 60, "dead letters")
     assert [results[n].status for n in range(1, 5)] == [Status.OK, Status.OK, Status.FAILED, Status.OK]
     assert results[2].data == b'{"attempt": 2}'
@@ -109,15 +117,19 @@ def test_orders_become_tasks_with_one_result_and_one_reply(
     assert results[1].headers == results[2].headers == (("traceparent", b"00-1"),)
 
     replies = read_all(bootstrap, f"{namespace}-shipments")
-    assert Counter(heads(m)["kantoku-task-id"] for m in replies) == Counter([ids[1], ids[2], ids[3]])
-    assert {m.key() for m in replies} == {b"customer-7"}
+    assert Counter(heads(m)["kantoku-task-id"] for m in replies) == Counter([ids[1], ids[2], ids[3], delayed.id])
     by_id = {heads(m)["kantoku-task-id"]: m for m in replies}
+    cancelled = by_id.pop(delayed.id)
+    assert (cancelled.key(), heads(cancelled)["x"]) == (delayed.id.encode(), "y")
+    assert heads(cancelled)["kantoku-status"] == "CANCELLED"
+    assert {m.key() for m in by_id.values()} == {b"customer-7"}
     assert by_id[ids[2]].value() == b'{"attempt": 2}'
     assert json.loads(by_id[ids[3]].value() or b"") == {"error": {"type": "ConnectionError", "message": "no carrier"}}
     (asked,) = read_all(bootstrap, f"{namespace}-answers.a")
     assert heads(asked)["kantoku-task-id"] == ids[4]
 
-    Account.of(bootstrap, namespace).check({ids[n] for n in range(1, 5)})
+    spawned = {delayed.id, *(ids[n] for n in range(1, 5))}
+    Account.of(bootstrap, namespace).check(spawned)
     dead = {m.value(): heads(m) for m in read_all(bootstrap, f"{namespace}.dlq")}
     assert {value for value in dead if not value or value.startswith(b"{")} == {b"{", None, order(5)}
     assert {cause["kantoku-source-topic"] for cause in dead.values()} == {
@@ -133,7 +145,7 @@ def test_orders_become_tasks_with_one_result_and_one_reply(
     assert sum(row["not_done"] for row in rows if row["type"] == f"{namespace}-orders") == 0
     assert f"{namespace}-orders" in {row["type"] for row in rows}
     listed = cli(bootstrap, namespace, "tasks", "list", "-o", "jsonl")
-    assert {json.loads(line)["task_id"] for line in listed.stdout.splitlines()} == {ids[n] for n in range(1, 5)}
+    assert {json.loads(line)["task_id"] for line in listed.stdout.splitlines()} == spawned
 
 
 def test_dead_letters_of_others_go_back_by_our_own_topic_or_not_at_all(

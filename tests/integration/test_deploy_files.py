@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -101,6 +102,14 @@ def test_the_program_takes_each_command_line(manifests: list[Manifest]) -> None:
     for workload in workloads(manifests):
         (container,) = workload["spec"]["template"]["spec"]["containers"]
         parsed(container["args"])
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/words"])
+def test_the_program_knows_each_client_setting(folder: str) -> None:
+    command = [sys.executable, "-m", "kantoku_kafka", "-F", KUBERNETES / folder / "client.properties"]
+    shown = json.loads(check(*command, "config", "show", "-o", "json"))
+    assert {one["setting"] for one in shown} > {"security.protocol"}
+    assert [one for one in shown if one["note"]] == []
 
 
 def test_keda_looks_at_the_inputs_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:

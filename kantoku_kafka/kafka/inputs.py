@@ -80,8 +80,8 @@ class KafkaInputs:
             "queued.min.messages": 20_000,
             "enable.partition.eof": tells_ends,
         }
-        self._watched = {} if watch is None else watch.config
-        self._timed = watch is not None
+        self._watch = watch
+        self._paused: set[Place] = set() if watch is None else watch.paused
         self._read_up_to: dict[Partition, int] = {}
         self._foreign = foreign
         self._clients = clients
@@ -159,7 +159,7 @@ class KafkaInputs:
 
     def _jobs(self, messages: Iterable[Any]) -> list[Job]:
         # Any: a consumed record without error has all its coordinates.
-        partitions, foreign, timed = self._partitions, self._foreign, self._timed
+        partitions, foreign, timed = self._partitions, self._foreign, self._watch is not None
         jobs = []
         for message in messages:
             if message.error() is not None:
@@ -189,10 +189,12 @@ class KafkaInputs:
     def pause(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self._reader_of(partition).pause([TopicPartition(partition.topic, partition.number)])
+            self._paused.add((partition.topic, partition.number))
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self._reader_of(partition).resume([TopicPartition(partition.topic, partition.number)])
+            self._paused.discard((partition.topic, partition.number))
 
     def close(self) -> None:
         if not self._closed:
@@ -306,6 +308,7 @@ class KafkaInputs:
         found = [partition for key in keys if (partition := self._partitions.pop(key, None)) is not None]
         for partition in found:
             self._read_up_to.pop(partition, None)
+            self._paused.discard((partition.topic, partition.number))
         self._committed.forget((partition.topic, partition.number) for partition in found)
         return found
 
@@ -405,7 +408,12 @@ class KafkaInputs:
 
     def _member_config(self) -> dict[str, object]:
         names = {"group.instance.id": self._slot} if self._static else {}
-        return {**self._group_config(), "client.id": self._takeover.client_id, **names, **self._watched}
+        return {
+            **self._group_config(),
+            "client.id": self._takeover.client_id,
+            **names,
+            **(self._watch.config if self._watch is not None else {}),
+        }
 
     def _group_config(self) -> dict[str, object]:
         """Of any member, whoever it is."""

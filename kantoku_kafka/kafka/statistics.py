@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition, libversion
@@ -28,11 +29,15 @@ class Watch:
     Parameters:
         clients: the connection.
         meters: who is told.
+
+    Attributes:
+        paused: partitions that the client does not fetch: where they end it does not know, and Kafka is asked.
     """
 
     def __init__(self, clients: Clients, meters: Meters) -> None:
         self._clients = clients
         self._meters = meters
+        self.paused: set[Place] = set()
         self._admin: AdminClient | None = None
         self._ask_at = 0.0
         self._answers: Mapping[Any, Any] = {}
@@ -50,7 +55,7 @@ class Watch:
             _log.warning("%s", error, extra={"action": "statistics"})
             return
         self._hear()
-        self._ask(found.fetched)
+        self._ask(self.paused & found.fetched.keys())
         fetched = {
             place: fetched._replace(end=max(fetched.end, self._ends.get(place, 0)))
             for place, fetched in found.fetched.items()
@@ -66,7 +71,8 @@ class Watch:
         if wanted and not self._answers and now >= self._ask_at:
             self._ask_at = now + _ASK_SECONDS
             self._admin = self._admin or self._clients.admin()
-            self._answers = self._admin.list_offsets(wanted)
+            with suppress(KafkaException):
+                self._answers = self._admin.list_offsets(wanted)
 
     def _hear(self) -> None:
         """Take what was answered, once all is. A client that cannot tell may not know who leads now: a new one then."""

@@ -31,6 +31,15 @@ _STEPS = {
     EventName.DUPLICATE: "kantoku_duplicates_total",
     EventName.SPAWNED: "kantoku_scheduled_total",
 }
+_OF_CONSUMERS = {
+    "kantoku_consumer_requests_total": "requests",
+    "kantoku_consumer_request_timeouts_total": "request_timeouts",
+    "kantoku_consumer_sent_bytes_total": "sent_bytes",
+    "kantoku_consumer_received_bytes_total": "received_bytes",
+    "kantoku_consumer_queue_records": "queue_records",
+    "kantoku_consumer_queue_bytes": "queue_bytes",
+    "kantoku_coordinator_rtt_seconds": "rtt_seconds",
+}
 _NOTHING = Standing(assigned=0)
 _NO_STATISTICS = ClientStatistics(0, 0, 0, 0, 0, 0, 0.0, {})
 
@@ -72,6 +81,7 @@ class Measured(Plugin, Meter):
 
     def __init__(self, loops: Collection[str] = (TASKS, TIMERS)) -> None:
         self._loops = tuple(loops)
+        self._build = version("kantoku-kafka"), platform.python_version(), librdkafka_version()
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, Labels]] = Counter()
         self._distributions: dict[tuple[str, Labels], Distribution] = {}
@@ -166,20 +176,21 @@ class Measured(Plugin, Meter):
             "outcome": ("delivered", "lost"),
         }
         told: dict[str, Series] = {**self._of_tasks(types), **self._of_timers(), **self._of_consumers()}
-        told["kantoku_build_info"] = {_build(): 1}
+        told["kantoku_build_info"] = {self._build: 1}
         found: list[tuple[Metric, Series]] = []
         with self._lock:
             for metric in METRICS:
                 if metric.name in told:
                     found.append((metric, told[metric.name]))
-                elif metric.kind is Kind.COUNTER and metric not in PROCESS:
-                    series = product(*(values[label] for label in metric.labels))
-                    found.append((metric, {labels: self._counts[metric.name, labels] for labels in series}))
-                elif metric.kind is Kind.HISTOGRAM:
-                    series = product(*(values[label] for label in metric.labels))
-                    copies = {labels: self._distribution(metric.name, labels).copy() for labels in series}
-                    found.append((metric, copies))
+                elif metric not in PROCESS:
+                    places = product(*(values[label] for label in metric.labels))
+                    found.append((metric, {labels: self._counted(metric, labels) for labels in places}))
         return found
+
+    def _counted(self, metric: Metric, labels: Labels) -> float | Distribution:
+        if metric.kind is Kind.HISTOGRAM:
+            return self._distribution(metric.name, labels).copy()
+        return self._counts[metric.name, labels]
 
     def _of_tasks(self, types: Sequence[str]) -> dict[str, Series]:
         now_ms = time.time_ns() // 1_000_000
@@ -213,13 +224,8 @@ class Measured(Plugin, Meter):
     def _of_consumers(self) -> dict[str, Series]:
         found = {loop: self._consumers.get(loop, _NO_STATISTICS) for loop in self._loops}
         return {
-            "kantoku_consumer_requests_total": {(loop,): s.requests for loop, s in found.items()},
-            "kantoku_consumer_request_timeouts_total": {(loop,): s.request_timeouts for loop, s in found.items()},
-            "kantoku_consumer_sent_bytes_total": {(loop,): s.sent_bytes for loop, s in found.items()},
-            "kantoku_consumer_received_bytes_total": {(loop,): s.received_bytes for loop, s in found.items()},
-            "kantoku_consumer_queue_records": {(loop,): s.queue_records for loop, s in found.items()},
-            "kantoku_consumer_queue_bytes": {(loop,): s.queue_bytes for loop, s in found.items()},
-            "kantoku_coordinator_rtt_seconds": {(loop,): s.rtt_seconds for loop, s in found.items()},
+            name: {(loop,): getattr(statistics, field) for loop, statistics in found.items()}
+            for name, field in _OF_CONSUMERS.items()
         }
 
 
@@ -227,7 +233,3 @@ def lag(undone: Undone, fetched: Fetched) -> int:
     """Records that are not done. What the client has passed over is none: markers of transactions take offsets, too."""
     passed = fetched.next_offset if fetched.queued == 0 else 0
     return undone.records + max(0, fetched.end - max(undone.taken_to, passed))
-
-
-def _build() -> Labels:
-    return version("kantoku-kafka"), platform.python_version(), librdkafka_version()

@@ -86,9 +86,8 @@ class Tracing(Plugin, Meter):
         within = context.get_current()
         if not _is_traced(within):
             within = _extracted(ctx.headers)
-        span = self._tracer.start_span(
-            f"send {topic}", within, trace.SpanKind.PRODUCER, _attributes("send", topic, ctx.id, ctx.type)
-        )
+        attributes = _attributes("send", topic, ctx.id, ctx.type)
+        span = self._tracer.start_span(f"send {topic}", within, trace.SpanKind.PRODUCER, attributes)
         ctx.headers = _injected(ctx.headers, trace.set_span_in_context(span, within))
         ctx.bag[self] = span
 
@@ -132,10 +131,9 @@ class Tracing(Plugin, Meter):
         attributes = _attributes("settle", job.partition.topic, job.task_id, job.type) | _place(job.source, job.attempt)
         step = job.move.step if job.move is not None else None
         attributes["kantoku.task.outcome"] = str(step or job.status)
-        ended_at_us = getattr(job, "finished_at_us", job.received_at_us)
-        span = self._tracer.start_span(
-            f"settle {job.type}", within, trace.SpanKind.CLIENT, attributes, start_time=1_000 * ended_at_us
-        )
+        ended_at_ns = 1_000 * getattr(job, "finished_at_us", job.received_at_us)  # what never ran has not finished
+        kind = trace.SpanKind.CLIENT
+        span = self._tracer.start_span(f"settle {job.type}", within, kind, attributes, start_time=ended_at_ns)
         _note(span, job.error)
         span.end()
 

@@ -34,6 +34,9 @@ class _Clients:
     def __init__(self, consumer: _Consumer) -> None:
         self._consumer = consumer
 
+    def setting(self, _: str, default: object) -> object:
+        return default
+
     def consumer(self, **_: Any) -> _Consumer:
         return self._consumer
 

@@ -25,8 +25,6 @@ Replicas = Annotated[
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 _REPLICAS = 3
 _ABSENT = "Topics of others are missing, and not ours to create: {}. See from_topics and reply_to of the task types."
-
-
 _UNSEEN = {
     Seen.NOTHING: "we may not look at it: ask for the right Describe",
     Seen.SHAPE: "its settings may not be read: ask for the right DescribeConfigs",

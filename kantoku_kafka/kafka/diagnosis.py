@@ -27,7 +27,6 @@ from kantoku_kafka.names import Topics
 
 __all__ = ["Finding", "diagnose"]
 
-_SLOT = "doctor"
 _ASSIGNOR = "cooperative-sticky"
 _MOST_SKEW_MS = 10_000
 _MARK = b"doctor"
@@ -129,7 +128,7 @@ class _Steps:
         return f"all {len(self._rights)} that an executor needs on topics and groups"
 
     def transactions(self) -> str:
-        try_transaction(self._clients, transactional_id(self._topics.group, _SLOT))
+        try_transaction(self._clients, transactional_id(self._topics.group, ""))
         return f"allowed for {self._topics.group}.*"
 
     def group(self) -> str:
@@ -151,7 +150,7 @@ class _Steps:
         return f"within {skew_ms / 1000:g} s of the broker's"
 
     def timers(self) -> str:
-        try_transaction(self._clients, transactional_id(self._topics.timers_group, _SLOT))
+        try_transaction(self._clients, transactional_id(self._topics.timers_group, ""))
         return self._members(self._topics.timers_group)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -50,16 +51,19 @@ def missing_rights(clients: Clients, rights: Iterable[Right]) -> list[Right]:
     return [right for right in wanted if not have(right)]
 
 
-def try_transaction(clients: Clients, transactional_id: str) -> None:
-    """Begin a transaction and give it up. Raises AccessDenied, BrokerUnavailable, KantokuError."""
-    producer = clients.producer(**{"transactional.id": transactional_id})
+def try_transaction(clients: Clients, prefix: str) -> None:
+    """Begin a transaction and give it up. Raises AccessDenied, BrokerUnavailable, KantokuError.
+
+    Its id has this prefix and is nobody else's: who uses it would be fenced.
+    """
+    producer = clients.producer(**{"transactional.id": f"{prefix}trial-{uuid.uuid4()}"})
     seconds = clients.connection.timeout_seconds
     try:
         producer.init_transactions(seconds)
         producer.begin_transaction()
         producer.abort_transaction(seconds)
     except KafkaException as error:
-        raise clients.error(error.args[0], f"starting a transaction as {transactional_id}") from error
+        raise clients.error(error.args[0], f"starting a transaction as {prefix}*") from error
 
 
 def _of_topics(clients: Clients, names: Iterable[str]) -> dict[str, set[Operation] | None]:
@@ -85,9 +89,9 @@ def _of_group(clients: Clients, name: str) -> set[Operation]:
         return set()
 
 
-def _operations(described: Any) -> set[Operation]:
+def _operations(description: Any) -> set[Operation]:
     """What a broker said that we may do; Kafka before 2.3 says nothing."""
-    return {_OPERATIONS[one] for one in described.authorized_operations or () if one in _OPERATIONS}
+    return {_OPERATIONS[one] for one in description.authorized_operations or () if one in _OPERATIONS}
 
 
 def _may_create(clients: Clients, name: str) -> bool:
@@ -105,7 +109,7 @@ def _may_create(clients: Clients, name: str) -> bool:
 def _may_begin(clients: Clients, prefix: str) -> bool:
     """Nobody tells; so a transaction under such an id is begun, and given up."""
     try:
-        try_transaction(clients, f"{prefix}doctor")
+        try_transaction(clients, prefix)
     except AccessDenied:
         return False
     return True

@@ -15,7 +15,6 @@ from kantoku_kafka.names import Topics
 
 __all__ = ["Operation", "Resource", "Right", "Role", "rights_of"]
 
-
 _ANY = "*"
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -146,6 +147,13 @@ def test_members_that_are_no_executors(broker: GrantingBroker) -> None:
         code, failed = failures(broker)
     assert (code, set(failed)) == (2, {"group"})
     assert "share by range" in failed["group"]
+
+
+def test_several_may_look_at_once(broker: GrantingBroker) -> None:
+    """None of them fences another."""
+    with ThreadPoolExecutor(3) as threads:
+        looks = [threads.submit(failures, broker) for _ in range(3)]
+        assert [look.result(120) for look in looks] == [(0, {})] * 3
 
 
 @pytest.mark.parametrize(("shift_ms", "words"), [(3_600_000, "s ahead of"), (-3_600_000, "s behind"), (0, "within")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -288,6 +289,22 @@ def test_restarts_and_redrives_are_signed_by_whoever_asks_for_them(
     assert restarted.returncode == 0, restarted.stderr
     until(lambda: len(read_all(bootstrap, kan.topics.dlq)) == 2, 60, "it ran, and failed again")
     assert set(letters(bootstrap, kan).values()) == {"ConnectionError"}
+
+
+def test_a_new_key_is_taken_on_at_sighup(
+    kan: Kantoku, bootstrap: str, seals: Path, executor: ExecutorUnderTest
+) -> None:
+    new = Kantoku(kan.namespace, bootstrap_servers=bootstrap, seal=Seal([HmacKey("s2", b"2" * 32)]))
+    new.spawn(Task("noted", b"early"))
+    until(lambda: set(letters(bootstrap, kan).values()) == {"unknown_key"}, 60, "nobody knows that key")
+    with (seals / "checks.toml").open("a") as file:
+        file.write(f"[keys.s2]\nsecret = '{'2' * 32}'\n")
+    executor.kill(signal.SIGHUP)
+    until(lambda: executor.log().count("HmacKey(id='s2')"), 60, "it has read the file anew")
+    assert new.spawn(Task("noted", b"new")).result(60).data == b"new"
+    assert kan.spawn(Task("noted", b"old")).result(60).data == b"old"
+    new.close()
+    assert notes(seals) == ["noted new", "noted old"]
 
 
 def test_a_redrive_blesses_nothing_that_was_forged(

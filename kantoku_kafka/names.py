@@ -51,7 +51,8 @@ class Topics:
 
     def is_ours(self, topic: str) -> bool:
         """Whether a topic is one of this namespace, by its name or by an override."""
-        return topic in self.fixed or topic in self.overrides.values() or self.told_by(topic) is not None
+        besides_inputs = (self.results, self.events, self.dlq, self.control, self.timers, self.schedules)
+        return topic in besides_inputs or topic in self.overrides.values() or self.told_by(topic) is not None
 
     def told_by(self, topic: str) -> tuple[str, str] | None:
         """The task type and the priority that a topic is the input of, by a name that is not overridden; else None."""
@@ -87,11 +88,6 @@ class Topics:
     @property
     def schedules(self) -> str:
         return self._named("schedules")
-
-    @property
-    def fixed(self) -> frozenset[str]:
-        """All topics that are not the input of a type."""
-        return frozenset((self.results, self.events, self.dlq, self.control, self.timers, self.schedules))
 
     @property
     def group(self) -> str:

@@ -17,6 +17,11 @@ install: $(BIN)/kantoku-kafka ## Install the project and its tools into .venv
 test: install ## Run all tests; the integration tests run on a real Kafka
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+MODE ?= scram
+SECURED ?= tests/integration
+test-secured: install ## The integration tests on a secured Kafka, each client with the rights of its role; MODE=scram|mtls
+	KANTOKU_TEST_SECURED=$(MODE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SECURED) $(ARGS)
+
 lint: install ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -88,4 +93,4 @@ clean: ## Remove what make install and the tests left
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .PHONY: bench bench-replay bench-timers chaos chaos-all chaos-short clean crash demo docs fuzz generated help install lint mutants pin retries screens \
-  simulate soak test
+  simulate soak test test-secured

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from operator import methodcaller
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from kantoku_kafka.configuration.references import resolved, token_callback
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
 from kantoku_kafka.kafka import reachability
 from kantoku_kafka.kafka.producer import Producer
+from kantoku_kafka.kafka.refusals import Refusals
 from kantoku_kafka.settings import Connection, check_addresses
 from kantoku_kafka.throttle import Throttle
 
@@ -33,7 +35,6 @@ _FIRST_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
-_DENIED_SECONDS = 30.0  # librdkafka tries and fails again within this time; later it was a hiccup
 _LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
 
 UNREACHABLE = frozenset(
@@ -128,7 +129,7 @@ class Clients:
                 "settings that do not count here: %s", ", ".join(ignored), extra={"action": "managed_settings"}
             )
         self._log = LimitedLog()
-        self._denied: tuple[KafkaError, float] | None = None
+        self._refusals = Refusals()
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._admin_until = 0.0
@@ -257,18 +258,30 @@ class Clients:
             time.sleep(_ASK_AGAIN_SECONDS)
             slice_seconds *= 2  # the metadata of many topics may take longer
 
+    def check_access(self, doing: str) -> None:
+        """For who waits in vain: have brokers been refusing us for long, and would they refuse anybody like us now?
+
+        Raises:
+            AccessDenied, UsageError: they would. Where they have not, this costs nothing.
+        """
+        if self._refusals.lasting:
+            self._refusals.forget()
+            with suppress(BrokerUnavailable):
+                self.metadata(doing)
+
     def _denial(self, doing: str) -> AccessDenied | None:
         """If a broker denied us a moment ago, or whoever gives us tokens did."""
         if self._admin is not None:
             self._admin.poll(0)  # it says so here
-        if self._denied is None or time.monotonic() - self._denied[1] > _DENIED_SECONDS:
+        refusal = self._refusals.latest
+        if refusal is None:
             return None
         user, check = self.setting("sasl.username", None), "user, password and ACLs"
         if "sasl.oauthbearer.client.id" in self.connection.config:
             user = self.setting("sasl.oauthbearer.client.id", None)
             check = "the token endpoint, and id and secret of the client"
         who = "us" if user is None else f"{user!r}"
-        reason = hide(self._denied[0].str(), self._log.config)
+        reason = hide(refusal.str(), self._log.config)
         return AccessDenied(f"Access is denied to {who} while {doing}: {reason}. Check {check}.")
 
     def _silence(self, doing: str, error: KafkaError | None) -> BrokerUnavailable:
@@ -312,7 +325,7 @@ class Clients:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in DENIED and error.code() != KafkaError._SSL:  # a handshake also fails while a broker ends
-            self._denied = error, time.monotonic()
+            self._refusals.note(error)
         _log.debug("client error: %s", hide(str(error), self._log.config), extra={"action": "client_error"})
 
 

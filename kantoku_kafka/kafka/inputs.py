@@ -152,6 +152,7 @@ class KafkaInputs:
         """As soon as there is one, what there is; ``consume`` alone would wait until there are so many."""
         first = consumer.poll(timeout_seconds)
         if first is None:
+            self._clients.check_access(f"reading the inputs as group {self._group}")
             return []
         # A rebalance within the next call must not give this record to a later assignment: a job of it now.
         jobs = self._jobs((first,))

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from access import super_user
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
@@ -23,7 +24,7 @@ def read_all(bootstrap_servers: str, topic: str, *, wait_for_open: bool = True) 
     it times out: this waits for both (60 s at most). With ``wait_for_open=False``: what can be seen at this moment.
     """
     config: dict[str, object] = {
-        "bootstrap.servers": bootstrap_servers,
+        **super_user(bootstrap_servers),
         "group.id": "accounting",
         "enable.auto.commit": False,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import signal
 import threading
 import uuid
@@ -10,15 +12,20 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import task_app
+from access import CLIENT, MODE_VARIABLE, as_user, rights, secured_run, super_user
 from confluent_kafka.admin import AdminClient
+from executors import CONFIG_VARIABLE
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.executor import ExecutorProcess
 from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.rights import Role
+from kantoku_kafka.names import Topics
 from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.testing.broker import BrokerHandle
 
 TYPES = ("echo", "work", "note", "nap", "outcome", "effects", "side")
+APPS = ("dying_app", "hygiene_app", "producing_app", "retry_app", "rogue_app", "task_app")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,19 +34,53 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A secured run is of the tests that share a broker, but for those that say why they cannot be."""
+    if MODE_VARIABLE not in os.environ:
+        return
+    ours = [item for item in items if "bootstrap" in getattr(item, "fixturenames", ())]
+    kept = [item for item in ours if not item.get_closest_marker("unsecured")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+@pytest.fixture(scope="session")
+def _servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    mode = os.environ.get(MODE_VARIABLE)
+    if not mode:
+        broker: BrokerHandle = request.getfixturevalue("kantoku_broker")
+        yield broker.bootstrap_servers
+        return
+    with secured_run(mode, tmp_path_factory.mktemp("secured")) as run:
+        os.environ["KANTOKU_CONFIG"] = run.file(CLIENT)
+        os.environ[CONFIG_VARIABLE] = run.file(Role.EXECUTOR)
+        yield run.servers
+
+
 @pytest.fixture
-def bootstrap(kantoku_broker: BrokerHandle) -> str:
-    return kantoku_broker.bootstrap_servers
+def bootstrap(_servers: str) -> str:
+    """Where the broker of the session answers; :mod:`access` says as whom a client connects."""
+    return _servers
+
+
+def inputs_of(names: Topics) -> Iterator[str]:
+    """The input topics of all apps here, and of tests that make or miss their own, in one namespace."""
+    yield f"{names.namespace}.shared"
+    yield from map(names.of_type, (*TYPES, "double", "never-created", "no-such-type"))
+    for name in APPS:
+        for task in importlib.import_module(name).kan.task_types.values():
+            yield from task.inputs(names)
 
 
 @pytest.fixture
 def namespace(bootstrap: str) -> Iterator[str]:
     """A namespace whose topics exist, all of 4 partitions; deleted after the test."""
     name = f"t-{uuid.uuid4().hex[:8]}"
-    kan = Kantoku(name, bootstrap_servers=bootstrap)
-    topics.create(kan.clients, topics.plan(kan.topics, TYPES))
-    yield name
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    kan = Kantoku(name, **as_user(bootstrap))
+    with rights(name, inputs_of(kan.topics)):
+        topics.create(kan.clients, topics.plan(kan.topics, TYPES))
+        yield name
+    admin = AdminClient(super_user(bootstrap))
     mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(f"{name}.")]
     for future in admin.delete_topics(mine).values():
         future.result(10)
@@ -48,7 +89,7 @@ def namespace(bootstrap: str) -> Iterator[str]:
 @pytest.fixture
 def kan(bootstrap: str, namespace: str) -> Iterator[Kantoku]:
     """The spawning side."""
-    client = Kantoku(namespace, bootstrap_servers=bootstrap)
+    client = Kantoku(namespace, **as_user(bootstrap))
     yield client
     client.close()
 
@@ -56,7 +97,7 @@ def kan(bootstrap: str, namespace: str) -> Iterator[Kantoku]:
 @pytest.fixture
 def app(bootstrap: str, namespace: str) -> Iterator[Kantoku]:
     """The executing side, with the tasks of ``task_app``."""
-    executing = Kantoku(namespace, bootstrap_servers=bootstrap)
+    executing = Kantoku(namespace, **as_user(bootstrap, Role.EXECUTOR))
     executing._task_types.update(task_app.kan.task_types)
     yield executing
     executing.close()

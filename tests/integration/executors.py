@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 HERE = Path(__file__).parent
+CONFIG_VARIABLE = "KANTOKU_TEST_EXECUTOR_CONFIG"
 
 
 class ExecutorUnderTest:
@@ -39,7 +40,12 @@ class ExecutorUnderTest:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._cwd, stdout=log, stderr=log, env=dict(os.environ), start_new_session=True
+                self._command,
+                cwd=self._cwd,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,
             )
 
     @property
@@ -73,6 +79,12 @@ class ExecutorUnderTest:
     ) -> None:
         if self.returncode is None:
             self.kill()
+
+
+def _environment() -> dict[str, str]:
+    """In a secured run, executors are a user of their own."""
+    config = os.environ.get(CONFIG_VARIABLE)
+    return {**os.environ, "KANTOKU_CONFIG": config} if config else dict(os.environ)
 
 
 def until(condition: Callable[[], object], timeout_seconds: float, what: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from executors import until
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.dev import EmbeddedBroker
@@ -68,18 +68,11 @@ class GrantingBroker:
         return Kantoku(namespace, bootstrap_servers=self.servers, config=self.config(user))
 
     def grant(self, user: str, rights: Iterable[Right]) -> None:
-        admin = AdminClient({"bootstrap.servers": self.admin_servers})
-        for future in admin.create_acls([binding(user, right) for right in rights]).values():
-            future.result(10)
-        _take_effect()
+        grant(self.admin_servers, user, rights)
 
     def revoke(self, user: str, rights: Iterable[Right] | None = None) -> None:
         """These rights; None: all that the user has."""
-        admin = AdminClient({"bootstrap.servers": self.admin_servers})
-        filters = [_filter(binding(user, right)) for right in rights] if rights is not None else [_all_of(user)]
-        for future in admin.delete_acls(filters).values():
-            future.result(10)
-        _take_effect()
+        revoke(self.admin_servers, user, rights)
 
     @contextmanager
     def without(self, user: str, right: Right) -> Iterator[None]:
@@ -113,6 +106,40 @@ def granting_broker(users: Iterable[str]) -> Iterator[GrantingBroker]:
 
         with EmbeddedBroker(short_lived=True, settings=settings) as embedded:
             yield GrantingBroker(embedded, f"127.0.0.1:{port}")
+
+
+def grant(servers: str, user: str, rights: Iterable[Right]) -> None:
+    """Returns when the broker goes by it; ``servers``: where one may do that."""
+    admin, wanted = AdminClient({"bootstrap.servers": servers}), [binding(user, right) for right in rights]
+    for future in admin.create_acls(wanted).values():
+        future.result(10)
+    until(lambda: set(wanted) <= _bindings(admin, user), 30, "the rights")
+
+
+def revoke(servers: str, user: str, rights: Iterable[Right] | None = None) -> None:
+    """These rights, None: all that the user has; returns when the broker goes by it."""
+    admin = AdminClient({"bootstrap.servers": servers})
+    gone = None if rights is None else {binding(user, right) for right in rights}
+    filters = [_all_of(user)] if gone is None else [_filter(one) for one in gone]
+    for future in admin.delete_acls(filters).values():
+        future.result(10)
+    until(lambda: not (_bindings(admin, user) if gone is None else _bindings(admin, user) & gone), 30, "its end")
+
+
+@contextmanager
+def granted(servers: str, rights: Mapping[str, Iterable[Right]]) -> Iterator[None]:
+    """Within the block users have these rights."""
+    for user, wanted in rights.items():
+        grant(servers, user, wanted)
+    try:
+        yield
+    finally:
+        for user, wanted in rights.items():
+            revoke(servers, user, wanted)
+
+
+def _bindings(admin: AdminClient, user: str) -> set[AclBinding]:
+    return set(admin.describe_acls(_all_of(user)).result(10))
 
 
 def binding(user: str, right: Right) -> AclBinding:
@@ -149,7 +176,3 @@ def _all_of(user: str) -> AclBindingFilter:
         AclOperation.ANY,
         AclPermissionType.ANY,
     )
-
-
-def _take_effect() -> None:
-    time.sleep(0.3)  # the authorizer learns of it from the controller's log

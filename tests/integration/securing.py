@@ -53,16 +53,24 @@ class Authority:
         self.file.write_bytes(_pem(certificate.sign(self._key, hashes.SHA256())))
 
     def issue(
-        self, name: str, *, hosts: tuple[str, ...] = (), days: int = 30, password: str | None = None
+        self,
+        name: str,
+        *,
+        subject: str | None = None,
+        hosts: tuple[str, ...] = (),
+        days: int = 30,
+        password: str | None = None,
     ) -> tuple[Path, Path]:
         """The files of a certificate and its key, valid for so many days, or until so many days ago.
 
         Parameters:
+            name: of the files.
+            subject: whose it is; default: as the files.
             hosts: DNS names and addresses of a server.
             password: of the key.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        request = self._signed(name, key, days)
+        request = self._signed(subject or name, key, days)
         if hosts:
             request = request.add_extension(x509.SubjectAlternativeName([*map(_general_name, hosts)]), critical=False)
         certificate, secret = self._folder / f"{name}.crt", self._folder / f"{name}.key"
@@ -107,14 +115,14 @@ class TokenEndpoint:
 
     Attributes:
         lifetime_seconds: of the tokens given from now on; negative: they have expired already.
-        given: how many tokens were given.
+        issued: the tokens that were given.
     """
 
     SECRET = "client-s3cret/of+everybody"
 
     def __init__(self) -> None:
         self.lifetime_seconds = 300.0
-        self.given = 0
+        self.issued: list[str] = []
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         endpoint = self
 
@@ -148,7 +156,6 @@ class TokenEndpoint:
 
     def token(self, subject: str) -> str:
         """A JWT of this subject."""
-        self.given += 1
         now = time.time()
         claims = {
             "iss": self.url,
@@ -158,7 +165,9 @@ class TokenEndpoint:
             "exp": int(now + self.lifetime_seconds),
         }
         signed = b".".join(_b64(json.dumps(part).encode()) for part in ({"alg": "RS256", "kid": "1"}, claims))
-        return (signed + b"." + _b64(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))).decode()
+        token = (signed + b"." + _b64(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))).decode()
+        self.issued.append(token)
+        return token
 
     def close(self) -> None:
         self._server.shutdown()
@@ -231,8 +240,14 @@ class SecuredCluster:
 
 
 @contextmanager
-def secured_cluster(folder: Path, users: tuple[str, ...] = ROLES) -> Iterator[SecuredCluster]:
-    """A cluster in which these users exist, by password, certificate and token, and may do nothing yet."""
+def secured_cluster(
+    folder: Path, users: tuple[str, ...] = ROLES, more: Mapping[str, str] | None = None
+) -> Iterator[SecuredCluster]:
+    """A cluster in which these users exist, by password, certificate and token, and may do nothing yet.
+
+    Parameters:
+        more: settings of the broker.
+    """
     cluster = SecuredCluster(folder)
     certificate, key = cluster.authority.issue("broker", hosts=(HOST,))
     (folder / "broker.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
@@ -243,7 +258,7 @@ def secured_cluster(folder: Path, users: tuple[str, ...] = ROLES) -> Iterator[Se
         listeners = {"SASL": (sasl, "SASL_SSL"), "MTLS": (mtls, "SSL"), "TLS": (tls, "SSL")}
 
         def settings(_: int, chosen: Mapping[str, str]) -> dict[str, str]:
-            return _listening(chosen, listeners) | _authenticating(folder, cluster, users)
+            return {**_listening(chosen, listeners), **_authenticating(folder, cluster, users), **(more or {})}
 
         cluster.broker = EmbeddedBroker(short_lived=True, settings=settings)
         with cluster.broker:
@@ -290,5 +305,4 @@ def _authenticating(folder: Path, cluster: SecuredCluster, users: tuple[str, ...
         f"{listener}.oauthbearer.sasl.oauthbearer.jwks.endpoint.url": f"{cluster.tokens.url}/keys",
         f"{listener}.oauthbearer.sasl.oauthbearer.expected.audience": "kafka",
         f"{listener}.oauthbearer.sasl.oauthbearer.expected.issuer": cluster.tokens.url,
-        f"{listener}.oauthbearer.connections.max.reauth.ms": "3600000",
     }

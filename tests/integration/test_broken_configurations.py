@@ -15,7 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from granting import grant
 from securing import HOST, Authority, SecuredCluster, TokenEndpoint, secured_cluster
+
+from kantoku_kafka import Kantoku
+from kantoku_kafka.kafka import topics
+from kantoku_kafka.kafka.rights import Operation, Resource, Right, Role, rights_of
+from kantoku_kafka.names import Topics
 
 HERE = Path(__file__).parent
 LIMIT_SECONDS = 15.0
@@ -47,6 +53,9 @@ class World:
     def mtls(self, **changes: str | None) -> dict[str, str]:
         return _changed(self.cluster.client("mtls", "executor"), changes)
 
+    def less(self, user: str) -> dict[str, str]:
+        return self.cluster.client("scram", user)
+
     def oauth(self, **changes: str | None) -> dict[str, str]:
         return _changed(self.cluster.client("oauth", "executor"), changes)
 
@@ -67,6 +76,16 @@ class Broken:
     command: tuple[str, ...] = ("run-executor", "task_app:kan", "--types", "echo", "--no-timers")
 
 
+TOPICS = Topics(namespace=NAMESPACE)
+INPUT = TOPICS.of_type("echo")
+# Users who lack some of an executor's rights.
+LESS: dict[str, Callable[[Right], bool]] = {
+    "no-input": lambda right: (right.name, right.operation) != (INPUT, Operation.READ),
+    "no-results": lambda right: (right.name, right.operation) != (TOPICS.results, Operation.WRITE),
+    "no-group": lambda right: right.resource is not Resource.GROUP,
+    "no-transactions": lambda right: right.resource is not Resource.TRANSACTIONAL_ID,
+    "nothing": lambda right: False,
+}
 BROKEN = {
     "unknown host": Broken(
         lambda w: w.scram(bootstrap_servers="no-such-host.invalid:9092"), 3, ("no-such-host.invalid", "DNS")
@@ -168,8 +187,23 @@ BROKEN = {
         (f"{NAMESPACE}.tasks.nap", "topics create"),
         ("run-executor", "task_app:kan", "--types", "nap", "--no-timers"),
     ),
+    "no right to read the input": Broken(lambda w: w.less("no-input"), 4, (f"{NAMESPACE}.tasks.echo", "ACL")),
+    "no right to write results": Broken(lambda w: w.less("no-results"), 4, (f"{NAMESPACE}.results", "ACL")),
+    "no right to join the group": Broken(lambda w: w.less("no-group"), 4, (f"{NAMESPACE}.executors", "ACL")),
+    "no right to transactions": Broken(
+        lambda w: w.less("no-transactions"), 4, (f"{NAMESPACE}.executors", "transaction", "ACL")
+    ),
+    "no right to see the input": Broken(
+        lambda w: w.less("nothing"), 4, (f"{NAMESPACE}.tasks.echo", "ACL"), ("spawn", "echo", "x")
+    ),
+    "no right to read results": Broken(
+        lambda w: w.less("nothing"),
+        4,
+        (f"{NAMESPACE}.results", "ACL"),
+        ("result", "0199e0a0-0000-7000-8000-000000000000"),
+    ),
     "no right to create topics": Broken(
-        lambda w: w.scram(), 4, ("creating topic", "ACL"), ("topics", "create", "task_app:kan", "--yes")
+        lambda w: w.less("nothing"), 4, ("creating topic", "ACL"), ("topics", "create", "task_app:kan", "--yes")
     ),
 }
 
@@ -196,20 +230,31 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Outcome]]]:
-    """What becomes of each, some at once: most of the time they wait."""
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Outcome]]]:
+    """What becomes of those that are tested now, some at once: most of the time they wait."""
+    names = [item.callspec.params["name"] for item in request.session.items if item.fspath == request.fspath]
     folder = tmp_path_factory.mktemp("broken")
     with (
-        secured_cluster(folder) as cluster,
+        secured_cluster(folder, ("executor", *LESS)) as cluster,
         served(_Web) as web,
         closing(TokenEndpoint()) as expired,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         expired.lifetime_seconds = -10
+        _grant(cluster)
         world = World(cluster, folder, web, expired)
-        yield {
-            name: pool.submit(_run, broken, world, folder / str(n)) for n, (name, broken) in enumerate(BROKEN.items())
-        }
+        yield {name: pool.submit(_run, BROKEN[name], world, folder / name) for name in names}
+
+
+def _grant(cluster: SecuredCluster) -> None:
+    servers = cluster.super_user["bootstrap.servers"]
+    with closing(Kantoku(NAMESPACE, bootstrap_servers=servers)) as kan:
+        topics.create(kan.clients, topics.plan(TOPICS, ["echo"]))
+    for user, has in LESS.items():
+        if rights := [right for right in rights_of(Role.EXECUTOR, TOPICS, [INPUT]) if has(right)]:
+            grant(servers, user, rights)
 
 
 def _run(broken: Broken, world: World, file: Path) -> Outcome:

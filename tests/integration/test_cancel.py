@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from access import super_user
 from accounting import Account, read_all
 from confluent_kafka.admin import AdminClient
 from executors import ExecutorUnderTest, until
@@ -152,7 +153,7 @@ def test_commands_are_heard_when_their_topic_is_there_again(
 ) -> None:
     """Somebody has deleted it, and creates it anew while an executor runs."""
     executor.kill()
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(super_user(bootstrap))
     admin.delete_topics([kan.topics.control])[kan.topics.control].result(20)
     until(lambda: kan.topics.control not in existing_topics(kan.clients), 20, "it is gone")
     executor.start()

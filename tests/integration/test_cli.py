@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from access import environment_of
 from accounting import Account, read_all
 from executors import ExecutorUnderTest, until
 
@@ -37,9 +38,11 @@ def cli(
     *arguments: str | bytes, cwd: Path = HERE, stdin: bytes = b"", timeout: float = 60
 ) -> subprocess.CompletedProcess[Any]:
     command = [sys.executable, "-m", "kantoku_kafka", *arguments]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=timeout, check=False)
+    environment = environment_of(*arguments)
+    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=timeout, env=environment)
 
 
+@pytest.mark.unsecured("in a namespace of its own")
 def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP.format(namespace=f"{namespace}-cli", bootstrap=bootstrap))
     assert cli("topics", "check", "app:kan", cwd=tmp_path).returncode == 7

@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from access import as_user, super_user
 from accounting import Account, read_all
 from administration import alter_topic, delete_topic
 from confluent_kafka import Producer, TopicPartition
@@ -106,7 +107,7 @@ def test_replay_goes_on_where_it_ended(cli: Cli, finished: list[str], kan: Kanto
 def test_replay_into_another_topic(cli: Cli, finished: list[str], kan: Kantoku, bootstrap: str) -> None:
     copy = f"{kan.namespace}.copy"
     assert "missing" in cli("events", "replay", "--into", copy, code=7).stderr
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(super_user(bootstrap))
     admin.create_topics([NewTopic(copy, 2, 1)])[copy].result(10)
     cli("events", "replay", "--into", copy)
     originals = read_all(bootstrap, kan.topics.events)
@@ -208,7 +209,7 @@ def test_tasks_list_and_show(cli: Cli, finished: list[str], tmp_path: Path) -> N
 
 
 def test_tasks_that_have_no_event_yet(cli: Cli, kan: Kantoku, bootstrap: str, finished: list[str]) -> None:
-    silent = Kantoku(kan.namespace, bootstrap_servers=bootstrap, events="off")
+    silent = Kantoku(kan.namespace, **as_user(bootstrap), events="off")
     waiting = silent.spawn(Task("side", b"x").with_(labels(shop="b")))
     silent.close()
     assert len(rows(cli("tasks", "list", "-o", "jsonl"))) == 11
@@ -238,7 +239,7 @@ def test_what_is_missing_is_said(cli: Cli, finished: list[str], kan: Kantoku, bo
     (first, *_) = read_all(bootstrap, kan.topics.events)
     newer = bytearray(first.value() or b"")
     newer[3] ^= 255
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     producer.produce(kan.topics.events, bytes(newer), b"x/1/y")
     assert producer.flush(60) == 0
     alter_topic(bootstrap, kan.topics.events, cleanup_policy="compact,delete", retention_ms="3600000")
@@ -354,7 +355,7 @@ def test_out_follows_a_link_and_leaves_it(cli: Cli, finished: list[str], tmp_pat
 
 
 def test_processes_that_share_a_view(cli: Cli, kan: Kantoku, bootstrap: str) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     for number in range(4000):
         producer.produce(kan.topics.events, b"unreadable", str(number), partition=number % 4)
     assert producer.flush(60) == 0
@@ -383,7 +384,7 @@ def test_lag_where_the_oldest_records_are_gone_and_nothing_was_committed(
 ) -> None:
     tasks = kan.spawn_many([Task("echo", b"x").with_(key("k"))] * 20)
     place = TopicPartition(tasks[0].topic, tasks[0].partition, 15)
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(super_user(bootstrap))
     admin.delete_records([place])[place].result(10)
     lag = rows(cli("lag", "--sample", "0", "-o", "jsonl"))
     assert [(row["committed"], row["not_done"]) for row in lag if row["not_done"]] == [(15, 5)]
@@ -408,12 +409,12 @@ def test_lag_counts_no_markers_of_transactions_where_all_is_done(cli: Cli, kan: 
 
 
 def test_lag_counts_what_stands_behind_an_open_transaction(cli: Cli, kan: Kantoku, bootstrap: str) -> None:
-    topic, producer = kan.topics.of_type("echo"), Producer({"bootstrap.servers": bootstrap, "transactional.id": "open"})
+    topic, producer = kan.topics.of_type("echo"), Producer({**super_user(bootstrap), "transactional.id": "open"})
     producer.init_transactions(10)
     producer.begin_transaction()
     producer.produce(topic, b"undecided", partition=0)
     assert producer.flush(10) == 0
-    other = Producer({"bootstrap.servers": bootstrap})
+    other = Producer(super_user(bootstrap))
     for _ in range(5):
         other.produce(topic, b"waits", partition=0)
     assert other.flush(10) == 0

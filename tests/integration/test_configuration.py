@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.unsecured("has settings of its own")
+
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens there
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from access import super_user
 from accounting import Account, read_all
 from confluent_kafka import Producer
 from executors import HERE, ExecutorUnderTest, until
@@ -80,7 +81,7 @@ def test_letters_are_listed_shown_filtered_and_purged(
     kan: Kantoku, bootstrap: str, tmp_path: Path, mended: Path
 ) -> None:
     common = ("-b", bootstrap, "-n", kan.namespace)
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     topic = kan.topics.of_type("fragile")
     producer.produce(topic, b"\xff\x00 no task", b"k\xff", headers=[("a", b"1"), ("b", None), ("a", b"2")])
     assert producer.flush(10) == 0
@@ -114,7 +115,7 @@ def test_a_record_that_never_had_a_result_goes_back_as_it_was_once(kan: Kantoku,
     source = {"topic": topic, "partition": "2", "offset": "7"}
     cause = [("mine", b"1"), ("kantoku-error-type", b"EnvelopeError")]
     cause += [(f"kantoku-source-{name}", value.encode()) for name, value in source.items()]
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     producer.produce(kan.topics.dlq, CODEC.encode_task(envelope), b"customer-7", headers=cause)
     assert producer.flush(10) == 0
     for _ in range(2):
@@ -138,7 +139,7 @@ def test_no_task_gets_a_second_result_by_redrives_that_the_log_has_forgotten(
         until(lambda: len(read_all(bootstrap, kan.topics.results)) == 2, 60, "it has run again")
         assert cli(*common, "events", "prune", "--older-than", "0s").returncode == 0
         assert b"0 letters redriven, 1 were before" in cli(*common, "dlq", "redrive", "--all").stderr
-        producer = Producer({"bootstrap.servers": bootstrap})
+        producer = Producer(super_user(bootstrap))
         for record in read_all(bootstrap, kan.topics.events):
             producer.produce(kan.topics.events, None, record.key(), partition=record.partition())
         assert producer.flush(10) == 0
@@ -152,7 +153,7 @@ def test_a_task_that_was_refused_is_redriven_under_another_id(kan: Kantoku, boot
     """It has a result, though its letter says EnvelopeError as that of a record that could not be read."""
     common, log, topic = ("-b", bootstrap, "-n", kan.namespace), tmp_path / "log", kan.topics.of_type("fragile")
     refused = TaskEnvelope(new_task_id(), "fragile", b"", now_us(), timeout_ms=0)
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     producer.produce(topic, CODEC.encode_task(refused), refused.id.encode())
     assert producer.flush(10) == 0
     options = ("--types", "fragile", "--events", "off")
@@ -166,7 +167,7 @@ def test_a_task_that_was_refused_is_redriven_under_another_id(kan: Kantoku, boot
 
 def test_a_letter_whose_type_is_gone_is_an_error_that_says_so(kan: Kantoku, bootstrap: str) -> None:
     envelope = TaskEnvelope(new_task_id(), "vanished", b"", now_us())
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     producer.produce(kan.topics.dlq, CODEC.encode_task(envelope), b"k")
     assert producer.flush(10) == 0
     done = cli("-b", bootstrap, "-n", kan.namespace, "dlq", "redrive", "--all")

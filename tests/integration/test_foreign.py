@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+from access import super_user
 from accounting import Account, read_all
 from confluent_kafka import Producer
 
@@ -46,7 +47,7 @@ class ForeignCodec:
 
 def test_a_foreign_program_spawns_and_reads(kan: Kantoku, bootstrap: str, running: Any) -> None:
     task, result, event = ForeignCodec("Task"), ForeignCodec("Result"), ForeignCodec("Event")
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     ids = [str(uuid.uuid4()) for _ in range(20)]
     for n, task_id in enumerate(ids):
         record = {"id": task_id, "type": "echo", "data": b"%d" % n, "created_at": time.time_ns() // 1000}
@@ -98,7 +99,7 @@ def console(bootstrap: str, topic: str, count: int) -> list[tuple[str, ...]]:
 
 def test_garbage_between_good_tasks_goes_to_the_dead_letters(kan: Kantoku, bootstrap: str, running: Any) -> None:
     chance = random.Random(4)
-    topic, producer = kan.topics.of_type("echo"), Producer({"bootstrap.servers": bootstrap})
+    topic, producer = kan.topics.of_type("echo"), Producer(super_user(bootstrap))
     good, bad = [], []
     for _ in range(200):
         value = _broken(chance)

@@ -24,6 +24,10 @@ from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.model import TaskEnvelope, now_us
 
+pytestmark = pytest.mark.unsecured(
+    "topics of others, in a namespace of its own: tests/integration/test_rights.py has their rights"
+)
+
 FOREIGN = ("orders", "raw", "events", "shipments", "answers.a")
 Executing = Callable[..., AbstractContextManager[ExecutorUnderTest]]
 

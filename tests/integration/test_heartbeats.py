@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from access import super_user
 from accounting import read_all
 from administration import delete_topic
 from confluent_kafka import Producer
@@ -55,7 +56,7 @@ def test_one_that_was_killed_is_gone_after_three_that_did_not_come(
 
 
 def test_what_is_no_heartbeat_is_left_out(kan: Kantoku, running: Running, bootstrap: str) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     for key, value in ((b"heartbeat/x", b"\xc3\x01nonsense"), (None, b"x"), (b"other", None), (b"\xff", b"y")):
         producer.produce(kan.topics.control, value, key)
     producer.flush(10)

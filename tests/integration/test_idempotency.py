@@ -19,7 +19,7 @@ from kantoku_kafka.kafka import topics
 SPAWNER = """
 import sys, time
 from kantoku_kafka import Kantoku, Task, idempotency_key
-kan = Kantoku(sys.argv[2], bootstrap_servers=sys.argv[1])
+kan = Kantoku.from_config(sys.argv[2], bootstrap_servers=sys.argv[1])
 for n in range(250):
     kan.spawn(Task("noted", b"x").with_(idempotency_key("the one")))
     kan.spawn(Task("noted", b"x"))

@@ -30,6 +30,8 @@ from kantoku_kafka.observability.measured import Measured
 from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.testing.broker import BrokerHandle
 
+pytestmark = pytest.mark.unsecured("namespaces of its own")
+
 Made = Callable[[Kantoku], Kantoku]
 
 

@@ -29,6 +29,8 @@ from kantoku_kafka.kafka import topics
 from kantoku_kafka.observability.metrics import METRICS, Kind
 from kantoku_kafka.testing.broker import BrokerHandle
 
+pytestmark = pytest.mark.unsecured("namespaces of its own")
+
 JOB = "kantoku"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "kantoku.json").read_text("utf-8"))
 VARIABLES = {"$job": JOB, "$type": ".*", "$__rate_interval": "1m"}

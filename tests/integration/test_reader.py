@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from access import as_user, super_user
 from confluent_kafka import Producer
 
 from kantoku_kafka import Kantoku, Result, Status, Task, idempotency_key
@@ -22,7 +23,7 @@ from kantoku_kafka.settings import Connection
 
 @pytest.fixture
 def producer(bootstrap: str) -> Iterator[Producer]:
-    client = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+    client = Producer({**super_user(bootstrap), "partitioner": "murmur2_random", "linger.ms": 0})
     yield client
     client.flush(10)
 
@@ -85,8 +86,8 @@ def test_looking_for_results_does_not_wait_until_nobody_writes(kan: Kantoku, boo
         try:
             began = time.monotonic()
             for _ in range(8):
-                with closing(Kantoku(kan.namespace, bootstrap_servers=bootstrap)) as looking:
-                    looking.connect_to(Connection(bootstrap_servers=bootstrap, timeout_seconds=60.0))
+                with closing(Kantoku(kan.namespace, **as_user(bootstrap))) as looking:
+                    looking.connect_to(Connection(**as_user(bootstrap), timeout_seconds=60.0))
                     assert first.id in looking.find_results([first.id])
             assert time.monotonic() - began < 20
         finally:
@@ -100,7 +101,7 @@ def test_the_result_of_a_key_that_was_spawned_before_by_another_is_found(
 ) -> None:
     """Though this client stands at the end of the partition, behind that result, and has it not in its cache."""
     task = Task("echo", b"photo").with_(idempotency_key("photo-7"))
-    with running(), closing(Kantoku(kan.namespace, bootstrap_servers=bootstrap)) as other:
+    with running(), closing(Kantoku(kan.namespace, **as_user(bootstrap))) as other:
         first = other.spawn(task).result(timeout_seconds=30)
         kan._reader = ResultReader(kan.clients, kan.topics, kan.codec, cache_bytes=1)
         kan.gather(kan.spawn_many([Task("echo", b"x")] * 50), timeout_seconds=30)
@@ -141,7 +142,7 @@ def test_what_takes_longer_to_read_than_a_request_may_is_found_all_the_same(
     kan: Kantoku, bootstrap: str, producer: Producer
 ) -> None:
     codec, count, now_ms = AvroCodec(), 150, time.time_ns() // 1_000_000
-    connection = Connection(bootstrap_servers=bootstrap, timeout_seconds=0.5)
+    connection = Connection(**as_user(bootstrap), timeout_seconds=0.5)
     ids = [idempotent_id("ns", "echo", str(n)) for n in range(8 * count)]  # nobody knows when they were made
     for task_id in ids:
         result = Result(task_id, "echo", Status.OK, b"", None, 1, "e", None, now_ms * 1000, Source("t", 0, 0))

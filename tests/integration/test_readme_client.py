@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from executors import ExecutorUnderTest
+
+pytestmark = pytest.mark.unsecured("a client of an open broker")
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -34,6 +34,8 @@ from kantoku_kafka.registry import Registry
 from kantoku_kafka.registry.envelopes import RegistryCodec
 from kantoku_kafka.replay import EventFilter
 
+pytestmark = pytest.mark.unsecured("namespaces of its own")
+
 ROOT = Path(__file__).parents[2]
 TYPES = ("echo", "pay", "pay-async", "pay-child")
 TOPIC = {"auto.register.schemas": False, "subject.name.strategy.type": "TOPIC"}

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from access import super_user
 from accounting import read_all
 from administration import alter_topic
 from confluent_kafka import Message as KafkaMessage
@@ -72,7 +73,7 @@ def test_replay_while_executors_write_and_are_killed(kan: Kantoku, bootstrap: st
 
 
 def test_events_of_an_aborted_transaction_do_not_appear(kan: Kantoku, bootstrap: str) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"{kan.namespace}.rogue"})
+    producer = Producer({**super_user(bootstrap), "transactional.id": f"{kan.namespace}.rogue"})
     producer.init_transactions(10)
     for commit in (False, True, False):
         producer.begin_transaction()
@@ -90,7 +91,7 @@ def test_events_of_an_aborted_transaction_do_not_appear(kan: Kantoku, bootstrap:
 
 def test_an_open_transaction_is_waited_for(kan: Kantoku, bootstrap: str) -> None:
     """What was written by the time the replay began is missed neither when it is committed later."""
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"{kan.namespace}.slow"})
+    producer = Producer({**super_user(bootstrap), "transactional.id": f"{kan.namespace}.slow"})
     producer.init_transactions(10)
     producer.begin_transaction()
     producer.produce(kan.topics.events, an_event(), b"k", partition=0)
@@ -182,7 +183,7 @@ def test_tail_goes_on(kan: Kantoku) -> None:
 def test_what_cannot_be_read_is_counted(kan: Kantoku, bootstrap: str) -> None:
     newer = bytearray(an_event())
     newer[3] ^= 255
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     for value in (b"junk", bytes(newer), an_event("their.own"), an_event("never_heard_of")):
         producer.produce(kan.topics.events, value, b"k", partition=0)
     producer.flush()
@@ -208,7 +209,7 @@ def _compact_eagerly(bootstrap: str, topic: str) -> None:
 
 def _await_compaction(kan: Kantoku, bootstrap: str) -> None:
     """One event again and again, until the first ones of every partition have gone."""
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     deadline = time.monotonic() + 60
     written = 0
     while time.monotonic() < deadline:
@@ -224,7 +225,7 @@ def _await_compaction(kan: Kantoku, bootstrap: str) -> None:
 
 
 def _tombstone(kan: Kantoku, history: Sequence[LoggedEvent]) -> None:
-    producer = Producer({"bootstrap.servers": kan.connection.bootstrap_servers})
+    producer = Producer(super_user(kan.connection.bootstrap_servers))
     for event, partition, _ in history:
         key = f"{event.task_id}/{event.attempt}/{event.name}".encode()
         producer.produce(kan.topics.events, None, key, partition=partition)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from access import super_user
 from accounting import Account, read_all
 from confluent_kafka import Producer
 from executors import HERE, ExecutorUnderTest, until
@@ -198,7 +199,7 @@ def test_a_schedule_whose_task_cannot_be_read_does_not_hide_the_others(kan: Kant
     for name in ("broken", "nightly"):
         kan.schedules.add(name, Task("timed"), every_seconds=60)
     (schedule,) = [planned.schedule for planned in kan.schedules.all() if planned.schedule.name == "broken"]
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     (record,) = [r for r in read_all(bootstrap, kan.topics.schedules) if schedule.task in (r.value() or b"")]
     damaged = (record.value() or b"").replace(schedule.task, bytes(len(schedule.task)))
     producer.produce(kan.topics.schedules, damaged, record.key(), partition=0)

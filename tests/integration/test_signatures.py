@@ -38,6 +38,8 @@ from kantoku_kafka.kafka import topics
 from kantoku_kafka.model import SIGNATURE, Schedule, TaskEnvelope, Timer, now_us
 from kantoku_kafka.spawning import prepare
 
+pytestmark = pytest.mark.unsecured("namespaces of its own")
+
 TYPES = ("noted", "flaky", "pooled")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from access import as_user, super_user
 from accounting import read_all
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -104,7 +105,7 @@ def test_an_old_result_is_found_by_a_new_client(kan: Kantoku, bootstrap: str, ru
     with running():
         spawned = kan.spawn_many([Task("echo", b"%d" % n) for n in range(50)])
         kan.gather(spawned, timeout_seconds=30)
-    late = Kantoku(kan.namespace, bootstrap_servers=bootstrap)
+    late = Kantoku(kan.namespace, **as_user(bootstrap))
     try:
         assert late.wait(spawned[7].id, timeout_seconds=10).data == b"7"
         assert len(late.find_results([task.id for task in spawned])) == 50
@@ -158,7 +159,7 @@ def test_a_veto_spawns_nothing(bootstrap: str, namespace: str) -> None:
             if ctx.data == b"bad":
                 raise PermissionError("not this one")
 
-    kan = Kantoku(namespace, bootstrap_servers=bootstrap, plugins=[Veto()])
+    kan = Kantoku(namespace, **as_user(bootstrap), plugins=[Veto()])
     with pytest.raises(PermissionError):
         kan.spawn(Task("echo", b"bad"))
     good = kan.spawn(Task("echo", b"good"))
@@ -184,7 +185,7 @@ def test_foreign_commit_metadata_are_not_trusted(kan: Kantoku, bootstrap: str, t
 
     spawned = kan.spawn_many([Task("work", b"x")] * 40)
     topic = kan.topics.of_type("work")
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": kan.topics.group})
+    consumer = Consumer({**super_user(bootstrap), "group.id": kan.topics.group})
     places = [TopicPartition(topic, p, 0, metadata="deployed by hand") for p in range(4)]
     consumer.commit(offsets=places, asynchronous=False)
     consumer.close()
@@ -196,7 +197,7 @@ def test_foreign_commit_metadata_are_not_trusted(kan: Kantoku, bootstrap: str, t
 
 
 def test_a_tombstone_on_an_input_is_a_dead_letter(kan: Kantoku, bootstrap: str, running: Any) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     producer.produce(kan.topics.of_type("echo"), None, b"k")
     producer.flush(10)
     with running():
@@ -223,14 +224,15 @@ def test_transactions_do_not_nest(kan: Kantoku, bootstrap: str) -> None:
     assert read_all(bootstrap, kan.topics.of_type("echo")) == []
 
 
+@pytest.mark.unsecured("with a topic of events of its own")
 def test_a_task_is_accepted_though_its_event_is_not(
     kan: Kantoku, bootstrap: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = f"{kan.namespace}.small-events"
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(super_user(bootstrap))
     (created,) = admin.create_topics([NewTopic(topic, 4, config={"max.message.bytes": "500"})]).values()
     created.result(10)
-    client = Kantoku(kan.namespace, bootstrap_servers=bootstrap, topics={"events": topic})
+    client = Kantoku(kan.namespace, **as_user(bootstrap), topics={"events": topic})
     try:
         spawned = client.spawn(Task("echo").with_(labels(long="x" * 1000)))
         client.spawn(Task("echo"))

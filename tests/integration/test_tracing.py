@@ -17,6 +17,8 @@ from executors import HERE, ExecutorUnderTest, until
 from kantoku_kafka import Kantoku, Task, headers
 from kantoku_kafka.kafka import topics
 
+pytestmark = pytest.mark.unsecured("namespaces of its own")
+
 PRODUCER, CONSUMER, CLIENT = 4, 5, 3
 TYPES = ("threaded", "awaited", "forked", "child", "slow")
 

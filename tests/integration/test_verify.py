@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from access import super_user
 from accounting import Account, read_all
 from administration import alter_topic
 from confluent_kafka import Producer, TopicPartition
@@ -119,7 +120,7 @@ def test_a_second_result_and_one_from_nowhere_are_found(
 ) -> None:
     first = next(record for record in read_all(bootstrap, kan.topics.results) if record.key() == ended[0].encode())
     result = kan.codec.decode_result(first.value() or b"")
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     producer.produce(kan.topics.results, first.value(), first.key())
     producer.produce(kan.topics.results, kan.codec.encode_result(result._replace(task_id=new_task_id())), b"other")
     producer.produce(kan.topics.results, b"not an envelope", b"junk")
@@ -146,7 +147,7 @@ def test_inputs_with_names_of_their_own_are_judged(
         task.result(timeout_seconds=30)
     assert verify("--at-rest", "--events", "full") == (0, {})
     (result,) = read_all(bootstrap, kan.topics.results)
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer(super_user(bootstrap))
     producer.produce(kan.topics.results, result.value(), result.key())
     assert producer.flush(10) == 0
     for options in ((), ("--since", "1h")):
@@ -158,7 +159,7 @@ def test_what_was_deleted_since_is_no_violation(
     kan: Kantoku, bootstrap: str, ended: list[str], running: Running, verify: Verify
 ) -> None:
     with running():
-        junk = Producer({"bootstrap.servers": bootstrap})
+        junk = Producer(super_user(bootstrap))
         junk.produce(kan.topics.of_type("echo"), b"no envelope", partition=0)
         assert junk.flush(10) == 0
         until(lambda: read_all(bootstrap, kan.topics.dlq), 30, "the dead letter")

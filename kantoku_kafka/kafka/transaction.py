@@ -241,7 +241,7 @@ class ExactlyOnceTransaction(Channel):
         try:
             producer.init_transactions(self._timeout_seconds)
         except KafkaException as error:
-            raise self._clients.error(error.args[0], "starting transactions") from error
+            raise self._clients.error(error.args[0], f"starting transactions as {self._transactional_id}") from error
         self._tainted = False
         return producer
 

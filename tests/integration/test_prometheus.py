@@ -33,7 +33,13 @@ pytestmark = pytest.mark.unsecured("namespaces of its own")
 
 JOB = "kantoku"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "kantoku.json").read_text("utf-8"))
-VARIABLES = {"$job": JOB, "$type": ".*", "$__rate_interval": "1m"}
+VARIABLES = {"$job": JOB, "$type": ".*", "$__rate_interval": "5m"}
+# Of trouble, of this moment, or over by the first scrape. All else that the dashboard shows is not 0 after that work.
+MAY_BE_ZERO = re.compile(
+    r"kantoku_(blocked|paused)_partitions|kantoku_checkpoints_refused|kantoku_fenced|kantoku_tasks_(waiting|in_flight)"
+    r"|kantoku_oldest_waiting|kantoku_lag|kantoku_timers_overdue|kantoku_consumer_(queue|request_timeouts)"
+    r"|kantoku_coordinator_rtt|kantoku_rebalances"
+)
 
 
 class Observed:
@@ -181,7 +187,10 @@ def test_each_query_of_the_dashboard_finds_data(observed: Observed) -> None:
     assert len(queries) > 30
 
     def all_found() -> bool:
-        queries.difference_update([query for query in queries if observed.values(query)])
+        for query in tuple(queries):
+            values = observed.values(query)
+            if values and (any(values) or MAY_BE_ZERO.search(query)):
+                queries.remove(query)
         return not queries
 
     with suppress(AssertionError):

@@ -371,7 +371,7 @@ class Kantoku(Client):
                 raise UsageError(f"Task {name!r}: rate_per_second must be positive, not {rate_per_second}.")
             is_async = inspect.iscoroutinefunction(function)
             kind = choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
-            check_pool(name, kind, is_async=is_async)
+            check_pool(name, kind, is_async=is_async, payloads=payloads)
             takes_context = _takes_context(name, function)
             formats = {task.name: task.from_topics for task in self._task_types.values()}
             foreign_readers({**formats, name: foreign}, self.topics, self.codec)
@@ -421,8 +421,10 @@ def _checked_formats(name: str, from_topics: Mapping[str, Format]) -> Mapping[st
     return dict(from_topics)
 
 
-def check_pool(name: str, pool: PoolKind, *, is_async: bool) -> None:
+def check_pool(name: str, pool: PoolKind, *, is_async: bool, payloads: Sequence[Payload]) -> None:
     """Raise UsageError if a pool cannot run the function of a task type."""
+    if pool is PoolKind.INLINE and any(payload.blocking for payload in payloads):
+        raise UsageError(f"Task {name!r}: its payload may wait for a network, pool 'inline' must not: use 'thread'.")
     if is_async and pool in (PoolKind.INLINE, PoolKind.THREAD):
         raise UsageError(f"Task {name!r} is async def: pool {pool.value!r} cannot run it, use 'asyncio' or 'process'.")
     if not is_async and pool is PoolKind.ASYNCIO:

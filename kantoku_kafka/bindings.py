@@ -40,7 +40,8 @@ def chosen_types(
             raise UsageError(f"Task type {name!r} is not registered; there are: {', '.join(sorted(registered))}.")
         task = registered[name]
         if pool is not None:
-            check_pool(name, pool, is_async=inspect.iscoroutinefunction(task.function))
+            is_async = inspect.iscoroutinefunction(task.function)
+            check_pool(name, pool, is_async=is_async, payloads=task.payloads)
             task = replace(task, pool=pool)
         if task.pool is PoolKind.PROCESS and reference is None:
             raise UsageError(

@@ -1,7 +1,7 @@
 """Avro by schemas that others wrote: which of them are safe to read by, and bytes read by those.
 
-A reader in C follows a schema wherever it leads: some bytes make it recurse until the process dies, or build
-millions of items that have no bytes of their own. Such schemas are refused, and with them records that are too long.
+A reader in C follows a schema wherever it leads: some bytes make it recurse until the process dies, build millions of
+items that have no bytes of their own, or take minutes for one decimal. Such schemas and decimals are refused.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fastavro
+from fastavro.read import LOGICAL_READERS
 
 from kantoku_kafka.errors import EnvelopeError, UsageError
 
 __all__ = ["SafeSchema"]
 
 _MOST_LEVELS, _MOST_PARTS, _MOST_CHARACTERS = 128, 10_000, 1 << 20
+_MOST_DECIMAL_BYTES = 1_024  # some 2,400 digits; the time for one grows with their square
+_DECIMAL = "kantoku-decimal"
+"""The logical type that stands for decimals where we read: fastavro takes readers of further types by their names."""
 _PRIMITIVES = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "bytes": 1, "string": 1}
 
 
@@ -31,11 +35,12 @@ class SafeSchema:
 
     Raises:
         UsageError: it is no Avro schema, or none that is safe: recursive, deeper than 128 levels of JSON, with more
-            than 10,000 parts, or with arrays whose items may have no bytes.
+            than 10,000 parts, with arrays whose items may have no bytes, or with decimals of more than 1,024 bytes.
     """
 
     def __init__(self, schema: str | Mapping[str, Any] | list[Any], references: Iterable[str] = ()) -> None:
         named: dict[str, Any] = {}
+        named_to_read: dict[str, Any] = {}
         try:
             self.text = schema if isinstance(schema, str) else json.dumps(schema)
             for text in (*references, self.text):
@@ -44,6 +49,7 @@ class SafeSchema:
                 raw = _loaded(text)
                 _check_levels(raw)
                 self._parsed = fastavro.parse_schema(raw, named_schemas=named)
+                self._to_read = fastavro.parse_schema(_with_our_decimals(raw), named_schemas=named_to_read)
             _Measure(named).of(self._parsed)
         except UsageError as error:
             raise UsageError(f"The schema cannot be used: {error}.") from None
@@ -63,7 +69,7 @@ class SafeSchema:
         """
         source = io.BytesIO(body)
         try:
-            value = fastavro.schemaless_reader(source, self._parsed, None if reader is None else reader._parsed)
+            value = fastavro.schemaless_reader(source, self._to_read, None if reader is None else reader._to_read)
         except Exception as error:  # of the reader: anything, by bytes that are none
             raise EnvelopeError(
                 f"The data are not of their schema: {type(error).__name__}: {str(error)[:200]}."
@@ -98,6 +104,24 @@ def _parts(schema: Any) -> Iterable[Any]:
     if isinstance(schema, dict):
         return schema.values()
     return schema if isinstance(schema, list) else ()
+
+
+def _with_our_decimals(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_with_our_decimals(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    changed = {name: _with_our_decimals(part) for name, part in schema.items()}
+    if (schema.get("type"), schema.get("logicalType")) == ("bytes", "decimal"):
+        LOGICAL_READERS.setdefault(f"bytes-{_DECIMAL}", _read_decimal)
+        changed["logicalType"] = _DECIMAL
+    return changed
+
+
+def _read_decimal(data: bytes, *schemas: Any) -> Any:
+    if len(data) > _MOST_DECIMAL_BYTES:
+        raise ValueError(f"a decimal has {len(data):,} bytes, more than {_MOST_DECIMAL_BYTES:,}")
+    return LOGICAL_READERS["bytes-decimal"](data, *schemas)
 
 
 class _Measure:
@@ -145,6 +169,8 @@ class _Measure:
             case "map":
                 return 1, 1 + self.of(schema["values"])[1]
             case "fixed":
+                if schema.get("logicalType") == "decimal" and schema["size"] > _MOST_DECIMAL_BYTES:
+                    raise UsageError(f"a decimal has more than {_MOST_DECIMAL_BYTES:,} bytes")
                 return max(0, schema["size"]), 1
             case "enum":
                 return 1, 1

@@ -9,6 +9,7 @@ import re
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from kantoku_kafka import (
     Task,
 )
 from kantoku_kafka.avro.safe import SafeSchema
+from kantoku_kafka.bindings import chosen_types
 from kantoku_kafka.errors import EnvelopeError, UsageError
+from kantoku_kafka.settings import PoolKind
 from kantoku_kafka.testing import run_tasks
 
 ORDER: dict[str, Any] = {
@@ -205,6 +208,17 @@ def test_what_runs_too_long_is_timed_out_though_its_result_is_being_written(kan:
         written.set()
 
 
+def test_a_payload_that_waits_for_a_network_stays_out_of_the_loop(kan: Kantoku) -> None:
+    class Slow(JsonPayload):
+        blocking = True
+
+    with pytest.raises(UsageError, match="pool 'inline' must not: use 'thread'"):
+        kan.task("t", payload=Slow(), pool="inline")(print)
+    kan.task("t", payload=Slow())(print)
+    with pytest.raises(UsageError, match="pool 'inline' must not"):
+        chosen_types(kan, None, PoolKind.INLINE, None)
+
+
 @pytest.mark.parametrize("wrong", [JsonPayload, json, "json", 0])
 def test_what_is_no_payload_is_said_at_once(kan: Kantoku, wrong: Any) -> None:
     with pytest.raises(UsageError, match=r"is no payload; make one, e\.g\. payload=JsonPayload\(\)"):
@@ -295,11 +309,22 @@ def doubled(levels: int) -> dict[str, Any]:
         (doubled(60), "more than 128 levels"),
         ("[" * 100_000, "no Avro schema"),
         ('{"type": "nope"}', "no Avro schema"),
+        ({"type": "fixed", "name": "D", "size": 10**6, "logicalType": "decimal", "precision": 9}, "a decimal has more"),
     ],
 )
 def test_bombs_are_refused(schema: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         SafeSchema(schema)
+
+
+def test_decimals_are_read_and_none_takes_minutes() -> None:
+    cents = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
+    fields = [{"name": "net", "type": cents}, {"name": "tax", "type": ["null", cents]}]
+    bill = SafeSchema({"type": "record", "name": "Bill", "fields": fields})
+    value = {"net": Decimal("1.25"), "tax": Decimal("-0.30")}
+    assert bill.decode(bill.encode(value)) == bill.decode(bill.encode(value), bill) == value
+    with pytest.raises(EnvelopeError, match="a decimal has 4,194,304 bytes"):
+        bill.decode(SafeSchema("bytes").encode(b"\x7f" * (4 << 20)) + b"\0")
 
 
 def test_schemas_may_refer_to_others_and_be_resolved() -> None:

@@ -16,7 +16,7 @@ from kantoku_kafka.model import VALUE_SCHEMA_ID, Event, Result, TaskEnvelope
 from kantoku_kafka.names import Topics
 from kantoku_kafka.registry.client import Registered, Registry
 
-__all__ = ["RegistryCodec", "subject_of", "subjects"]
+__all__ = ["RegistryCodec", "schemas_of", "subject_of"]
 
 _PATIENCE_SECONDS, _IMPATIENCE_SECONDS = 3.0, 60.0
 _ASK_AGAIN_SECONDS = 0.2
@@ -27,7 +27,7 @@ def subject_of(topic: str) -> str:
     return f"{topic}-value"
 
 
-def subjects(topics: Topics, inputs: Iterable[str]) -> dict[str, str]:
+def schemas_of(topics: Topics, inputs: Iterable[str]) -> dict[str, str]:
     """The topics that may be written in a form of the registry, and the names of their schemas."""
     return {topics.results: "Result", topics.events: "Event", **dict.fromkeys(inputs, "Task")}
 
@@ -79,9 +79,14 @@ class RegistryCodec(AvroCodec):
         return self._header(mark) + body
 
     def read(self, job: Job) -> bool:
-        """A :class:`~kantoku_kafka.protocols.TaskReader` of our own inputs: the job goes on in our own form."""
+        """A :class:`~kantoku_kafka.protocols.TaskReader` of our own inputs: the job goes on in our own form.
+
+        What cannot be read stays as it is, for its dead letter.
+        """
         if not job.value.startswith(schemas.MARKER):
-            job.value = self.own(joined(job.value, job.raw_headers))
+            value = self.own(joined(job.value, job.raw_headers))
+            super().peek_task(value)
+            job.value = value
             job.raw_headers = [header for header in job.raw_headers or () if header[0] != VALUE_SCHEMA_ID]
         return True
 
@@ -100,7 +105,7 @@ class RegistryCodec(AvroCodec):
         with self._lock:
             if self._frames is None:
                 forms = _forms(self.registry.envelopes, topics, inputs)
-                every = dict.fromkeys(forms, "Task") | subjects(topics, inputs)
+                every = dict.fromkeys(forms, "Task") | schemas_of(topics, inputs)
                 found = {topic: self._frame(topic, name, forms.get(topic)) for topic, name in every.items()}
                 self._frames = {topic: frame for topic, frame in found.items() if frame is not None}
             return self._frames

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.errors import NotFound
 from kantoku_kafka.registry.client import Registry
-from kantoku_kafka.registry.envelopes import subject_of, subjects
+from kantoku_kafka.registry.envelopes import schemas_of, subject_of
 from kantoku_kafka.registry.payload import RegistryAvro
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def wanted(kantoku: Kantoku) -> list[Wanted]:
     """By subject: what the topics of the app hold, if it has a registry, and what its payloads read and write."""
     found: dict[str, Wanted] = {}
     if kantoku.registry is not None:
-        for topic, name in subjects(kantoku.topics, kantoku.inputs).items():
+        for topic, name in schemas_of(kantoku.topics, kantoku.inputs).items():
             subject = subject_of(topic)
             found[subject] = Wanted(subject, schemas.text(f"{name}.avsc"), kantoku.registry)
     for task in kantoku.task_types.values():

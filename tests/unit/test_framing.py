@@ -90,6 +90,15 @@ def test_a_record_of_others_in_header_form_has_its_mark_before_its_data() -> Non
     assert Json().read(ForeignRecord(None, b"{}", headers)).data == b"{}"
 
 
+@pytest.mark.parametrize("value", [marked(3) + b"x", marked(1) + b"x", marked(9), marked(2) + bytes(40)])
+def test_a_record_that_cannot_be_read_stays_as_it_is_for_its_dead_letter(value: bytes) -> None:
+    headers = [("a", b"b"), ("__key_schema_id", b"k")]
+    job = Job(Partition("t", 0, 1), 0, b"k", value, headers)
+    with pytest.raises(EnvelopeError):
+        RegistryCodec(Known(), patience_seconds=0).read(job)
+    assert (job.value, job.raw_headers) == (value, headers)
+
+
 def test_headers_that_name_schemas_are_of_their_record_alone() -> None:
     headers = (("a", b"b"), (VALUE_SCHEMA_ID, b"x"), ("__key_schema_id", b"x"), ("kantoku-x", b"y"))
     assert carried_headers(headers) == lasting_headers(headers) == (("a", b"b"),)

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from kantoku_kafka import Kantoku, Retry
+from kantoku_kafka.formats import Raw
 from kantoku_kafka.registry import Registry, RegistryAvro
 
 ORDER = {
@@ -36,7 +37,13 @@ def echo(data: bytes) -> bytes:
     return data
 
 
-@kan.task("pay", payload=order, result_payload=receipt, retry=Retry(initial_seconds=0.5, factor=1, max_attempts=60))
+@kan.task(
+    "pay",
+    payload=order,
+    result_payload=receipt,
+    from_topics={os.environ.get("KANTOKU_TEST_ORDERS", "orders"): Raw()},
+    retry=Retry(initial_seconds=0.5, factor=1, max_attempts=60),
+)
 def pay(value: dict[str, Any]) -> dict[str, Any]:
     return {"order": value["id"], "total": 2 * value["amount"]}
 

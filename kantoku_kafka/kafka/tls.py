@@ -56,7 +56,7 @@ def _trust(context: ssl.SSLContext, config: Mapping[str, str]) -> None:
             context.load_verify_locations(capath=path)
         else:
             context.load_verify_locations(cafile=path, cadata=text)
-    except (ssl.SSLError, ValueError) as error:
+    except (ssl.SSLError, ValueError, TypeError) as error:  # TypeError: text beyond ASCII
         raise UsageError(
             f"{name}{f': {path}' if path else ''} holds no certificate in PEM form. {_FROM_JAVA}"
         ) from error
@@ -93,5 +93,6 @@ def _check_readable(name: str, path: Path) -> None:
     try:
         if not path.is_dir():
             path.open("rb").close()
-    except OSError as error:
-        raise UsageError(f"{name}: {path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: no path has a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{name}: {path} cannot be read: {reason}.") from error

@@ -232,6 +232,11 @@ class Job:
         """Here: with a result, or because the task goes on elsewhere."""
         return self.status is not None or self.move is not None
 
+    @property
+    def has_failed(self) -> bool:
+        """It has a result, and another one than it should."""
+        return self.status not in (None, Status.OK)
+
     def messages(self) -> Sequence[Message]:
         """The records that go out besides the result, but for the marks of its move: what the task staged if it
         succeeded, what carries it on, its dead letter."""

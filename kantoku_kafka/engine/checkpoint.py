@@ -32,6 +32,7 @@ _MAX_MESSAGE = 1_000
 _TRUNCATED = ("kantoku-truncated", b"true")
 _WITHDRAWALS = 4
 _ACTION = {"action": "unserialisable_effects"}
+_NO_REPLY = {"action": "reply_refused"}
 
 
 class Progress(Protocol):
@@ -315,10 +316,11 @@ class Checkpoint:
                     whole += self._encode([job])
                 return whole
             (job,) = jobs
+            if job.has_failed and job.reply is not None:
+                _drop_reply(job, error)
+                return self._encode(jobs)
             if job.status is None or (job.error is not None and job.error.type == _UNSERIALISABLE):
-                if job.reply is None:
-                    raise
-                job.reply = None
+                raise
             _log.warning("task %s staged what cannot be encoded", job.task_id, exc_info=True, extra=_ACTION)
             text = utf8_safe(f"What the task staged cannot be encoded: {type(error).__name__}: {error}")
             job.fail(Status.FAILED, ErrorInfo(_UNSERIALISABLE, text[:_MAX_MESSAGE]))
@@ -369,9 +371,8 @@ def _withdraw(job: Job) -> None:
     if move is not None and move.messages:
         job.move = Move((), marks=move.marks) if move.marks else None
         job.fail(job.outcome or Status.FAILED, _undeliverable({message.topic for message in move.messages}))
-    elif job.reply is not None and job.status not in (None, Status.OK):
-        _log.warning("task %s: no reply to %s", job.task_id, job.reply.topic, extra={"action": "reply_refused"})
-        job.reply = None
+    elif job.has_failed and job.reply is not None:
+        _drop_reply(job)
     elif job.status is not None:
         refused = {message.topic for message in job.effects or ()} | ({job.reply.topic} if job.reply else set())
         job.fail(Status.FAILED, _undeliverable(refused) if refused else _TOO_LARGE)
@@ -382,6 +383,12 @@ def _withdraw(job: Job) -> None:
     elif letter is not None:
         own = tuple((name, value) for name, value in letter.headers if name.startswith("kantoku-"))
         job.letter = letter._replace(key=None, headers=own)
+
+
+def _drop_reply(job: Job, error: Exception | None = None) -> None:
+    assert job.reply is not None, "there is one to drop"
+    _log.warning("task %s: no reply to %s", job.task_id, job.reply.topic, exc_info=error, extra=_NO_REPLY)
+    job.reply = None
 
 
 def _undeliverable(topics: Iterable[str]) -> ErrorInfo:

@@ -111,10 +111,12 @@ class Format(ABC):
 
 def checked_headers(headers: Headers) -> Headers:
     """The headers, if they can be written: whoever made them may be the user's own. Raises TypeError or ValueError."""
-    for name, value in headers:
-        if name.encode() and not isinstance(value, bytes | None):
+    found = tuple(headers)
+    for name, value in found:
+        name.encode()
+        if not isinstance(value, bytes | None):
             raise TypeError(f"header {name!r} is a {type(value).__name__}")
-    return tuple(headers)
+    return found
 
 
 def _matches(topic: str, allowed: str) -> bool:

@@ -145,7 +145,9 @@ def test_an_event_as_reply() -> None:
     assert (heads["other"], reply.value) == ("x", b'{"sent": true}')
 
 
-@pytest.mark.parametrize("wrong", [None, ("text", ()), (b"", (("a", "b"),)), (b"", (("\ud800", b""),))])
+@pytest.mark.parametrize(
+    "wrong", [None, ("text", ()), (b"", (("a", "b"),)), (b"", (("", 7),)), (b"", (("\ud800", b""),))]
+)
 def test_a_format_that_cannot_write_fails_its_own_task(wrong: Any) -> None:
     class Broken(Raw):
         def write(self, result: object) -> Any:
@@ -153,6 +155,21 @@ def test_a_format_that_cannot_write_fails_its_own_task(wrong: Any) -> None:
 
     done = run_tasks(app(reply_to="shipments", reply_format=Broken()), [Task("ship")])
     assert [(r.status, r.error and r.error.type) for r in done.results] == [("FAILED", "unserialisable_effects")]
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "error"), [(b"reject", "REJECTED", "Reject"), (b"fail", "FAILED", "ConnectionError")]
+)
+def test_what_did_not_end_well_stays_what_it_is_if_its_reply_cannot_be_written(
+    data: bytes, status: str, error: str
+) -> None:
+    class Broken(Raw):
+        def write(self, result: object) -> Any:
+            raise ZeroDivisionError
+
+    done = run_tasks(app(reply_to="shipments", reply_format=Broken()), [Task("ship", data)])
+    assert [(r.status, r.error and r.error.type) for r in done.results] == [(status, error)]
+    assert replies(done) == []
 
 
 @pytest.mark.parametrize("wrong", [CloudEvents(), "json"])

@@ -109,6 +109,7 @@ class TimerLoop:
     def _turn(self) -> None:
         """One round: read what is new, fire what is due."""
         self._take_in(self._inputs.poll(_MAX_BATCH, self._wait_seconds()))
+        self.turned_at = time.monotonic()
         self._obey()
         if not self._checkpoint.due:  # what was refused comes first
             self._fire()
@@ -159,7 +160,7 @@ class TimerLoop:
 
     def _report_progress(self) -> None:
         """Where nothing is pending any more below some offset, a successor need not read from further back."""
-        self.turned_at = now = time.monotonic()
+        now = time.monotonic()
         if now < self._report_at:
             return
         self._report_at = now + self._progress_seconds

@@ -118,7 +118,7 @@ class Tracing(Plugin, Meter):
 
     def committed(self, loop: str, checkpoint: Committed) -> None:
         for job in checkpoint.ended:
-            if loop == TASKS and job.raw_headers and hasattr(job, "task_id"):
+            if loop == TASKS and job.raw_headers and job.has_ended:  # else no task was read from it, or none believed
                 self._settle(job)
             elif loop == TIMERS and job.move is not None:
                 for message in job.move.messages:

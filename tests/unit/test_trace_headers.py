@@ -16,6 +16,7 @@ from kantoku_kafka import Kantoku, Task, headers
 from kantoku_kafka.context import Context
 from kantoku_kafka.invoke import Invoker
 from kantoku_kafka.job import Job, Partition
+from kantoku_kafka.meter import Committed, Meters
 from kantoku_kafka.model import Status
 from kantoku_kafka.observability.tracing import Tracing
 from kantoku_kafka.plugins import run_after
@@ -114,6 +115,19 @@ def test_a_schedule_is_no_trace() -> None:
     _, message = prepare(traced.kan, Task("work"), is_template=True)
     assert message.headers == ()
     assert traced.spans.get_finished_spans() == ()
+
+
+def test_a_record_that_was_not_believed_has_no_span_and_its_neighbours_have() -> None:
+    traced = Traced()
+    done = [traced.run(("traceparent", PARENT)) for _ in range(2)]
+    for job in done:
+        job.received_at_us = 1
+    distrusted = Job(done[0].partition, 7, b"key", done[0].value, (("traceparent", PARENT),))
+    distrusted.read(traced.kan.codec.peek_task)  # it is not signed, say: buried, never received
+    traced.spans.clear()
+    checkpoint = Committed([distrusted, *done], 0, 0, 0.0)
+    Meters(traced.kan.meters).tell(lambda meter, loop: meter.committed(loop, checkpoint))
+    assert [span.name for span in traced.spans.get_finished_spans()] == ["settle work", "settle work"]
 
 
 def test_what_a_function_raises_stands_in_its_span() -> None:

@@ -30,7 +30,6 @@ _COMMANDS = {
     Role.OBSERVER: (
         "events tail",
         "events replay",
-        "executors",
         "lag",
         "tasks list",
         "tasks show",
@@ -96,8 +95,8 @@ def environment_of(*command: str | bytes) -> dict[str, str]:
     """The variables for a command: they name the file of the user whose role it needs."""
     if _current is None:
         return dict(os.environ)
-    words = " ".join(os.fsdecode(word) for word in command)
-    role = next((role for role, starts in _COMMANDS.items() if any(start in words for start in starts)), CLIENT)
+    words = f" {' '.join(os.fsdecode(word) for word in command)} "
+    role = next((role for role, names in _COMMANDS.items() if any(f" {name} " in words for name in names)), CLIENT)
     return {**os.environ, "KANTOKU_CONFIG": _current.file(role)}
 
 
@@ -110,7 +109,8 @@ def rights(namespace: str, inputs: Iterable[str]) -> Iterator[None]:
     topics, names = Topics(namespace=namespace), list(inputs)
 
     def of(user: str) -> list[Right]:
-        return sorted({right for role in ROLES_OF[user] for right in rights_of(role, topics, names)})
+        writes = [f"{namespace}.copy"] if user == CLIENT else []
+        return sorted({right for role in ROLES_OF[user] for right in rights_of(role, topics, names, writes=writes)})
 
     with granted(_current.cluster.super_user["bootstrap.servers"], {user: of(user) for user in ROLES_OF}):
         yield

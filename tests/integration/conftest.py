@@ -25,6 +25,7 @@ from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.testing.broker import BrokerHandle
 
 TYPES = ("echo", "work", "note", "nap", "outcome", "effects", "side")
+MISSING = ("never-created", "no-such-type", "nobody_serves_this")
 APPS = ("dying_app", "hygiene_app", "producing_app", "retry_app", "rogue_app", "task_app")
 
 
@@ -54,7 +55,8 @@ def _servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with secured_run(mode, tmp_path_factory.mktemp("secured")) as run:
         os.environ["KANTOKU_CONFIG"] = run.file(CLIENT)
         os.environ[CONFIG_VARIABLE] = run.file(Role.EXECUTOR)
-        yield run.servers
+        with rights("nowhere", ()), rights("no-such-namespace", inputs_of(Topics(namespace="no-such-namespace"))):
+            yield run.servers
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def bootstrap(_servers: str) -> str:
 def inputs_of(names: Topics) -> Iterator[str]:
     """The input topics of all apps here, and of tests that make or miss their own, in one namespace."""
     yield f"{names.namespace}.shared"
-    yield from map(names.of_type, (*TYPES, "double", "never-created", "no-such-type"))
+    yield from map(names.of_type, (*TYPES, "double", *MISSING))
     for name in APPS:
         for task in importlib.import_module(name).kan.task_types.values():
             yield from task.inputs(names)

@@ -67,6 +67,7 @@ def test_every_mutant_is_hunted_here_or_in_the_simulation() -> None:
     assert NEED_A_BROKER | set(SIMULATED) == set(MUTANTS)
 
 
+@pytest.mark.unsecured("a client that commits")
 def test_a_commit_that_goes_back_is_seen(kan: Kantoku) -> None:
     topic = kan.topics.of_type("work")
     consumer = kan.clients.consumer(**{"group.id": kan.topics.group})

@@ -246,6 +246,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.unsecured("says what is looked at on an open broker")
 def test_the_doctor_names_the_first_thing_that_is_wrong(kan: Kantoku, bootstrap: str) -> None:
     healthy = cli("-b", bootstrap, "-n", kan.namespace, "doctor", "-o", "json")
     assert healthy.returncode == 0, healthy.stderr

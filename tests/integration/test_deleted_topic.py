@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from administration import delete_topic
 from executors import ExecutorUnderTest
 
 from kantoku_kafka import Kantoku, Status, Task
@@ -15,8 +16,7 @@ def test_a_topic_that_is_deleted_is_named(kan: Kantoku, bootstrap: str, tmp_path
     arguments = (bootstrap, kan.namespace, "--types", "echo,work")
     with ExecutorUnderTest(*arguments, log=tmp_path / "log") as executor:
         assert kan.spawn(Task("work", b"0")).result(timeout_seconds=60).status is Status.OK
-        admin = kan.clients.admin()
-        admin.delete_topics([gone])[gone].result(10)
+        delete_topic(bootstrap, gone)
         others = kan.spawn_many(Task("echo", b"%d" % n) for n in range(50))
         assert executor.wait(60) == 7
         assert gone in executor.log().splitlines()[-1]

@@ -1,7 +1,7 @@
 """Avro by schemas that others wrote: which of them are safe to read by, and bytes read by those.
 
 A reader in C follows a schema wherever it leads: some bytes make it recurse until the process dies, build millions of
-items that have no bytes of their own, or take minutes for one decimal. Such schemas and decimals are refused.
+values that have no bytes of their own, or take minutes for one decimal. Such schemas and decimals are refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kantoku_kafka.errors import EnvelopeError, UsageError
 __all__ = ["SafeSchema"]
 
 _MOST_LEVELS, _MOST_PARTS, _MOST_CHARACTERS = 128, 10_000, 1 << 20
+_MOST_VALUES_A_BYTE = 8
 _MOST_DECIMAL_BYTES = 1_024  # some 2,400 digits; the time for one grows with their square
 _DECIMAL = "kantoku-decimal"
 """The logical type that stands for decimals where we read: fastavro takes readers of further types by their names."""
@@ -35,7 +36,8 @@ class SafeSchema:
 
     Raises:
         UsageError: it is no Avro schema, or none that is safe: recursive, deeper than 128 levels of JSON, with more
-            than 10,000 parts, with arrays whose items may have no bytes, or with decimals of more than 1,024 bytes.
+            than 10,000 parts, with arrays or maps of more than 8 values a byte (records and nulls have none of their
+            own), or with decimals of more than 1,024 bytes.
     """
 
     def __init__(self, schema: str | Mapping[str, Any] | list[Any], references: Iterable[str] = ()) -> None:
@@ -125,7 +127,10 @@ def _read_decimal(data: bytes, *schemas: Any) -> Any:
 
 
 class _Measure:
-    """What the least value of a schema is: how many bytes, and how many parts, written out."""
+    """Of a schema how many values it may have beyond 8 for each of its bytes, and how many parts, written out.
+
+    No body becomes more values than 8 for each of its bytes and that surplus, if no item of an array has any.
+    """
 
     def __init__(self, named: Mapping[str, Any]) -> None:
         self._named = named
@@ -134,14 +139,14 @@ class _Measure:
 
     def of(self, schema: Any) -> tuple[int, int]:
         """Least bytes and most parts. Raises UsageError if it is recursive, or too much."""
-        least_bytes, parts = self._named_one(schema) if isinstance(schema, str) else self._whole(schema)
+        surplus, parts = self._named_one(schema) if isinstance(schema, str) else self._whole(schema)
         if parts > _MOST_PARTS:
             raise UsageError(f"it has more than {_MOST_PARTS:,} parts")
-        return least_bytes, parts
+        return surplus, parts
 
     def _named_one(self, name: str) -> tuple[int, int]:
         if name in _PRIMITIVES:
-            return _PRIMITIVES[name], 1
+            return _one_of(_PRIMITIVES[name]), 1
         if name not in self._known:
             if name in self._within:
                 raise UsageError(f"{name} is recursive")
@@ -154,25 +159,35 @@ class _Measure:
 
     def _whole(self, schema: Any) -> tuple[int, int]:
         if isinstance(schema, list):
-            return 1, 1 + sum(self.of(branch)[1] for branch in schema)
+            branches = [self.of(branch) for branch in schema]
+            surplus = max((surplus for surplus, _ in branches), default=0) - _MOST_VALUES_A_BYTE
+            return surplus, 1 + sum(parts for _, parts in branches)
         match schema["type"]:
             case "record" | "error":
                 if schema["name"] not in self._within:
                     return self._named_one(schema["name"])
                 fields = [self.of(field["type"]) for field in schema["fields"]]
-                return sum(least for least, _ in fields), 1 + sum(parts for _, parts in fields)
+                return 1 + sum(surplus for surplus, _ in fields), 1 + sum(parts for _, parts in fields)
             case "array":
-                least_bytes, parts = self.of(schema["items"])
-                if least_bytes < 1:
-                    raise UsageError("items of an array may have no bytes")
-                return 1, 1 + parts
+                return self._many(schema["items"], 0)
             case "map":
-                return 1, 1 + self.of(schema["values"])[1]
+                return self._many(schema["values"], 1)
             case "fixed":
                 if schema.get("logicalType") == "decimal" and schema["size"] > _MOST_DECIMAL_BYTES:
                     raise UsageError(f"a decimal has more than {_MOST_DECIMAL_BYTES:,} bytes")
-                return max(0, schema["size"]), 1
+                return _one_of(max(0, schema["size"])), 1
             case "enum":
-                return 1, 1
+                return _one_of(1), 1
             case other:
                 return self.of(other)
+
+    def _many(self, item: Any, key_bytes: int) -> tuple[int, int]:
+        surplus, parts = self.of(item)
+        if surplus > key_bytes * _MOST_VALUES_A_BYTE:
+            raise UsageError(f"an array or a map may hold more than {_MOST_VALUES_A_BYTE} values a byte")
+        return _one_of(1), 1 + parts
+
+
+def _one_of(size_bytes: int) -> int:
+    """The surplus of one value of at least so many bytes."""
+    return 1 - size_bytes * _MOST_VALUES_A_BYTE

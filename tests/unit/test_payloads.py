@@ -298,13 +298,23 @@ def doubled(levels: int) -> dict[str, Any]:
     return schema
 
 
+def with_nulls(count: int) -> dict[str, Any]:
+    """A record of one byte."""
+    nulls = [{"name": f"n{n}", "type": "null"} for n in range(count)]
+    return {"type": "record", "name": f"Nulls{count}", "fields": [*nulls, {"name": "b", "type": "boolean"}]}
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
         ({"type": "record", "name": "N", "fields": [{"name": "next", "type": ["null", "N"]}]}, "N is recursive"),
-        ({"type": "array", "items": "null"}, "items of an array may have no bytes"),
-        ({"type": "array", "items": {"type": "record", "name": "E", "fields": []}}, "may have no bytes"),
-        ({"type": "array", "items": {"type": "fixed", "name": "F", "size": -1}}, "may have no bytes"),
+        ({"type": "array", "items": "null"}, "an array or a map may hold more than 8 values a byte"),
+        ({"type": "array", "items": {"type": "record", "name": "E", "fields": []}}, "8 values a byte"),
+        ({"type": "array", "items": {"type": "fixed", "name": "F", "size": -1}}, "8 values a byte"),
+        ({"type": "array", "items": with_nulls(9)}, "8 values a byte"),
+        ({"type": "array", "items": ["boolean", with_nulls(15)]}, "8 values a byte"),
+        ({"type": "map", "values": {"type": "array", "items": ["int", with_nulls(9_000)]}}, "8 values a byte"),
+        ({"type": "map", "values": with_nulls(9_000)}, "8 values a byte"),
         (doubled(20), "more than 10,000 parts"),
         (doubled(60), "more than 128 levels"),
         ("[" * 100_000, "no Avro schema"),
@@ -315,6 +325,25 @@ def doubled(levels: int) -> dict[str, Any]:
 def test_bombs_are_refused(schema: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         SafeSchema(schema)
+
+
+@pytest.mark.parametrize("schema", [with_nulls(6), ["null", with_nulls(6)], {"type": "map", "values": "null"}])
+def test_what_has_few_values_a_byte_may_stand_in_arrays(schema: Any) -> None:
+    assert SafeSchema({"type": "array", "items": schema}).decode(b"\0") == []
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_become_more_values_than_their_number_allows(body: bytes) -> None:
+    item = {"type": "record", "name": "I", "fields": [{"name": "u", "type": ["null", "boolean", with_nulls(13)]}]}
+    schema = SafeSchema({"type": "array", "items": {"type": "map", "values": item}})
+    with suppress(EnvelopeError):
+        assert values_in(schema.decode(body)) <= 8 * len(body)
+
+
+def values_in(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(values_in, value.values()))
+    return 1 + sum(map(values_in, value)) if isinstance(value, list) else 1
 
 
 def test_decimals_are_read_and_none_takes_minutes() -> None:

@@ -298,7 +298,7 @@ def _pem(setting: Setting) -> Setting:
     value = str(setting.value)
     if has_reference(value):
         return setting
-    blocks = re.findall(r"(-----BEGIN [^-]+-----)([^-]*)(-----END [^-]+-----)", value)
+    blocks = re.findall(r"(-----BEGIN [^-]+-----)(.*?)(-----END [^-]+-----)", value, re.DOTALL)
     if not blocks:
         raise UsageError(f"{setting.origin}: there is no PEM text, which begins with -----BEGIN.")
     if any(":" in body for _, body, _ in blocks):  # it has headers, and then its lines are as they must be

@@ -18,6 +18,7 @@ from kantoku_kafka.errors import UsageError
 KAFKA = "org.apache.kafka.common.security"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\nAAAA\n-----END CERTIFICATE-----\n"
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n"
+LOCKED_KEY = KEY.replace("MIIE", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A\n\nMIIE")
 
 
 def read(tmp_path: Path, *lines: str) -> dict[str, object]:
@@ -117,6 +118,10 @@ def read(tmp_path: Path, *lines: str) -> dict[str, object]:
                 "ssl.key.password= a b ",
             ],
             {"ssl.certificate.pem": 2 * PEM, "ssl.key.pem": KEY, "ssl.key.password": "a b "},
+        ),
+        (
+            ["ssl.keystore.key=" + LOCKED_KEY.replace("\n", "\\n")],
+            {"ssl.key.pem": LOCKED_KEY.strip()},
         ),
         (
             ["ssl.keystore.type=PEM", "ssl.keystore.location=/c.pem", "ssl.key.password=p"],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kantoku_kafka.configuration.java import Setting
-from kantoku_kafka.configuration.properties import text_of
+from kantoku_kafka.configuration.properties import toml_of
 from kantoku_kafka.errors import UsageError
 
 __all__ = ["DEFAULT_PROFILE", "FILE_NAME", "Profile", "find_profiles", "is_toml", "read_profile"]
@@ -45,13 +44,7 @@ def find_profiles(environment: Mapping[str, str]) -> Path | None:
 
 def read_profile(path: Path, name: str | None) -> Profile:
     """One profile of a file; without a name, ``[profiles.default]``. Raises UsageError."""
-    text = text_of(path, "--config")
-    try:
-        document = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError is one; so is a number of too many digits
-        raise UsageError(f"--config: {path} is no TOML: {error}.") from None
-    except RecursionError:
-        raise UsageError(f"--config: {path} is nested too deeply.") from None
+    document = toml_of(path, "--config")
     _check_names(document, ("profiles",), str(path))
     profiles = document.get("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):

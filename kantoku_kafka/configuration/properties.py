@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["Entry", "java_entries", "java_line", "literal_entries", "literal_line", "raw_java_entries", "text_of"]
+__all__ = [
+    "Entry",
+    "java_entries",
+    "java_line",
+    "literal_entries",
+    "literal_line",
+    "raw_java_entries",
+    "text_of",
+    "toml_of",
+]
 
 _LINE_ENDS = re.compile(r"\r\n|\n|\r")
 _BLANKS = " \t\f"
@@ -40,6 +50,17 @@ def text_of(path: Path, what: str) -> str:
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{what}: {path} cannot be read: line {number} is not UTF-8. Save it as UTF-8.") from None
+
+
+def toml_of(path: Path, what: str) -> dict[str, Any]:
+    """What a file of TOML says. Raises UsageError."""
+    text = text_of(path, what)
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError is one; so is a number of too many digits
+        raise UsageError(f"{what}: {path} is no TOML: {error}.") from None
+    except RecursionError:
+        raise UsageError(f"{what}: {path} is nested too deeply.") from None
 
 
 def literal_entries(text: str, where: object) -> list[Entry]:

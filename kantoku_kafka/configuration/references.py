@@ -39,13 +39,17 @@ def resolved(key: str, value: Any) -> Any:
     it, ``${file:/path:key}`` the value of a key in a file of properties.
 
     Raises:
-        UsageError: one of them cannot be had.
+        UsageError: one of them cannot be had, or the value is no text.
     """
     if not isinstance(value, str):
         return value
     found = _REFERENCE.sub(lambda match: _looked_up(key, match[1], match[2]), value)
     if "\0" in found:
         raise UsageError(f"{key}: its value has a NUL character, where librdkafka would end it.")
+    try:
+        found.encode()
+    except UnicodeEncodeError:  # a variable of the environment may be any bytes
+        raise UsageError(f"{key}: its value is not UTF-8.") from None
     return found
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from kantoku_kafka.configuration.properties import text_of
+from kantoku_kafka.configuration.properties import toml_of
 from kantoku_kafka.configuration.references import resolved
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.signing.keys import Ed25519Key, HmacKey, Key
@@ -37,10 +36,7 @@ def load_seal(path: str | os.PathLike[str]) -> Seal:
         UsageError: what cannot be read, or describes no seal.
     """
     path = Path(path)
-    try:
-        settings = tomllib.loads(text_of(path, "the seal"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The seal {path} is no TOML file: {error}.") from error
+    settings = toml_of(path, "the seal")
     for name, value in settings.items():
         if name not in _SETTINGS or not isinstance(value, _SETTINGS[name]):
             raise UsageError(f"{path}: a seal has no such {name!r}; it takes: {', '.join(_SETTINGS)}.")

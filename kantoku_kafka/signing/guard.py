@@ -42,6 +42,7 @@ class Guard:
 
         One of an unsigned topic is signed here: so it may wait, be tried again, be redriven.
         """
+        self._check_topic(job.task_id, job.type, job.partition.topic)
         if job.partition.topic in self._seal.unsigned_topics:
             headers = tuple(job.raw_headers or ())
             job.raw_headers = self._seal.sign(self._namespace, self._task_of(job), job.key, headers)
@@ -50,11 +51,11 @@ class Guard:
 
     def check_past(self, job: Job) -> None:
         """Whether a task that was done before may have been executed. Raises SignatureError."""
+        self._check_topic(job.task_id, job.type, job.partition.topic)
         if job.partition.topic not in self._seal.unsigned_topics:
             self._check(job, None)
 
     def _check(self, job: Job, at_us: int | None) -> None:
-        self._check_topic(job.task_id, job.type, job.partition.topic)
         self._seal.check(self._namespace, self._task_of(job), job.key, tuple(job.raw_headers or ()), at_us)
 
     def check_timer(self, timer: Timer) -> None:

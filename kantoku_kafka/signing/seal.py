@@ -59,10 +59,11 @@ class Seal:
         self._lifetime_us: int | None = None
         if lifetime_seconds is not None:
             self._lifetime_us = round(check_seconds("lifetime_seconds", lifetime_seconds, positive=True) * 1_000_000)
-        self.unsigned_topics = frozenset([unsigned_topics] if isinstance(unsigned_topics, str) else unsigned_topics)
-        for topic in self.unsigned_topics:
+        trusted = [unsigned_topics] if isinstance(unsigned_topics, str) else list(unsigned_topics)
+        for topic in trusted:
             if not isinstance(topic, str) or not is_topic(topic):
                 raise UsageError(f"unsigned_topics: {topic!r} cannot be a topic.")
+        self.unsigned_topics = frozenset(trusted)
         if self.unsigned_topics and self._signer is None:
             raise UsageError("unsigned_topics take a key that signs: tasks of them are signed when they have to wait.")
 

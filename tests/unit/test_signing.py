@@ -246,11 +246,18 @@ GOOD = f"[keys.a]\nsecret='{SECRET.decode()}'"
         ("[keys.a]\nsecret='${env:ABSENT_1}'", "keys.a.secret refers to the environment variable ABSENT_1"),
         (GOOD.replace("secret=", "private="), "is no Ed25519 key"),
         (GOOD.replace("keys.a", "keys.'a b'"), "cannot be the id"),
-        (GOOD.replace("'", '"', 1), "is no TOML file"),
+        (GOOD.replace("'", '"', 1), "is no TOML"),
+        (f"lifetime_seconds = {'9' * 5_000}\n{GOOD}", "is no TOML"),
+        (f"keys = {'[' * 5_000}", "is nested too deeply"),
+        ("unsigned_topics = [['orders']]\n" + GOOD, "cannot be a topic"),
+        ("[keys.a]\nsecret='${env:NO_UTF8}'", "keys.a.secret: its value is not UTF-8"),
         ("\udcff", "is not UTF-8"),
     ],
 )
-def test_a_bad_file_is_said_in_a_sentence(tmp_path: Path, text: str, says: str) -> None:
+def test_a_bad_file_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    monkeypatch.setitem(os.environb, b"NO_UTF8", 20 * b"\xff0")
     (tmp_path / "seal.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match=says) as told:
         load_seal(tmp_path / "seal.toml")
@@ -593,6 +600,15 @@ def test_records_of_others_are_taken_where_their_topic_is_trusted_and_signed_to_
     assert sorted(causes(run)) == ["ConnectionError", "unsigned"]
     (letter,) = [letter for letter in run.dead_letters if letter.key == b"b"]
     assert refusal(Seal([HMAC]), (CODEC.decode_task(letter.value), letter.key, letter.headers)) is None
+
+
+def test_a_topic_that_is_trusted_is_so_for_its_own_type_alone() -> None:
+    kan = app(Seal([HMAC], unsigned_topics=["n.tasks.echo"]))
+    ran = []
+    kan.task("pay")(lambda data: bytes(ran.append(data) or b""))
+    tasks = [CODEC.encode_task(TaskEnvelope(name, name, b"1", 0)) for name in ("echo", "pay")]
+    run = run_tasks(kan, [], log=forged_by(*(Message("n.tasks.echo", b"k", task) for task in tasks)))
+    assert [result.type for result in run.all_results] == ["echo"] and not ran and causes(run) == ["forged"]
 
 
 def test_records_of_others_are_not_taken_without_a_word() -> None:

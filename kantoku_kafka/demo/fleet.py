@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kantoku_kafka.demo.tasks import RUNS_VARIABLE
+from kantoku_kafka.demo import RUNS_VARIABLE
 from kantoku_kafka.dev.processes import GuardedProcess
 from kantoku_kafka.errors import KantokuError
 

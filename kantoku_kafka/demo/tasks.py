@@ -10,11 +10,10 @@ from functools import cache
 from pathlib import Path
 
 from kantoku_kafka import Context, Kantoku, Task
+from kantoku_kafka.demo import RUNS_VARIABLE
 
-__all__ = ["CHILD_EVERY", "RUNS_VARIABLE", "kan"]
+__all__ = ["CHILD_EVERY", "kan"]
 
-RUNS_VARIABLE = "KANTOKU_DEMO_RUNS"
-"""Environment variable: a directory in which every run of a task leaves a line, whatever becomes of the process."""
 CHILD_EVERY = 10
 """Every so many-th ``fetch`` spawns a ``hash`` task with its result."""
 _FAIL_EVERY = 4

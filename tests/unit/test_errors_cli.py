@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -174,6 +176,16 @@ def test_nothing_from_a_topic_steers_the_terminal() -> None:
 def test_what_names_no_app_is_said(reference: str) -> None:
     with pytest.raises(UsageError):
         load_app(reference)
+
+
+def test_no_app_is_made_by_the_command_line_itself(tmp_path: Path) -> None:
+    """An app reads the environment: what is wrong there is told by the commands that need it, and by a sentence."""
+    command = [sys.executable, "-m", "kantoku_kafka"]
+    environment = {**os.environ, "KANTOKU_SEAL": str(tmp_path / "missing.toml")}
+    version = subprocess.run([*command, "--version"], env=environment, capture_output=True, timeout=60)
+    assert (version.returncode, version.stderr) == (0, b"")
+    spawn = subprocess.run([*command, "spawn", "t"], env=environment, capture_output=True, timeout=60)
+    assert spawn.returncode == 2 and spawn.stderr.startswith(b"error: the seal: "), spawn.stderr
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from kantoku_kafka.logs import JsonFormatter, log_unexpected
 __all__ = ["LogFormat", "Options", "configure_logging", "connected", "parse_labels", "relax_garbage_collection"]
 
 _log = logging.getLogger(__name__)
+_TALKATIVE = ("httpx", "httpx2")  # one of them asks the schema registry: a line of level INFO for each request
 
 
 @dataclass(kw_only=True)
@@ -113,3 +114,6 @@ def configure_logging(level: str, form: LogFormat) -> None:
     if form is LogFormat.JSON:
         log_unexpected()
     logging.basicConfig(level=names[level.upper()], handlers=[handler])
+    if names[level.upper()] > logging.DEBUG:
+        for library in _TALKATIVE:
+            logging.getLogger(library).setLevel(logging.WARNING)

@@ -77,7 +77,9 @@ def plan(
     if absent:
         tell(_ABSENT.format(", ".join(absent)))
     if bad:
-        tell(f"to create: {sum(d.missing for d in bad)}, to change by hand: {sum(not d.missing for d in bad)}")
+        create = sum(d.missing for d in bad)
+        how = f" (kantoku-kafka topics create {app})" if create else ""
+        tell(f"to create: {create}{how}, to change by hand: {len(bad) - create}")
     if bad or absent:
         raise typer.Exit(TopicMismatch.exit_code)
     _refuse_hidden(differences)

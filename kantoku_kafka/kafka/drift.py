@@ -12,6 +12,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import TopicDescription  # type: ignore[attr-defined]  # re-exported without __all__
 
+from kantoku_kafka.configuration.masks import masked
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.kafka.config import NO_TOPIC, Clients
 from kantoku_kafka.kafka.topics import broker_count, described, topic_configs
@@ -98,16 +99,17 @@ def compare(clients: Clients, plans: Iterable[TopicPlan], *, seconds: float | No
     brokers = broker_count(clients, seconds)
     existing = [name for name, one in found.items() if not isinstance(one, KafkaError)]
     configs = topic_configs(clients, existing, seconds)
-    return [_difference(one, found[one.name], configs.get(one.name), brokers) for one in wanted]
+    servers = masked("bootstrap.servers", clients.connection.bootstrap_servers)
+    return [_difference(one, found[one.name], configs.get(one.name), brokers, servers) for one in wanted]
 
 
 def _difference(
-    plan: TopicPlan, found: TopicDescription | KafkaError, config: Mapping[str, str] | None, brokers: int
+    plan: TopicPlan, found: TopicDescription | KafkaError, config: Mapping[str, str] | None, brokers: int, servers: str
 ) -> Difference:
     if isinstance(found, KafkaError):
         return Difference(plan, Seen.MISSING if found.code() in NO_TOPIC else Seen.NOTHING)
     shape = Shape(len(found.partitions), max((len(p.replicas) for p in found.partitions), default=0))
-    differ = tuple(deviations(plan, shape, config or {}, brokers))
+    differ = tuple(deviations(plan, shape, config or {}, brokers, servers))
     return Difference(plan, Seen.SHAPE if config is None else Seen.ALL, differ)
 
 
@@ -131,18 +133,22 @@ def warn_of_losses(clients: Clients, plans: Iterable[TopicPlan]) -> None:
         _log.warning(text, topic, first, first.remedy, others, extra={"action": "topic_loses", "topic": topic})
 
 
-def deviations(plan: TopicPlan, shape: Shape, config: Mapping[str, str], brokers: int) -> Iterator[Deviation]:
+def deviations(
+    plan: TopicPlan, shape: Shape, config: Mapping[str, str], brokers: int, bootstrap_servers: str
+) -> Iterator[Deviation]:
     """What of a topic is not as planned. Pure.
 
     Parameters:
         config: its settings; of those that are not named nothing is said.
         brokers: how many the cluster has.
+        bootstrap_servers: where the commands of the remedies find it.
     """
+    alter = f"--bootstrap-server {shlex.quote(bootstrap_servers)} --alter --topic {plan.name}"
     if shape.partitions != plan.partitions:
         remedy = (
             "leave it: the number is for ever"
             if plan.fixed
-            else f"kafka-topics.sh --alter --topic {plan.name} --partitions {plan.partitions}"
+            else f"kafka-topics.sh {alter} --partitions {plan.partitions}"
         )
         yield Deviation("partitions", str(shape.partitions), str(plan.partitions), "", remedy)
     factor = plan.replication_factor or min(brokers, 3)
@@ -155,7 +161,8 @@ def deviations(plan: TopicPlan, shape: Shape, config: Mapping[str, str], brokers
         actual = config.get(setting)
         if actual is not None and not _same(setting, actual, wanted):
             harm = _harm(plan.holds, setting, actual, wanted)
-            yield Deviation(setting, actual, wanted, harm, _remedy(plan.name, setting, wanted))
+            remedy = f"kafka-configs.sh {alter} --add-config {_given(setting, wanted)}"
+            yield Deviation(setting, actual, wanted, harm, remedy)
 
 
 def _implied(plan: TopicPlan, shape: Shape) -> dict[str, str]:
@@ -199,6 +206,6 @@ def _harm(holds: str, setting: str, actual: str, wanted: str) -> str:
     return ""
 
 
-def _remedy(topic: str, setting: str, wanted: str) -> str:
+def _given(setting: str, wanted: str) -> str:
     value = f"[{wanted}]" if "," in wanted else wanted  # else Kafka's tool takes it for two settings
-    return f"kafka-configs.sh --alter --topic {topic} --add-config {shlex.quote(f'{setting}={value}')}"
+    return shlex.quote(f"{setting}={value}")

@@ -180,7 +180,7 @@ class _Endpoint:
         if self.mechanism and self.mechanism not in answer.mechanisms:
             raise UsageError(f"{self.address} offers SASL by {offered}, not by {self.mechanism}: set sasl.mechanism.")
         taken = self.mechanism or "us without SASL"
-        return f"{self.address} is a Kafka broker, takes {taken} and {self._judge_versions(seconds)}"
+        return f"{self.address} is a Kafka broker and takes {taken}; {self._judge_versions(seconds)}"
 
     def _judge_versions(self, seconds: float) -> str:
         """Which group protocols it takes. Groups of an older one would let anybody commit (KIP-447)."""

@@ -277,6 +277,7 @@ def test_the_page_runs_and_what_is_incompatible_is_refused(gateway: Gateway, tmp
     assert command(export).returncode == 0 and (tmp_path / "avro/Task.avsc").is_file()
     assert states(dry_run) == states(check) == 5 * ["new"]
     assert states(register) == states(check) == 5 * ["registered"]
+    assert command(check).stderr == "", "what each request to the registry was is for debugging"
     assert command(diff).stdout == ""
 
     with SchemaRegistryClient({"url": gateway.registry_url}) as client:

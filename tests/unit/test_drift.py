@@ -12,18 +12,19 @@ from kantoku_kafka.names import Topics
 
 PLANS = {one.name.removeprefix("shop."): one for one in plan(Topics(namespace="shop"), ["resize"])}
 SHAPE = Shape(4, 1)
+SERVERS = "h:1"
 
 
 def found(topic: str, *, shape: Shape = SHAPE, brokers: int = 1, **settings: str) -> dict[str, str]:
     """The harm of each deviation, by its setting; ``_`` in names stands for ``.``."""
     one = replace(PLANS[topic], partitions=4)
     config = {**one.config, **{name.replace("_", "."): value for name, value in settings.items()}}
-    return {deviation.setting: deviation.harm for deviation in deviations(one, shape, config, brokers)}
+    return {deviation.setting: deviation.harm for deviation in deviations(one, shape, config, brokers, SERVERS)}
 
 
 @pytest.mark.parametrize("one", PLANS.values(), ids=lambda one: one.name)
 def test_what_is_as_planned_does_not_differ(one: TopicPlan) -> None:
-    assert list(deviations(one, Shape(one.partitions, 1), one.config, 1)) == []
+    assert list(deviations(one, Shape(one.partitions, 1), one.config, 1, SERVERS)) == []
 
 
 @pytest.mark.parametrize(
@@ -78,16 +79,17 @@ def test_replicas() -> None:
 def test_replicas_that_were_asked_for() -> None:
     (one,) = (p for p in plan(Topics(namespace="shop"), [], replication_factor=3) if p.name == "shop.results")
     assert one.config["min.insync.replicas"] == "2"
-    assert {d.setting for d in deviations(one, Shape(4, 2), one.config, 3)} == {"replication.factor"}
+    assert {d.setting for d in deviations(one, Shape(4, 2), one.config, 3, SERVERS)} == {"replication.factor"}
     assert "min.insync.replicas" not in plan(Topics(namespace="shop"), [], replication_factor=2)[0].config
 
 
 def test_what_may_not_be_read_is_not_judged() -> None:
-    assert list(deviations(PLANS["timers"], SHAPE, {}, 1)) == []
+    assert list(deviations(PLANS["timers"], SHAPE, {}, 1, SERVERS)) == []
 
 
 def test_the_remedy_is_a_command_of_kafka() -> None:
-    (one,) = deviations(PLANS["results"], SHAPE, {"cleanup.policy": "delete"}, 1)
+    (one,) = deviations(PLANS["results"], SHAPE, {"cleanup.policy": "delete"}, 1, SERVERS)
     assert one.remedy == (
-        "kafka-configs.sh --alter --topic shop.results --add-config 'cleanup.policy=[compact,delete]'"
+        "kafka-configs.sh --bootstrap-server h:1 --alter --topic shop.results "
+        "--add-config 'cleanup.policy=[compact,delete]'"
     )

@@ -173,7 +173,9 @@ def _check_utf8(arguments: list[str]) -> None:
     for argument in arguments:
         shown = utf8_safe(argument)
         if shown != argument:
-            raise UsageError(f"The argument {shown} is not UTF-8. A payload may be any bytes, by @FILE or - (stdin).")
+            name, equals, _ = shown.partition("=")  # behind it may stand a secret
+            told = f"{name}=..." if equals else name
+            raise UsageError(f"The argument {told} is not UTF-8. A payload may be any bytes, by @FILE or - (stdin).")
 
 
 def _flush() -> None:

@@ -6,8 +6,8 @@
      |- UsageError                    2   wrong option, unknown task type, an app that does not import
      |   `- SlotTaken                 2   another process runs with the same --slot
      |- BrokerUnavailable             3   nothing answers at the bootstrap servers
-     |- RegistryUnavailable           3   the schema registry gives no answer, or none that can be read
      |   `- dev.EmbeddedBrokerError   3   the broker for development could not be fetched or started
+     |- RegistryUnavailable           3   the schema registry gives no answer, or none that can be read
      |- AccessDenied                  4   authentication or ACL
      |- NotFound                      5   no such result
      |- WaitTimeout                   6   also a TimeoutError

@@ -64,6 +64,7 @@ class Registry:
         timeout_seconds: float = 5.0,
     ) -> None:
         self._config: dict[str, Any] = {}
+        self._of_url: dict[str, Any] = {}  # whom the URL names; another one names somebody else
         self.connect_to({**(config or {}), "url": url})
         self.envelopes = {role: choice(Form, "form", form) for role, form in (envelopes or {}).items()}
         self._timeout_seconds = timeout_seconds
@@ -78,8 +79,9 @@ class Registry:
             self.url, user_info = _without_user_info(str(config.pop("url")))
             if user_info and _USER_INFO in config:
                 raise UsageError(f"The registry's URL names a user, and so does {_USER_INFO}: leave one of them out.")
+            self._of_url = {_USER_INFO: user_info} if user_info else {}
             if user_info:
-                config[_USER_INFO] = user_info
+                self._config.pop(_USER_INFO, None)
         self._config |= config
 
     def __repr__(self) -> str:
@@ -88,7 +90,8 @@ class Registry:
     @property
     def settings(self) -> dict[str, Any]:
         """All settings, as files of properties name them; secrets as they are."""
-        return {f"{REGISTRY_PREFIX}{key}": value for key, value in {"url": self.url, **self._config}.items()}
+        settings = {"url": self.url, **self._of_url, **self._config}
+        return {f"{REGISTRY_PREFIX}{key}": value for key, value in settings.items()}
 
     def close(self) -> None:
         """Let go of the connection; another use makes a new one."""
@@ -162,7 +165,7 @@ class Registry:
         except ImportError:
             raise UsageError("A schema registry needs an extra: pip install 'kantoku-kafka[registry]'.") from None
         own = {"url": self.url, "timeout": self._timeout_seconds, **_RETRIES}
-        config = {**own, **{key: resolved(key, value) for key, value in self._config.items()}}
+        config = {**own, **{key: resolved(key, value) for key, value in {**self._of_url, **self._config}.items()}}
         try:
             return SchemaRegistryClient(config)
         except OSError as error:  # also of ssl: a file that is missing, or is none of its kind

@@ -159,3 +159,15 @@ def test_secrets_are_not_shown() -> None:
     assert repr(registry) == "Registry('https://h:1/x,http://g')"
     with pytest.raises(UsageError, match="names a user, and so does"):
         Registry("https://u:s3cret@h", config={"basic.auth.user.info": "u:p"})
+
+
+def test_who_a_url_names_is_nobody_at_another_one() -> None:
+    user_info = "schema.registry.basic.auth.user.info"
+    registry = Registry("https://u:s3cret@h")
+    registry.connect_to({"ssl.ca.location": "ca.pem"})
+    assert registry.settings[user_info] == "u:s3cret"
+    registry.connect_to({"url": "http://g"})
+    assert user_info not in registry.settings
+    registry.connect_to({"basic.auth.user.info": "u:p"})
+    registry.connect_to({"url": "http://f"})
+    assert registry.settings[user_info] == "u:p"

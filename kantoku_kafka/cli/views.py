@@ -167,7 +167,7 @@ def restart(
                 rows.add({"restarted": state.task_id, "type": state.type, "was": state.status, "id": new_id})
     if lost:
         raise NotFound(
-            f"{lost} tasks no longer stand on their input topics, or came by a topic of others: spawn them anew yourself."
+            f"{lost} tasks no longer stand on their input topics, or came by a topic of others: spawn them yourself."
         )
 
 

@@ -122,11 +122,11 @@ class TimerBook(Book):
             return job
         job.task_id, job.type, job.attempt = timer.task_id, timer.type, timer.attempt
         job.received_at_us = timer.due_at_us
+        job.key, job.raw_headers = timer.key, timer.headers  # also where its input refuses it, and it ends here
+        with suppress(EnvelopeError):
+            job.reply = self._replies.of(timer.type, self._codec.decode_task(timer.task))
         if command is not None:
             job.move = Move((), marks=(tombstone,))
-            job.key, job.raw_headers = timer.key, timer.headers
-            with suppress(EnvelopeError):
-                job.reply = self._replies.of(timer.type, self._codec.decode_task(timer.task))
             job.fail(Status.CANCELLED, cancelled_error(command))
             return job
         task = Message(timer.topic, timer.key, timer.task, (*timer.headers, (FIRED, place)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from recording import Broker, checkpoint
 
 from kantoku_kafka.avro.codec import AvroCodec
 from kantoku_kafka.avro.control import encode_timer
@@ -12,7 +13,7 @@ from kantoku_kafka.engine.cancel import Cancellations
 from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.job import Job, Message, Partition
-from kantoku_kafka.model import TaskEnvelope, Timer
+from kantoku_kafka.model import Status, TaskEnvelope, Timer
 from kantoku_kafka.names import Topics
 
 CODEC, TOPICS = AvroCodec(), Topics(namespace="shop")
@@ -94,3 +95,27 @@ def test_what_has_fired_meanwhile_is_not_written_again(at_once: tuple[int, ...])
     log.write(None, [("kantoku-attempt", b"2")])
     log.read(*at_once)
     assert log.fire() == [] and log.book.base == 3
+
+
+class Deaf(Broker):
+    """Takes no tasks any more."""
+
+    def _poisoned(self) -> bool:
+        return any(isinstance(item, Message) and item.topic == TOPICS.of_type("t") for item in self.staged)
+
+
+def test_a_task_that_its_input_refuses_ends_here_and_that_is_replied() -> None:
+    log, broker = Log(), Deaf()
+    task = CODEC.encode_task(TaskEnvelope("a", "t", b"", NOW_US, options={"reply_to": b"answers"}))
+    log.write(encode_timer(Timer("a", "t", 1, NOW_US, TOPICS.of_type("t"), b"customer-7", task, (("trace", b"1"),))))
+    log.read(1)
+    target = checkpoint(broker)
+    for job in log.book.take_due(NOW_US, 10):
+        target.end(job)
+    target.publish(target.take({PARTITION: log.book}))
+    (result,) = broker.results()
+    assert (result.status, result.error and result.error.type) == (Status.FAILED, "undeliverable")
+    assert result.headers == (("trace", b"1"),)
+    reply, mark = broker.messages()
+    assert (reply.topic, reply.key, reply.headers[:1]) == ("answers", b"customer-7", result.headers)
+    assert (mark.topic, mark.key, mark.value) == (TOPICS.timers, b"a", None)

@@ -12,6 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicPartition, libversion
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
+from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.meter import ClientStatistics, Fetched, Meters
@@ -70,8 +71,8 @@ class Watch:
         wanted = {TopicPartition(topic, number): latest() for topic, number in places}
         if wanted and not self._answers and now >= self._ask_at:
             self._ask_at = now + _ASK_SECONDS
-            self._admin = self._admin or self._clients.admin()
-            with suppress(KafkaException):
+            with suppress(KafkaException, KantokuError):  # what is raised here would come out of poll
+                self._admin = self._admin or self._clients.admin()
                 self._answers = self._admin.list_offsets(wanted)
 
     def _hear(self) -> None:

@@ -20,14 +20,15 @@ from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.scheduler import Ordering, Scheduler, TypeLimits
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job, Message, Move, Offset
-from kantoku_kafka.kafka.statistics import read_statistics
-from kantoku_kafka.meter import TASKS, TIMERS, Committed, Fetched, Meter, Meters, Standing, Undone
+from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.statistics import Watch, read_statistics
+from kantoku_kafka.meter import TASKS, TIMERS, ClientStatistics, Committed, Fetched, Meter, Meters, Standing, Undone
 from kantoku_kafka.model import ErrorInfo, EventName, Status, now_us
 from kantoku_kafka.observability.exposition import Exposition
 from kantoku_kafka.observability.measured import Measured, lag
 from kantoku_kafka.observability.metrics import BUCKETS, METRICS, PROCESS, Kind
 from kantoku_kafka.protocols import CheckpointRefused
-from kantoku_kafka.settings import EventDetail
+from kantoku_kafka.settings import Connection, EventDetail
 
 Shown = Callable[..., float]
 
@@ -226,6 +227,9 @@ class Told(Meter):
     def refused(self, loop: str) -> None:
         self.calls.append((loop, "refused"))
 
+    def consumer(self, loop: str, statistics: ClientStatistics) -> None:
+        self.calls.append((loop, statistics.fetched))
+
 
 class Broken(Meter):
     def committed(self, loop: str, checkpoint: Committed) -> None:
@@ -296,3 +300,16 @@ def test_statistics_of_any_shape_raise_value_error_or_are_read(found: Any) -> No
         read_statistics(json.dumps(found))
     except ValueError:
         return
+
+
+def test_where_a_secret_cannot_be_looked_up_the_consumer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GONE", raising=False)
+    told = Told()
+    watch = Watch(
+        Clients(Connection(bootstrap_servers="localhost:1", config={"sasl.password": "${env:GONE}"})), Meters([told])
+    )
+    watch.paused.add(("shop.tasks.work", 0))
+    partition = {"partition": 0, "desired": True, "next_offset": 3, "hi_offset": 5}
+    take: Any = watch.config["stats_cb"]
+    take(json.dumps({"topics": {"shop.tasks.work": {"partitions": {"0": partition}}}}))
+    assert told.calls == [(TASKS, {("shop.tasks.work", 0): Fetched(3, 0, 5)})]

@@ -109,7 +109,7 @@ def _one_result(facts: Facts, cases: _Cases) -> None:
             cases.violations.append(Violation(task_id, text, [outcome.at for outcome in outcomes]))
     for task_id, places in facts.judged:
         cases.count += 1
-        if task_id in facts.outcomes or not facts.buried.isdisjoint(places):
+        if task_id in facts.outcomes or not facts.buried.isdisjoint(places) or task_id in facts.buried_while_waiting:
             continue
         if not facts.is_pending(task_id, places):
             cases.violations.append(Violation(task_id, "is done, and has no result", places))

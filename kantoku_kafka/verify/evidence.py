@@ -59,10 +59,11 @@ class Outcome(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """A dead letter, and where its record stood before."""
+    """A dead letter, where its record stood before, and the task that it is, if that was a timer's."""
 
     at: Coordinates
     source: Coordinates | None
+    task_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +188,13 @@ class Gathering:
         if kept:
             histories[task_id] = kept
 
-    def letter(self, at: Coordinates, headers: Headers) -> None:
+    def letter(self, at: Coordinates, value: bytes, headers: Headers) -> None:
         """A dead letter."""
-        self.evidence.letters.append(Letter(at, _source_of(headers)))
+        letter = Letter(at, _source_of(headers))
+        if letter.source is not None and letter.source.topic == self.evidence.timers:
+            with suppress(EnvelopeError):
+                letter = letter._replace(task_id=self._codec.peek_task(value)[0])
+        self.evidence.letters.append(letter)
 
     def timer(self, at: Coordinates, key: bytes, value: bytes) -> None:
         """Of one key the last one counts; a tombstone says that it has fired."""

@@ -116,6 +116,11 @@ class Facts:
         return frozenset(letter.source for letter in self.evidence.letters if letter.source is not None)
 
     @cached_property
+    def buried_while_waiting(self) -> frozenset[str]:
+        """Tasks that were dead letters when their timers fired: they were not signed as they have to be by then."""
+        return frozenset(letter.task_id for letter in self.evidence.letters if letter.task_id is not None)
+
+    @cached_property
     def traces(self) -> frozenset[Coordinates]:
         """Sources that something tells what became of."""
         said = (source_of(event) for event in self._events if event.name in _GOES_ON)

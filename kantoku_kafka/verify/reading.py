@@ -60,7 +60,7 @@ def collect(
     before = _positions(clients, topics.group, inputs, patience_seconds)
     traces: Mapping[str, Callable[[Record], None]] = {
         topics.timers: lambda record: gathering.timer(_place(record), record.key() or b"", record.value() or b""),
-        topics.dlq: lambda record: gathering.letter(_place(record), tuple(headers_of(record) or ())),
+        topics.dlq: lambda record: gathering.letter(_place(record), value_of(record), tuple(headers_of(record) or ())),
         topics.results: lambda record: gathering.result(_place(record), value_of(record)),
         topics.events: lambda record: gathering.event(_place(record), record.key() or b"", value_of(record) or None),
     }

@@ -263,5 +263,5 @@ class _Schedule:
         for record in log.read(topics.events):
             gathering.event(Coordinates(*record[:3]), record.key or b"", record.value or None)
         for record in log.read(topics.dlq):
-            gathering.letter(Coordinates(*record[:3]), record.headers)
+            gathering.letter(Coordinates(*record[:3]), record.value, record.headers)
         return evidence

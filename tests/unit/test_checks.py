@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from kantoku_kafka.avro.codec import AvroCodec
-from kantoku_kafka.model import Event, Source
+from kantoku_kafka.model import Event, Source, TaskEnvelope
 from kantoku_kafka.replay.fold import LoggedEvent
 from kantoku_kafka.settings import EventDetail
 from kantoku_kafka.verify import Evidence, Journal, judge
@@ -229,6 +229,20 @@ def test_a_dead_letter_is_an_end() -> None:
     all_done(evidence)
     assert broken(evidence) == {"I6"}
     evidence.letters.append(Letter(Coordinates("ns.dead", 0, 0), Coordinates(INPUT, 0, 4)))
+    assert broken(evidence, at_rest=True) == set()
+
+
+def test_so_it_is_for_a_task_that_waits() -> None:
+    evidence = sound()
+    all_done(evidence)
+    log(evidence, "waits", "delayed", 5, offset=4)
+    assert broken(evidence) == {"I2"}
+    gathering = Gathering(AvroCodec())
+    gathering.evidence = evidence
+    task = AvroCodec().encode_task(TaskEnvelope("waits", "work", b"", 1))
+    place = {"topic": TIMERS.encode(), "partition": b"0", "offset": b"7"}
+    headers = tuple((f"kantoku-source-{name}", text) for name, text in place.items())
+    gathering.letter(Coordinates("ns.dead", 0, 0), task, headers)
     assert broken(evidence, at_rest=True) == set()
 
 

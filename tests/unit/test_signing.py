@@ -42,7 +42,7 @@ from kantoku_kafka.errors import SignatureError, UsageError
 from kantoku_kafka.formats import Json
 from kantoku_kafka.ids import new_task_id, occurrence_id
 from kantoku_kafka.job import Message
-from kantoku_kafka.model import SIGNATURE, Schedule, TaskEnvelope, Timer, now_us
+from kantoku_kafka.model import SIGNATURE, Schedule, TaskEnvelope, Timer, lasting_headers, now_us
 from kantoku_kafka.schedules import sealed
 from kantoku_kafka.signing.form import Kind, claim_of, header_of, read_header, signed_bytes
 from kantoku_kafka.spawning import prepare
@@ -61,7 +61,7 @@ Record = tuple[TaskEnvelope, bytes | None, tuple[tuple[str, bytes | None], ...]]
 
 texts = st.text(max_size=5)
 numbers = st.none() | st.integers(-3, 3)
-names = st.sampled_from(["a", "b", "tenant", "kantoku-x", "traceparent", "\udcff"])
+names = st.sampled_from(["a", "b", "tenant", "kantoku-x", "__value_schema_id", "traceparent", "\udcff"])
 tasks = st.builds(
     TaskEnvelope,
     id=texts,
@@ -86,7 +86,7 @@ records = st.tuples(tasks, st.none() | st.binary(max_size=3), st.lists(st.tuples
 def meaning(record: Record) -> object:
     """All of a record that its signature speaks for."""
     task, key_, carried = record
-    unsigned = ("traceparent", "tracestate", "baggage")
+    unsigned = ("traceparent", "tracestate", "baggage", "__key_schema_id", "__value_schema_id")
     mine = [item for item in carried if not item[0].startswith("kantoku-") and item[0] not in unsigned]
     return task._replace(attempt=0), key_, mine
 
@@ -318,6 +318,15 @@ def test_what_was_signed_is_good_and_nothing_else(kinds: tuple[Seal, Seal]) -> N
     value = signature[1] or b""
     for garbage in (None, b"", b"x", value[:-1], value + b"A", b"2" + value[1:], b"A" * 100_000, value[:20]):
         assert refusal(checks, (task, key_, (tenant, (SIGNATURE, garbage)))) == "forged", garbage
+
+
+def test_what_names_a_schema_of_the_record_may_come_and_go() -> None:
+    kan = Kantoku("n", seal=Seal([HMAC]))
+    task, key_, _ = signed(kan, "t")
+    of_others = (("tenant", b"7"), ("__key_schema_id", b"k"), ("__value_schema_id", b"v"))
+    carried = Seal([HMAC]).sign("n", task, key_, of_others)
+    assert refusal(Seal([HMAC]), (task, key_, carried)) is None
+    assert refusal(Seal([HMAC]), (task, key_, lasting_headers(carried))) is None, "as timers have them"
 
 
 def test_a_signature_ends_when_its_lifetime_is_over_and_no_claim_can_be_changed() -> None:

@@ -104,7 +104,8 @@ def executors(
         standing = Standing.take(kantoku, sample)
         _print_members(standing, output)
         if not standing.members:
-            tell(f"no executor runs in group {kantoku.topics.group}; start one: kantoku-kafka run-executor APP")
+            start = "start one: kantoku-kafka run-executor APP; or name another namespace: -n"
+            tell(f"no executor runs in group {kantoku.topics.group}; {start}")
 
 
 def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> None:
@@ -119,7 +120,8 @@ def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> N
         standing = Standing.take(kantoku, sample)
         table(map(_short, _inputs(standing)) if output == "table" else _inputs(standing), output)
         if not standing.lags:
-            tell(f"namespace {kantoku.namespace} has no input topics: kantoku-kafka topics create APP")
+            create = "create them: kantoku-kafka topics create APP; or name another namespace: -n"
+            tell(f"namespace {kantoku.namespace} has no input topics; {create}")
 
 
 def top(
@@ -127,7 +129,7 @@ def top(
     interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.", min=0.2)] = 2.0,
     times: Annotated[int, typer.Option("--times", help="Stop after so many; 0: never.", min=0)] = 0,
 ) -> None:
-    """``executors`` and ``lag`` live, until Ctrl-C.
+    """Executors and lag, live, until Ctrl-C.
 
     ``blocked``: in how many partitions much has finished beyond the oldest task that has not; see ``lag``.
 

@@ -104,10 +104,14 @@ def result(
     missing = [one for one in ids if one not in found]
     if missing:
         raise NotFound(
-            f"No result of {len(missing)} tasks, e.g. {missing[0]}: still waiting or running (-t SECONDS waits), "
+            f"No result of {_named(missing)}: still waiting or running (-t SECONDS waits), "
             "never spawned in this namespace, or past the retention of the results topic."
         )
     raise typer.Exit(failed)
+
+
+def _named(task_ids: Sequence[str]) -> str:
+    return f"task {task_ids[0]}" if len(task_ids) == 1 else f"{len(task_ids)} tasks, e.g. {task_ids[0]}"
 
 
 def _show(result: Result, rows: Rows) -> int:

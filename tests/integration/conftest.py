@@ -25,7 +25,9 @@ from kantoku_kafka.settings import ExecutorSettings
 from kantoku_kafka.testing.broker import BrokerHandle
 
 TYPES = ("echo", "work", "note", "nap", "outcome", "effects", "side")
-MISSING = ("never-created", "no-such-type", "nobody_serves_this")
+# Of apps that tests write themselves, and types that nobody has.
+OTHERS = ("double", "fragile", "huge", "keyless", "never-created", "nobody_serves_this", "no-such-type", "quick")
+OTHERS += ("slow", "small", "version")
 APPS = ("dying_app", "hygiene_app", "producing_app", "retry_app", "rogue_app", "task_app")
 
 
@@ -68,7 +70,7 @@ def bootstrap(_servers: str) -> str:
 def inputs_of(names: Topics) -> Iterator[str]:
     """The input topics of all apps here, and of tests that make or miss their own, in one namespace."""
     yield f"{names.namespace}.shared"
-    yield from map(names.of_type, (*TYPES, "double", *MISSING))
+    yield from map(names.of_type, (*TYPES, *OTHERS))
     for name in APPS:
         for task in importlib.import_module(name).kan.task_types.values():
             yield from task.inputs(names)

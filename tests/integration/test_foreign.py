@@ -89,7 +89,15 @@ def console(bootstrap: str, topic: str, count: int) -> list[tuple[str, ...]]:
     shown = ("print.partition=true", "print.headers=true", "print.key=true", "print.value=false")
     done = EmbeddedBroker().run_tool(
         "org.apache.kafka.tools.consumer.ConsoleConsumer",
-        *("--bootstrap-server", bootstrap, "--topic", topic, "--from-beginning", "--timeout-ms", "20000"),
+        *(
+            "--bootstrap-server",
+            super_user(bootstrap)["bootstrap.servers"],
+            "--topic",
+            topic,
+            "--from-beginning",
+            "--timeout-ms",
+            "20000",
+        ),
         *("--isolation-level", "read_committed", "--max-messages", str(count)),
         *(word for setting in shown for word in ("--formatter-property", setting)),
     )

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
+from access import super_user
 from accounting import Account, read_all
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -191,7 +192,7 @@ def test_a_record_that_its_topic_refuses_fails_its_own_task_only(
 
 def test_a_topic_that_takes_small_batches_only(kan: Kantoku, app: Kantoku, bootstrap: str) -> None:
     small = f"{kan.namespace}.small"
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(super_user(bootstrap))
     (created,) = admin.create_topics([NewTopic(small, 1, config={"max.message.bytes": "30000"})]).values()
     created.result(10)
     app.task("small", pool="inline")(effects_into(small, 10_000))
@@ -236,9 +237,9 @@ def _produce_raw_header(bootstrap: str, topic: str, value: bytes) -> None:
     ):
         function = getattr(rd, name)
         function.restype, function.argtypes = result, arguments
-    conf = rd.rd_kafka_conf_new()
+    conf, servers = rd.rd_kafka_conf_new(), super_user(bootstrap)["bootstrap.servers"]
     why = ctypes.create_string_buffer(512)
-    assert rd.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), why, 512) == 0, why.value
+    assert rd.rd_kafka_conf_set(conf, b"bootstrap.servers", servers.encode(), why, 512) == 0, why.value
     producer = rd.rd_kafka_new(0, conf, why, 512)
     topic_is, value_is, header_is, that_is_all = 1, 4, 9, 0  # rd_kafka_vtype_t
     record = (number(topic_is), text(topic.encode()), number(value_is), text(value), size(len(value)))

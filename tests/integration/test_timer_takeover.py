@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from accounting import Account, read_all
 from conftest import Running
 from executors import until
@@ -11,6 +12,8 @@ from executors import until
 from kantoku_kafka import Kantoku, Spawned, Task, delay
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.kafka.partitioner import partition_of
+
+pytestmark = pytest.mark.unsecured("plays a producer that dies")
 
 PARTITIONS, FAR = 4, 40
 

@@ -31,6 +31,8 @@ from kantoku_kafka.model import TaskEnvelope, now_us
 from kantoku_kafka.names import Topics
 from kantoku_kafka.verify import collect, judge
 
+pytestmark = pytest.mark.unsecured("plays clients of every kind that break promises")
+
 ROOT = Path(__file__).parents[2]
 Verify = Callable[..., tuple[int, dict[str, list[dict[str, Any]]]]]
 

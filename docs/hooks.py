@@ -28,8 +28,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "cli": command_line,
         "managed": managed_settings,
         "metrics": metrics,
+        "profile": profile_keys,
         "rights": rights,
         "tuned": tuned_settings,
+        "variables": variables,
     }
     for name, generate in pages.items():
         mark = f"<!-- {name} -->"
@@ -62,6 +64,32 @@ def tuned_settings() -> str:
     return f"{', '.join(f'`{key}`' for key in sorted(TUNED))}."
 
 
+def variables() -> str:
+    """Every option that a variable of the environment stands for."""
+    from kantoku_kafka.cli.main import app
+
+    rows: dict[str, str] = {}
+    for option in _options(typer.main.get_command(app)):
+        for name in re.findall(r"KANTOKU_\w+", f"{option.envvar} {option.help}"):
+            names = ", ".join(f"`{name}`" for name in option.opts)
+            rows.setdefault(name, f"| `{name}` | {names}: {re.sub(r'; or KANTOKU_[A-Z_]+', '', option.help)} |")
+    return "\n".join(["| variable | the same as |", "|---|---|", *rows.values()])
+
+
+def profile_keys() -> str:
+    """What a profile may hold."""
+    from kantoku_kafka.configuration.profiles import TOPIC_PREFIXES, TOPICS
+
+    topics = ", ".join(f"`topics.{name}`" for name in TOPICS)
+    prefixes = " and ".join(f'`topics."{prefix}*"`' for prefix in TOPIC_PREFIXES)
+    return f"""| key of `[profiles.NAME]` | what |
+|---|---|
+| `bootstrap_servers` | as `-b` |
+| `namespace` | as `-n` |
+| {topics}, {prefixes} | the name of that topic, where it is not the one that follows from the namespace |
+| `kafka.KEY` | as `-X KEY=VALUE` |"""
+
+
 def metrics() -> str:
     """Every metric, and the buckets of the histograms."""
     from kantoku_kafka.observability.metrics import BUCKETS, METRICS
@@ -73,6 +101,11 @@ def metrics() -> str:
     rows += ["", "Upper bounds of the buckets:", ""]
     rows += [f"- `{name}`: {', '.join(f'{bound:g}' for bound in bounds)}" for name, bounds in BUCKETS.items()]
     return "\n".join(rows)
+
+
+def _options(command: Any) -> list[Any]:
+    found = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    return found + [option for sub in getattr(command, "commands", {}).values() for option in _options(sub)]
 
 
 def _pages(command: Any, name: str, parent: Any) -> list[str]:

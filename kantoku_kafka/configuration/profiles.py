@@ -11,15 +11,24 @@ from kantoku_kafka.configuration.java import Setting
 from kantoku_kafka.configuration.properties import toml_of
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["DEFAULT_PROFILE", "FILE_NAME", "Profile", "find_profiles", "is_toml", "read_profile"]
+__all__ = [
+    "DEFAULT_PROFILE",
+    "FILE_NAME",
+    "TOPICS",
+    "TOPIC_PREFIXES",
+    "Profile",
+    "find_profiles",
+    "is_toml",
+    "read_profile",
+]
 
 FILE_NAME = "kantoku.toml"
 DEFAULT_PROFILE = "default"
 _TEXTS = ("bootstrap_servers", "namespace")
 _TABLES = ("kafka", "topics")
-_TOPICS = ("control", "dlq", "events", "results", "schedules", "timers")
+TOPICS = ("control", "dlq", "events", "results", "schedules", "timers")
 _MOST_DOTS = 20
-_TOPIC_PREFIXES = ("tasks.", "priority.")
+TOPIC_PREFIXES = ("tasks.", "priority.")
 
 
 class Profile(NamedTuple):
@@ -69,7 +78,7 @@ def _profile(table: Mapping[str, Any], origin: str) -> Profile:
     if "bootstrap_servers" in table:
         kafka["bootstrap.servers"] = Setting(table["bootstrap_servers"], origin)
     topics = dict(_flat(table.get("topics", {}), "", origin))
-    _check_names([name for name in topics if not name.startswith(_TOPIC_PREFIXES)], _TOPICS, f"{origin} topics")
+    _check_names([name for name in topics if not name.startswith(TOPIC_PREFIXES)], TOPICS, f"{origin} topics")
     namespace = table.get("namespace")
     return Profile(
         None if namespace is None else Setting(namespace, origin),

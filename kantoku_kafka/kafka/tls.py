@@ -75,7 +75,7 @@ def _identify(context: ssl.SSLContext, config: Mapping[str, str]) -> None:
 
     try:
         context.load_cert_chain(certificate, key, answer)
-    except (ssl.SSLError, ValueError) as error:
+    except (OSError, ValueError) as error:  # OSError: a folder; the errors of ssl are some, too
         if asked:
             wrong = "is not that of" if password else "is missing: it is that of"
             raise UsageError(f"ssl.key.password {wrong} {key}.") from error

@@ -45,6 +45,14 @@ def test_a_path_that_cannot_be() -> None:
         context_of({"ssl.ca.location": "a\0b"})
 
 
+@pytest.mark.parametrize("name", ["ssl.certificate.location", "ssl.key.location"])
+def test_a_folder_is_no_certificate_and_no_key(tmp_path: Path, name: str) -> None:
+    (tmp_path / "own.pem").write_bytes(b"")
+    config = dict.fromkeys(("ssl.certificate.location", "ssl.key.location"), str(tmp_path / "own.pem"))
+    with pytest.raises(UsageError, match=name):
+        context_of({**config, name: str(tmp_path)})
+
+
 def test_a_password_that_is_asked_for_is_never_awaited_at_a_terminal(tmp_path: Path) -> None:
     """OpenSSL would ask."""
     locked = tmp_path / "key.pem"

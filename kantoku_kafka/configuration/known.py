@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import TypeVar
 
-__all__ = ["LIBRDKAFKA_KEYS", "canonical", "hints"]
+__all__ = ["LIBRDKAFKA_KEYS", "canonical", "hints", "left_open"]
 
+T = TypeVar("T")
 # Of librdkafka 2.16, which a test compares with the one installed; without its callbacks. ``oauth_cb`` is ours.
 # fmt: off
 LIBRDKAFKA_KEYS = frozenset({
@@ -77,6 +79,21 @@ _ALIASES = {
 def canonical(key: str) -> str:
     """Of two names for one setting the one that Java has too: else both would count, in some order."""
     return _ALIASES.get(key, key)
+
+
+# Of each, librdkafka would take all that are there: trust both authorities, refuse two keys.
+_ALTERNATIVES = (
+    {"ssl.ca.location", "ssl.ca.pem"},
+    {"ssl.certificate.location", "ssl.certificate.pem", "ssl.keystore.location"},
+    {"ssl.key.location", "ssl.key.pem", "ssl.keystore.location"},
+)
+
+
+def left_open(weaker: Mapping[str, T], stronger: Iterable[str]) -> dict[str, T]:
+    """Of weaker settings those that count beside stronger ones: under no name of theirs, and in no other form."""
+    said = {canonical(key) for key in stronger}
+    said = said.union(*(alternatives for alternatives in _ALTERNATIVES if said & alternatives))
+    return {key: value for key, value in weaker.items() if canonical(key) not in said}
 
 
 def hints(keys: Iterable[str]) -> list[tuple[str, str]]:

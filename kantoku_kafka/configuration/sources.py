@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from kantoku_kafka.configuration.java import Setting, check_mechanism, is_java, translated
-from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS, canonical
+from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS, canonical, left_open
 from kantoku_kafka.configuration.profiles import find_profiles, is_toml, read_profile
 from kantoku_kafka.configuration.properties import java_entries, literal_entries, raw_java_entries, text_of
 from kantoku_kafka.configuration.references import resolved
@@ -52,7 +52,7 @@ class Configuration:
     def over(self, weaker: Configuration) -> Configuration:
         """These, and what they leave open from ``weaker``."""
         return Configuration(
-            kafka={**weaker.kafka, **self.kafka},
+            kafka={**left_open(weaker.kafka, self.kafka), **self.kafka},
             namespace=self.namespace or weaker.namespace,
             topics={**weaker.topics, **self.topics},
             registry={**weaker.registry, **self.registry},
@@ -63,10 +63,9 @@ class Configuration:
         """The connection of an app with these settings laid over its own. Raises UsageError."""
         config = {key: setting.value for key, setting in self.kafka.items()}
         servers = str(config.pop("bootstrap.servers", own.bootstrap_servers))
-        kept = {key: value for key, value in own.config.items() if canonical(key) not in config}
         return Connection(
             bootstrap_servers=servers,
-            config={**kept, **config},
+            config={**left_open(own.config, config), **config},
             timeout_seconds=own.timeout_seconds,
             origins={**own.origins, **{key: setting.origin for key, setting in self.kafka.items()}},
         )

@@ -189,6 +189,29 @@ def test_settings_of_two_names_count_once() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("weaker", "stronger"),
+    [
+        ({"ssl.ca.pem": "old"}, {"ssl.ca.location": "new"}),
+        (
+            {"ssl.certificate.location": "old", "ssl.key.location": "old"},
+            {"ssl.certificate.pem": "new", "ssl.key.pem": "new"},
+        ),
+        ({"ssl.certificate.pem": "old", "ssl.key.pem": "old"}, {"ssl.keystore.location": "new"}),
+        ({"ssl.keystore.location": "old"}, {"ssl.certificate.location": "new", "ssl.key.location": "new"}),
+    ],
+)
+def test_of_a_file_and_a_text_for_one_thing_the_stronger_counts(
+    weaker: dict[str, str], stronger: dict[str, str]
+) -> None:
+    """librdkafka would trust both authorities, and refuse two keys."""
+    Path("f").write_text("".join(f"{key}={value}\n" for key, value in {"client.id": "c", **weaker}.items()))
+    given = of_command(*(f"{key}={value}" for key, value in stronger.items()))
+    own = Connection(bootstrap_servers="h:1", config=weaker)
+    expected = {"client.id": "c", **stronger}
+    assert load(given, config_file="f", environment={}).connection(own).config == expected
+
+
 def test_an_app_from_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("kantoku.toml").write_text(TOML)
     monkeypatch.setenv("KANTOKU_KAFKA_CLIENT_ID", "env")

@@ -154,7 +154,8 @@ def restart(
         chosen = list(_named(store, task_id, query) if task_id else store.find(query))
         wanted = [state for state in chosen if again or not store.restarts(state.task_id)]
         if not wanted:
-            tell(f"nothing to restart: {len(chosen)} finished tasks match, restarted before; --again does it once more")
+            before = f"{len(chosen)} finished tasks match, restarted before; --again does it once more"
+            tell(f"nothing to restart: {before if chosen else 'no finished task matches'}")
         for at in range(0, len(wanted), _CHUNK):
             tasks = list(originals(kantoku, wanted[at : at + _CHUNK], lambda one: len(store.restarts(one))))
             there = [(state, task) for state, task in tasks if task is not None]

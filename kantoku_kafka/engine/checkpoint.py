@@ -254,7 +254,7 @@ class Checkpoint:
                 batch.notes.clear()
             withdrawn = culprits or withdrawn
             for job in culprits:
-                _withdraw(job)
+                self._withdraw(job)
             prepared = self._encode(batch.ended)
             prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
         raise KantokuError(
@@ -349,6 +349,23 @@ class Checkpoint:
         half = len(jobs) // 2
         return self._culprits(jobs[:half]) + self._culprits(jobs[half:])
 
+    def _withdraw(self, job: Job) -> None:
+        """Of a failure nothing is shortened that would be taken without its reply, or without its dead letter."""
+        if job.has_failed and job.reply is not None and self._accepted_without("reply", job):
+            _drop_reply(job)
+        elif job.has_failed and job.letter is not None and self._accepted_without("letter", job):
+            job.letter = _shortened(job.letter)
+        else:
+            _shorten(job)
+
+    def _accepted_without(self, part: str, job: Job) -> bool:
+        kept = getattr(job, part)
+        setattr(job, part, None)
+        try:
+            return self._accepted([job])
+        finally:
+            setattr(job, part, kept)
+
     def _accepted(self, jobs: list[Job]) -> bool:
         self._transaction.begin()
         try:
@@ -364,25 +381,29 @@ class Checkpoint:
         return True
 
 
-def _withdraw(job: Job) -> None:
+def _shorten(job: Job) -> None:
     """Shorten what a job leaves behind, further each time: the result fails for itself, the task goes nowhere else, the
-    dead letter loses its value, then its key and headers. A failure is replied, unless the reply is what is refused."""
+    dead letter loses its value, then its key and headers. A success that cannot be replied is a failure, which is."""
     move = job.move
     if move is not None and move.messages:
         job.move = Move((), marks=move.marks) if move.marks else None
         job.fail(job.outcome or Status.FAILED, _undeliverable({message.topic for message in move.messages}))
-    elif job.has_failed and job.reply is not None:
-        _drop_reply(job)
     elif job.status is not None:
-        refused = {message.topic for message in job.effects or ()} | ({job.reply.topic} if job.reply else set())
+        refused = {message.topic for message in job.effects or ()}
+        if job.reply is not None and not job.has_failed:
+            refused.add(job.reply.topic)
+        else:
+            job.raw_headers = None
         job.fail(Status.FAILED, _undeliverable(refused) if refused else _TOO_LARGE)
-        job.raw_headers = job.raw_headers if job.reply else None
-    letter = job.letter
-    if letter is not None and letter.value:
-        job.letter = letter._replace(value=b"", headers=(*letter.headers, _TRUNCATED))
-    elif letter is not None:
-        own = tuple((name, value) for name, value in letter.headers if name.startswith("kantoku-"))
-        job.letter = letter._replace(key=None, headers=own)
+    if job.letter is not None:
+        job.letter = _shortened(job.letter)
+
+
+def _shortened(letter: Message) -> Message:
+    if letter.value:
+        return letter._replace(value=b"", headers=(*letter.headers, _TRUNCATED))
+    own = tuple((name, value) for name, value in letter.headers if name.startswith("kantoku-"))
+    return letter._replace(key=None, headers=own)
 
 
 def _drop_reply(job: Job, error: Exception | None = None) -> None:

@@ -12,9 +12,11 @@ from recording import NOW_US, REFUSED, Broker, Inputs, checkpoint, publish
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.checkpoint import Batch
+from kantoku_kafka.engine.reply import Reply
 from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.formats import Json
 from kantoku_kafka.job import Job, Message, Move
-from kantoku_kafka.model import Event, EventName, Status, Trail
+from kantoku_kafka.model import ErrorInfo, Event, EventName, Status, Trail
 from kantoku_kafka.protocols import CheckpointRefused
 
 
@@ -358,3 +360,60 @@ def test_where_nothing_helps_the_executor_is_told() -> None:
     inputs.end(target, inputs.job("a"))
     with pytest.raises(KantokuError, match="not even the shortest"):
         publish(target, inputs)
+
+
+class Picky(Broker):
+    """Takes nothing for some topics."""
+
+    def __init__(self, refusing: set[str]) -> None:
+        super().__init__()
+        self.refusing = refusing
+
+    def _poisoned(self) -> bool:
+        topics = {item.topic for item in self.staged if isinstance(item, Message) and item.value}
+        return not topics.isdisjoint(self.refusing)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["well", "effect", "failed", "letter", "retry"]), st.sampled_from([None, "a", "b"])),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sets(st.sampled_from(["b", "side", "dlq", "timers"])),
+)
+def test_what_is_refused_costs_nothing_else_but_a_success(
+    kinds: list[tuple[str, str | None]], refusing: set[str]
+) -> None:
+    broker, inputs = Picky(refusing), Inputs()
+    target = checkpoint(broker)
+    for number, (kind, topic) in enumerate(kinds):
+        job = inputs.job(str(number))
+        job.key = b"%d" % number
+        job.reply = None if topic is None else Reply(topic, Json())
+        if kind in ("well", "effect"):
+            job.succeed(b"done")
+            job.effects = [Message("side", job.key, b"effect")] if kind == "effect" else None
+        else:
+            job.fail(Status.FAILED, ErrorInfo("E", "m"))
+            job.letter = Message("dlq", job.key, b"letter") if kind == "letter" else None
+        if kind == "retry":
+            job.carry_on(Move((Message("timers", job.key, b"timer"),), EventName.RETRY_SCHEDULED))
+        inputs.settle(target, job)
+    publish(target, inputs)
+    results = {result.task_id: result for result in broker.results()}
+    assert len(results) == len(broker.results())
+    for number, (kind, topic) in enumerate(kinds):
+        result, key = results.get(str(number)), b"%d" % number
+        written = [(message.topic, message.value) for message in broker.messages() if message.key == key]
+        if kind == "retry" and "timers" not in refusing:
+            assert (result, written) == (None, [("timers", b"timer")])
+            continue
+        assert result is not None
+        well = kind in ("well", "effect") and topic not in refusing and not (kind == "effect" and "side" in refusing)
+        assert result.ok is well
+        assert [place for place, _ in written].count(topic or "") == int(topic is not None and topic not in refusing)
+        if kind == "failed" or (kind == "letter" and not {"dlq", topic} <= refusing):
+            assert result.error is not None and result.error.type == "E"
+        if kind == "letter":
+            assert ("dlq", b"" if "dlq" in refusing else b"letter") in written

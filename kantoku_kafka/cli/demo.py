@@ -68,14 +68,17 @@ def demo(
 
 def _play(stack: ExitStack, options: Options, tasks: int) -> Outcome:
     """1. A broker. 2. Topics. 3. Executors. 4. The story; what ``stack`` holds is undone in reverse."""
-    if options.bootstrap_servers is None:
+    ours = options.bootstrap_servers is None
+    if ours:
         tell("starting Kafka")
         broker = stack.enter_context(EmbeddedBroker(on_progress=tell))
         options = replace(options, bootstrap_servers=broker.bootstrap_servers)
     options = replace(options, namespace=f"demo-{uuid.uuid4().hex[:8]}")
     kantoku = options.app(_APP)
     tell(f"topics {kantoku.namespace}.* at {options.bootstrap_servers}; starting {_EXECUTORS} executors")
-    stack.enter_context(own_topics(kantoku))
+    stack.enter_context(own_topics(kantoku, deleted=not ours))
+    if not ours:
+        stack.callback(tell, "deleting its topics and groups; a group forgets its executors after 10 s")
     folder = tempfile.TemporaryDirectory(prefix="kantoku-demo-", ignore_cleanup_errors=True)
     directory = Path(stack.enter_context(folder))
     fleet = stack.enter_context(Fleet(_EXECUTORS, _arguments(kantoku, directory), directory))

@@ -122,9 +122,11 @@ def redrive_(
 
 def purge(
     ctx: typer.Context,
-    until: Until = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Those written before: ISO 8601, or how long ago: 2h.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing.")] = False,
 ) -> None:
     """Delete dead letters for good: all, or those written before a time. Kafka can delete no others.
 
@@ -134,7 +136,7 @@ def purge(
         raise UsageError("Say which letters: --until TIME, or --all.")
     time_ms = None if until is None else round(parse_time(until, "--until").timestamp() * 1_000)
     with connected(ctx.obj) as kantoku:
-        if not yes and not typer.confirm(f"Delete dead letters of {kantoku.topics.dlq} for good?"):
+        if not yes and not typer.confirm(f"Delete dead letters of {kantoku.topics.dlq} for good?", err=True):
             raise typer.Abort
         tell(f"deleted {delete_before(kantoku.clients, kantoku.topics.dlq, time_ms)} offsets")
 

@@ -85,7 +85,7 @@ class Fleet:
                 raise KantokuError(f"Executor {number} ended with code {process.process.returncode}; its log:\n{tail}")
 
     def stop(self) -> None:
-        """SIGTERM to all: they drain and leave the group. Blocks until they have."""
+        """SIGTERM to all: they drain and end. Blocks until they have."""
         running = [process for process in self._processes if process is not None]
         for process in running:
             process.terminate()

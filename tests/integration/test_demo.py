@@ -77,6 +77,9 @@ def test_every_task_is_accounted_for_and_nothing_is_left(kantoku_broker: BrokerH
     deadline = time.monotonic() + 10
     namespace = re.search(r"topics (demo-\w+)\.", errors)
     assert namespace is not None, errors
+    assert "WARNING" not in errors
+    groups = admin.list_consumer_groups().result(10)
+    assert [group.group_id for group in groups.valid if group.group_id.startswith(namespace[1])] == []
     while left := [name for name in admin.list_topics(timeout=10).topics if name.startswith(namespace[1])]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)

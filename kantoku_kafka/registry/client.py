@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ _USER_INFO = "basic.auth.user.info"
 _UNKNOWN = frozenset({40401, 40402, 40403})  # a subject, a version, a schema
 _REFUSED = frozenset({409, 422})
 _DENIED = frozenset({401, 403})
+_NUMBERS = frozenset(
+    {"cache.capacity", "cache.latest.ttl.sec", "max.retries", "retries.max.wait.ms", "retries.wait.ms", "timeout"}
+)
 _RETRIES: Mapping[str, Any] = {"max.retries": 2, "retries.wait.ms": 100, "retries.max.wait.ms": 1_000}
 
 
@@ -165,7 +169,8 @@ class Registry:
         except ImportError:
             raise UsageError("A schema registry needs an extra: pip install 'kantoku-kafka[registry]'.") from None
         own = {"url": self.url, "timeout": self._timeout_seconds, **_RETRIES}
-        config = {**own, **{key: resolved(key, value) for key, value in {**self._of_url, **self._config}.items()}}
+        given = {key: resolved(key, value) for key, value in {**self._of_url, **self._config}.items()}
+        config = {**own, **{key: _number(key, value) if key in _NUMBERS else value for key, value in given.items()}}
         try:
             return SchemaRegistryClient(config)
         except OSError as error:  # also of ssl: a file that is missing, or is none of its kind
@@ -245,6 +250,17 @@ class Registry:
             f"The schema registry at {self.url} gave no answer about {what} ({how}): see that it is well, and that "
             "the URL is that of Confluent's API."
         )
+
+
+def _number(key: str, value: Any) -> float:
+    """What a file, a variable or an option says as a text. Raises UsageError."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise UsageError(f"{key} of the schema registry is a number, 0 or more, not {value!r}.")
+    return number
 
 
 def _without_user_info(url: str) -> tuple[str, str]:

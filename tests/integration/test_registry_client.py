@@ -153,6 +153,9 @@ def test_the_next_of_several_is_asked(gateway: Gateway) -> None:
         ({"ssl.key.location": "k"}, r"ssl\.certificate\.location required"),
         ({"no.such.setting": "1"}, r"Unrecognized properties: no\.such\.setting"),
         ({"basic.auth.user.info": "s3cret"}, "in the form"),
+        ({"timeout": "soon"}, "timeout of the schema registry is a number, 0 or more, not 'soon'"),
+        ({"retries.wait.ms": "inf"}, "is a number"),
+        ({"max.retries": "-1"}, "is a number"),
         ({"basic.auth.user.info": "${env:KANTOKU_NO_SUCH}"}, "KANTOKU_NO_SUCH, which is not set"),
     ],
 )
@@ -160,6 +163,14 @@ def test_a_wrong_setting_is_said_when_it_is_used(config: dict[str, str], said: s
     with pytest.raises(UsageError, match=said) as raised:
         Registry("https://127.0.0.1:1", config=config).schema(7)
     assert "s3cret" not in str(raised.value)
+
+
+def test_numbers_may_be_texts_as_files_have_them(gateway: Gateway) -> None:
+    numbers = {"timeout": "2.5", "max.retries": "1", "retries.wait.ms": "1", "cache.capacity": " 10"}
+    registry = Registry(gateway.url, config=numbers)
+    gateway.instead = 200, STRING
+    assert registry.schema(7).text == '"string"'
+    registry.close()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_denied(tls_server: int) -> None:

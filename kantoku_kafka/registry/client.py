@@ -231,8 +231,10 @@ class Registry:
         for reference in schema.references or ():
             place = reference.subject, reference.version
             if place not in known:
+                known[place] = ""  # here a circle ends; what it leaves open is no schema
                 found = self._ask(f"subject {place[0]}", lambda: self._client().get_version(*place)).schema  # noqa: B023
                 self._references(found, known)
+                del known[place]
                 known[place] = found.schema_str
         return known
 

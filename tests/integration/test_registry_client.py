@@ -165,6 +165,14 @@ def test_a_wrong_setting_is_said_when_it_is_used(config: dict[str, str], said: s
     assert "s3cret" not in str(raised.value)
 
 
+def test_schemas_that_refer_to_each_other_in_a_circle_make_data_bad(gateway: Gateway, registry: Registry) -> None:
+    body = b"""{"subject": "a", "version": 1, "id": 1, "schema": "{\\"type\\": \\"array\\", \\"items\\": \\"A\\"}",
+        "references": [{"name": "A", "subject": "a", "version": 1}]}"""
+    gateway.instead = 200, body
+    with pytest.raises(UsageError, match="no Avro schema"):
+        registry.schema(7)
+
+
 def test_numbers_may_be_texts_as_files_have_them(gateway: Gateway) -> None:
     numbers = {"timeout": "2.5", "max.retries": "1", "retries.wait.ms": "1", "cache.capacity": " 10"}
     registry = Registry(gateway.url, config=numbers)

@@ -15,7 +15,7 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
-from kantoku_kafka.cli.output import Rows, escaped, out, printable, tell
+from kantoku_kafka.cli.output import Rows, escaped, one_line, out, tell
 from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka.topics import retention_warnings, topic_identity
@@ -212,7 +212,7 @@ def _line(event: Event) -> str:
     text = f"{iso(event.at_us)}  {event.task_id}  {event.type}  {event.name}"
     attempt = f"  attempt {event.attempt}" if event.attempt > 1 else ""
     where = f"  {event.executor_id}" if event.executor_id else ""
-    return printable(f"{text}{attempt}{more}{where}{error}", kept="")
+    return one_line(f"{text}{attempt}{more}{where}{error}")
 
 
 def _json(logged: LoggedEvent) -> str:

@@ -17,7 +17,7 @@ import typer
 
 from kantoku_kafka.errors import UsageError
 
-__all__ = ["PrintableFormatter", "Rows", "escaped", "out", "printable", "table", "tell"]
+__all__ = ["PrintableFormatter", "Rows", "escaped", "one_line", "out", "printable", "table", "tell"]
 
 _WHOLE = frozenset({"id", "restarted", "task_id"})
 _FORMS = ("table", "json", "jsonl")
@@ -50,6 +50,11 @@ def tell(text: str) -> None:
 def printable(text: str, kept: str = "\n\t") -> str:
     """Without control characters, but for ``kept``: nothing that came from a topic may steer the terminal."""
     return "".join(c if c in kept or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def one_line(text: str) -> str:
+    """The same with blanks for line ends, for a cell or a line: messages of errors may have several lines."""
+    return printable(text.replace("\n", " "), kept="")
 
 
 def escaped(json_text: str) -> str:
@@ -130,7 +135,7 @@ def table(rows: Iterable[Mapping[str, Any]], form: str, *, wrapped: bool = False
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else printable(str(value), kept="")
+    return "" if value is None else one_line(str(value))
 
 
 def _fitted(head: Sequence[str], widths: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kantoku_kafka import errors
 from kantoku_kafka.cli import main as cli
-from kantoku_kafka.cli.output import printable
+from kantoku_kafka.cli.output import one_line, printable
 from kantoku_kafka.cli.reload import watch_files
 from kantoku_kafka.cli.tasks import payload_of
 from kantoku_kafka.configuration.sources import command_line
@@ -172,6 +172,7 @@ def test_settings_keep_what_follows_the_first_equals() -> None:
 
 def test_nothing_from_a_topic_steers_the_terminal() -> None:
     assert printable("a\x1b[31mb\tc\nd\x00\u202e") == "a\ufffd[31mb\tc\nd\ufffd\ufffd"
+    assert one_line("a\n b\r\x1b") == "a  b\ufffd\ufffd"
 
 
 @pytest.mark.parametrize("reference", ["", "module", "module:", ":kan", "kantoku_kafka.demo.tasks:no_such"])

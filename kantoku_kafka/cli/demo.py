@@ -43,7 +43,7 @@ def demo(
     tasks: Annotated[int, typer.Option(help="How many tasks to spawn at once.", min=60, max=1_000_000)] = 6_000,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
 ) -> None:
-    """Spawn thousands of tasks on a real Kafka, kill an executor amid them, and account for every one.
+    """Show on a real Kafka what is promised. Kills an executor amid thousands of tasks, and accounts for every one.
 
     Runs its own Kafka (extra: pip install 'kantoku-kafka[broker]'), or uses the one of -b; there it makes topics
     demo-RANDOM.* and deletes them in the end. Exit code 0: nothing lost and nothing twice; else 1.

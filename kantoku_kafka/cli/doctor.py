@@ -26,7 +26,7 @@ def doctor(
     timers: Annotated[bool, typer.Option(help="Also what executors need to fire timers.")] = True,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
 ) -> None:
-    """Look for what would keep an executor from running; exits with the code of the first thing found.
+    """Look for what would keep an executor from running. Exits with the code of the first thing found.
 
     In this order: versions, DNS, TCP, TLS, SASL, broker, topics, policies, rights, transactions, group, clock, timers.
     Use the credentials of an executor. What remains is a mark on the control topic, which nobody heeds.

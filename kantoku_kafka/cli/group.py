@@ -109,7 +109,7 @@ def executors(
 
 
 def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> None:
-    """How far each input is, how long its oldest task has waited, and what holds it back.
+    """How far each input is. Says how long its oldest task has waited, too, and what holds it back.
 
     ``beyond`` (``done_beyond``) counts tasks finished beyond the oldest one that is not. At some thousands, more may
     have to wait for that one: ``blocked_by`` names its offset. A topic without a name of ours stands under its own.

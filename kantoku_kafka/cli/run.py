@@ -134,7 +134,7 @@ def run_scheduler(
     slot: Annotated[str | None, typer.Option(help="Stable name of this process.")] = None,
     http: Http = None,
 ) -> None:
-    """Put tasks onto their inputs when they are due, and execute none: for executors that run with --no-timers.
+    """Put tasks onto their inputs when they are due. Executes none: for executors that run with --no-timers.
 
     SIGTERM or Ctrl-C: end. SIGHUP, except in a terminal: begin anew.
 

@@ -52,7 +52,7 @@ def spawn(
         str | None, typer.Option("-o", "--output", help="table, json, jsonl (default: ids, or data)")
     ] = None,
 ) -> None:
-    """Spawn tasks; prints their ids once the broker has accepted them.
+    """Spawn tasks. Prints their ids once the broker has accepted them.
 
     Example: kantoku-kafka -n shop spawn resize @photo.jpg --wait > small.jpg
     """

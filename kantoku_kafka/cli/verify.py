@@ -45,7 +45,7 @@ def verify(
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
 ) -> None:
-    """Check from the topics alone that every task has one result, and the other promises. Changes nothing.
+    """Check from the topics alone that promises are kept. Every task has one result, for one. Changes nothing.
 
     It may run beside executors. Exit code 1 if a promise is broken; the records that show it are named. It reads all
     that the topics hold, or what was spawned --since, and keeps some 2 kB of memory for each task.

@@ -45,7 +45,8 @@ def ship(data: bytes) -> bytes:
 def place(servers: str, order_ids: list[str]) -> None:
     """The shop: it has its topics, and writes orders, each of them twice for good measure."""
     shop = {"bootstrap.servers": servers}
-    for created in AdminClient(shop).create_topics([NewTopic("orders", 4), NewTopic("shipments", 4)]).values():
+    admin = AdminClient(shop)
+    for created in admin.create_topics([NewTopic("orders", 4), NewTopic("shipments", 4)]).values():
         with suppress(KafkaException):  # it is there
             created.result(10)
     producer = Producer(shop)

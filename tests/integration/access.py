@@ -23,6 +23,8 @@ MODE_VARIABLE = "KANTOKU_TEST_SECURED"
 CLIENT = "client"
 """Who spawns and administers in a test's own process: a user with two roles."""
 ROLES_OF = {CLIENT: (Role.SPAWNER, Role.ADMIN), **{role: (role,) for role in Role}}
+_WRITES = {CLIENT: ("copy",), Role.EXECUTOR: ("small",)}
+"""Further topics of a test's namespace that a user writes to, as by ``acls plan --writes``."""
 _COMMANDS = {
     Role.EXECUTOR: ("run-executor", "doctor"),
     Role.SCHEDULER: ("run-scheduler",),
@@ -109,7 +111,7 @@ def rights(namespace: str, inputs: Iterable[str]) -> Iterator[None]:
     topics, names = Topics(namespace=namespace), list(inputs)
 
     def of(user: str) -> list[Right]:
-        writes = [f"{namespace}.copy"] if user == CLIENT else []
+        writes = [f"{namespace}.{name}" for name in _WRITES.get(user, ())]
         return sorted({right for role in ROLES_OF[user] for right in rights_of(role, topics, names, writes=writes)})
 
     with granted(_current.cluster.super_user["bootstrap.servers"], {user: of(user) for user in ROLES_OF}):

@@ -26,8 +26,8 @@ from kantoku_kafka.testing.broker import BrokerHandle
 
 TYPES = ("echo", "work", "note", "nap", "outcome", "effects", "side")
 # Of apps that tests write themselves, and types that nobody has.
-OTHERS = ("double", "fragile", "huge", "keyless", "never-created", "nobody_serves_this", "no-such-type", "quick")
-OTHERS += ("slow", "small", "version")
+OTHERS = ("double", "fragile", "huge", "keyless", "never-created", "no-such-type", "nobody_serves_this", "nowhere")
+OTHERS += ("quick", "slow", "small", "version")
 APPS = ("dying_app", "hygiene_app", "producing_app", "retry_app", "rogue_app", "task_app")
 
 

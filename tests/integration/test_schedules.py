@@ -64,7 +64,10 @@ def test_each_time_has_one_task_though_owners_are_killed(kan: Kantoku, bootstrap
             running[number].start()
         time.sleep(6)
         kan.schedules.pause("tick")
-        state = kan.schedules.get("tick").state
+        state, before = kan.schedules.get("tick").state, None
+        while state != before:  # until the executor has heard of it
+            time.sleep(3)
+            state, before = kan.schedules.get("tick").state, state
         assert state is not None and state.spawned > 8
         dues = range(schedule.changed_at_us + SECOND_US, state.due_at_us + 1, SECOND_US)
         ids = [occurrence_id(kan.namespace, "tick", due_us) for due_us in dues]

@@ -57,7 +57,7 @@ def describe(kantoku: Kantoku) -> dict[str, Any]:
         add(topic, f"Tasks of type {_named(kantoku, topic)}.", ["Task"], "receive", "send")
     for topic in kantoku.foreign_inputs:
         add(topic, f"Of others; its records are tasks of type {_named(kantoku, topic)}.", ["Foreign"], "receive")
-    for topic in sorted({task.rules.reply_to for task in types.values() if task.rules.reply_to is not None}):
+    for topic in (name for name in kantoku.reply_topics if not name.endswith("*")):
         add(topic, "Replies: results once more, for others.", ["Reply"], "send")
     add(topics.results, "The one result of each task.", ["Result"], "send")
     add(topics.events, "Every step of every task.", ["Event"], "send")

@@ -18,7 +18,7 @@ from kantoku_kafka.kafka.wanted import plan
 @pytest.fixture
 def kan() -> Kantoku:
     kan = Kantoku("shop", topics={"results": "answers"})
-    orders = {"orders": Json(id_field="id")}
+    orders = {"orders": Json(id_field="id", reply_header="to", reply_topics=["answers-of-care", "care.*"])}
     kan.task("ship", priorities={"high": 8}, from_topics=orders, reply_to="shipments")(lambda data: data)
     return kan
 
@@ -34,7 +34,7 @@ def references(node: Any) -> Iterator[str]:
 def test_each_topic_and_each_schema_stands_in_it(kan: Kantoku) -> None:
     document = json.loads(json.dumps(describe(kan)))
     ours = [wanted.name for wanted in plan(kan.topics, kan.task_types, inputs=kan.inputs)]
-    assert document["channels"].keys() == {*ours, "orders", "shipments"}
+    assert document["channels"].keys() == {*ours, "orders", "shipments", "answers-of-care"}
     messages = document["components"]["messages"]
     envelopes = {path.stem for path in schemas.directory().glob("*.avsc")}
     assert messages.keys() == envelopes | {"DeadLetter", "Foreign", "Reply"}

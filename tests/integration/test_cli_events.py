@@ -335,7 +335,7 @@ def test_a_topic_that_was_created_anew(cli: Cli, kan: Kantoku, bootstrap: str, r
             topics.create(kan.clients, topics.plan(kan.topics, ["outcome"]))
             kan.spawn(Task("outcome", b"another").with_(key("k")))
             done = cli("tasks", "restart", "--status", "FAILED", code=5)
-            assert "do not stand on input topics" in done.stderr
+            assert "no longer stand on their input topics" in done.stderr
             assert len(read_all(bootstrap, topic)) == 1
     topics.create(kan.clients, topics.plan(kan.topics, ["outcome"]))
     assert "take another file" in cli("events", "replay", "--since-offsets", "at", code=2).stderr

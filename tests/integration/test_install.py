@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from executors import until
 
+pytestmark = pytest.mark.unsecured("what a user does first, on an open broker")
+
 ROOT = Path(__file__).parents[2]
 APP = """
 from kantoku_kafka import Kantoku
-
-pytestmark = pytest.mark.unsecured("what a user does first, on an open broker")
 
 kan = Kantoku("{namespace}", bootstrap_servers="{bootstrap}")
 

@@ -208,7 +208,7 @@ def test_each_of_several_processes_has_a_port_and_so_has_a_scheduler(made: Made,
     ) as scheduler:
         shown = Shown.by(scheduler)
         until(shown.ready, 60, "ready")
-        assert shown.values("kantoku_assigned_partitions", "loop").keys() == {("timers",)}
+        until(lambda: shown.values("kantoku_assigned_partitions", "loop").keys() == {("timers",)}, 60, "assigned")
 
 
 def two_ports() -> int:

@@ -36,7 +36,7 @@ def started(results: list[Result]) -> list[float]:
 
 
 def test_urgent_tasks_overtake_a_backlog_that_goes_on(kan: Kantoku, bootstrap: str, tmp_path: Path) -> None:
-    low = kan.spawn_many([Task("lanes", b"0.01").with_(priority("low"))] * 4_000)
+    low = kan.spawn_many([Task("lanes", b"0.01").with_(priority("low"))] * 8_000)
     with executor(kan, bootstrap, tmp_path / "log"):
         kan.gather(low[:1], timeout_seconds=30)
         single, waits = [], []
@@ -46,7 +46,7 @@ def test_urgent_tasks_overtake_a_backlog_that_goes_on(kan: Kantoku, bootstrap: s
             kan.gather(single[-1:], timeout_seconds=30)
             waits.append(time.monotonic() - before)
             time.sleep(0.1)
-        assert len(kan.find_results([task.id for task in low])) < 3_000, "the backlog was never in the way"
+        assert len(kan.find_results([task.id for task in low])) < 7_000, "the backlog was never in the way"
         assert sorted(waits)[5] < 1.0, waits
 
         high = kan.spawn_many([Task("lanes", b"0.01").with_(priority("high"))] * 800)

@@ -9,7 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from hypothesis import given
@@ -147,13 +147,12 @@ def test_who_dawdles_does_not_shut_others_out(server: StatusServer) -> None:
 )
 def test_what_is_no_request_hurts_nobody(server: StatusServer, request_bytes: bytes) -> None:
     with connect(server) as client:
-        client.sendall(request_bytes)
-        client.shutdown(socket.SHUT_WR)
-        try:
+        with suppress(OSError):  # it may have hung up by now
+            client.sendall(request_bytes)
+            client.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
             while client.recv(1 << 16):
                 pass
-        except ConnectionResetError:
-            pass
     assert get(server, "/ok") == (200, "fine")
 
 

@@ -6,7 +6,7 @@ A plugin that is a :class:`Meter` as well is told: ``class Mine(Plugin, Meter)``
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import NamedTuple
 
 from kantoku_kafka.job import Job, Place
@@ -138,6 +138,11 @@ class Meters:
 
     def __bool__(self) -> bool:
         return bool(self._meters)
+
+    def rebalanced(self, change: str, partitions: Sized) -> None:
+        """Tell each of a change; of none if there is no partition in it."""
+        if partitions:
+            self.tell(lambda meter, loop: meter.rebalanced(loop, change))
 
     def tell(self, say: Callable[[Meter, str], None]) -> None:
         """Tell each; one that raises is logged now and then, and the next one is told."""

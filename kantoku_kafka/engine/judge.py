@@ -123,7 +123,7 @@ class Judge:
             return False
         job.reply = self._replies.of(job.type, envelope)
         job.limits = limits_of(rules, envelope)
-        if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us or _has_fired(job):
+        if envelope is None or envelope.not_before_us is None or envelope.not_before_us <= now_us or _bears(job, FIRED):
             return True
         job.received_at_us = now_us
         self._postpone(job, envelope, envelope.attempt, envelope.not_before_us, EventName.DELAYED)
@@ -142,7 +142,7 @@ class Judge:
         if rules is None or not (rules.deduplicate_all or _is_named(job)):
             return False
         known = memory.past.tells_of(job.task_id, job.offset)
-        put_back = _is_put_back(job)
+        put_back = _bears(job, PUT_BACK)
         if _has_come_before(job) and not put_back:
             return known
         made_us = _made_us(job)
@@ -296,8 +296,8 @@ def was_moved(headers: Iterable[tuple[str, bytes | None]]) -> bool:
     return any(name in (FIRED, PUT_BACK) for name, _ in headers)
 
 
-def _has_fired(job: Job) -> bool:
-    return any(name == FIRED for name, _ in job.raw_headers or ())
+def _bears(job: Job, header: str) -> bool:
+    return any(name == header for name, _ in job.raw_headers or ())
 
 
 def _has_come_before(job: Job) -> bool:
@@ -308,10 +308,6 @@ def _is_named(job: Job) -> bool:
     """Whether its id comes of a name that was given to it: that of a foreign record without one is its place."""
     unnamed = job.home is not None and (job.envelope is None or job.envelope.idempotency_key is None)
     return is_idempotent(job.task_id) and not unnamed
-
-
-def _is_put_back(job: Job) -> bool:
-    return any(name == PUT_BACK for name, _ in job.raw_headers or ())
 
 
 def _with_attempts(policy: Retry, max_attempts: int) -> Retry:

@@ -396,7 +396,7 @@ class Loop:
     def assigned(self, offsets: Sequence[Offset]) -> Sequence[Partition]:
         """Take partitions on, and name us in their metadata."""
         partitions = self._intake.open(offsets)
-        self._measure("assigned", partitions)
+        self._meters.rebalanced("assigned", partitions)
         for partition in partitions:
             self._checkpoint.claim(partition)
         if self._burst is not None:
@@ -411,17 +411,13 @@ class Loop:
             self._pools.drop(partition)
         running = {job for job in self._pools.running if job.partition in going}
         self._drain(running, self._settings.revoke_drain_seconds if self._draining else 0.0)
-        self._measure("revoked", partitions)
+        self._meters.rebalanced("revoked", partitions)
         self._forget(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Forget these: nothing of them may be published any more."""
-        self._measure("lost", partitions)
+        self._meters.rebalanced("lost", partitions)
         self._forget(partitions)
-
-    def _measure(self, change: str, partitions: Sequence[Partition]) -> None:
-        if partitions:
-            self._meters.tell(lambda meter, loop: meter.rebalanced(loop, change))
 
     def _forget(self, partitions: Sequence[Partition]) -> None:
         self._publisher.conclude()

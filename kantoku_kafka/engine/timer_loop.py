@@ -191,22 +191,18 @@ class TimerLoop:
         for partition, (topic, _, offset, _) in zip(partitions, offsets, strict=True):
             self._books[partition] = self._makers[topic](partition, offset, ends[partition])
             self._checkpoint.claim(partition)
-        self._measure("assigned", partitions)
+        self._meters.rebalanced("assigned", partitions)
         return partitions
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Let go; what was due meanwhile is for the next owner."""
-        self._measure("revoked", partitions)
+        self._meters.rebalanced("revoked", partitions)
         self._forget(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Forget these: nothing of them may be published any more."""
-        self._measure("lost", partitions)
+        self._meters.rebalanced("lost", partitions)
         self._forget(partitions)
-
-    def _measure(self, change: str, partitions: Sequence[Partition]) -> None:
-        if partitions:
-            self._meters.tell(lambda meter, loop: meter.rebalanced(loop, change))
 
     def _forget(self, partitions: Sequence[Partition]) -> None:
         self._checkpoint.forget(partitions)

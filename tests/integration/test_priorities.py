@@ -46,7 +46,7 @@ def test_urgent_tasks_overtake_a_backlog_that_goes_on(kan: Kantoku, bootstrap: s
             kan.gather(single[-1:], timeout_seconds=30)
             waits.append(time.monotonic() - before)
             time.sleep(0.1)
-        assert len(kan.find_results([task.id for task in low])) < 7_000, "the backlog was never in the way"
+        assert len(kan.find_results([task.id for task in low])) < 6_000, "the backlog was never in the way"
         assert sorted(waits)[5] < 1.0, waits
 
         high = kan.spawn_many([Task("lanes", b"0.01").with_(priority("high"))] * 800)

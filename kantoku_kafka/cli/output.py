@@ -20,6 +20,7 @@ from kantoku_kafka.errors import UsageError
 __all__ = ["PrintableFormatter", "Rows", "escaped", "one_line", "out", "printable", "table", "tell"]
 
 _WHOLE = frozenset({"id", "restarted", "task_id"})
+_LEAST_WIDTH = 16  # of what is cut: the type of an error, a time to the minute; beyond that the terminal breaks lines
 _FORMS = ("table", "json", "jsonl")
 
 
@@ -145,7 +146,11 @@ def _fitted(head: Sequence[str], widths: Sequence[int]) -> list[int]:
         return fitted
     limit = shutil.get_terminal_size().columns - 2 * (len(head) - 1)
     while sum(fitted) > limit:
-        spare = [(w - len(name), i) for i, (name, w) in enumerate(zip(head, fitted, strict=True)) if name not in _WHOLE]
+        spare = [
+            (w - max(len(name), _LEAST_WIDTH), i)
+            for i, (name, w) in enumerate(zip(head, fitted, strict=True))
+            if name not in _WHOLE
+        ]
         most, widest = max(spare, default=(0, 0))
         if most <= 0:
             break

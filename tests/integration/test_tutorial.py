@@ -33,6 +33,7 @@ class Reader:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._environment = {
             **os.environ,
+            "COLUMNS": "80",  # as a terminal, or ``watch``
             "PATH": path,
             "KANTOKU_BOOTSTRAP_SERVERS": bootstrap,
             "XDG_CACHE_HOME": str(here / "cache"),

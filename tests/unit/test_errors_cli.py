@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kantoku_kafka import errors
 from kantoku_kafka.cli import main as cli
-from kantoku_kafka.cli.output import one_line, printable
+from kantoku_kafka.cli.output import one_line, printable, table
 from kantoku_kafka.cli.reload import watch_files
 from kantoku_kafka.cli.tasks import payload_of
 from kantoku_kafka.configuration.sources import command_line
@@ -173,6 +173,19 @@ def test_settings_keep_what_follows_the_first_equals() -> None:
 def test_nothing_from_a_topic_steers_the_terminal() -> None:
     assert printable("a\x1b[31mb\tc\nd\x00\u202e") == "a\ufffd[31mb\tc\nd\ufffd\ufffd"
     assert one_line("a\n b\r\x1b") == "a  b\ufffd\ufffd"
+
+
+def test_a_narrow_terminal_still_tells_one_error_from_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    identity = "01a227ab-bb85-77a2-ab88-e2511dd8259f"
+    row = {"letter": "0:0", "id": identity, "type": "greet", "failed_at": "2026-11-29T14:18:17"}
+    table([{**row, "error": "signature_expired: " + "too late " * 20}], "table")
+    printed = capsys.readouterr().out
+    assert identity in printed
+    assert "signature_expir\N{HORIZONTAL ELLIPSIS}" in printed
+    assert "too late" not in printed
 
 
 @pytest.mark.parametrize("reference", ["", "module", "module:", ":kan", "kantoku_kafka.demo.tasks:no_such"])

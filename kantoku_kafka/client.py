@@ -24,7 +24,7 @@ from kantoku_kafka.errors import (
     UsageError,
 )
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.reader import ResultReader
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket

@@ -16,8 +16,8 @@ from kantoku_kafka.engine.cancel import QUIET, STOP
 from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.pools import Pools, Rate
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.commands import Commands
-from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.drift import warn_of_losses
 from kantoku_kafka.kafka.heartbeats import Pulse
 from kantoku_kafka.kafka.history import KafkaHistory

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kantoku_kafka.kafka.config import Clients, value_of
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.records import value_of
 from kantoku_kafka.kafka.scan import Scan, beginnings, ends
 from kantoku_kafka.model import Event, EventName, Result, Status, TaskEnvelope
 from kantoku_kafka.names import Topics

@@ -11,7 +11,8 @@ from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import AccessDenied, KantokuError
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, TOO_LARGE, Clients, kantoku_error
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import NO_TOPIC, PASSING, TOO_LARGE, kantoku_error
 from kantoku_kafka.kafka.topics import forbidden_topics, topic_configs
 from kantoku_kafka.model import Headers
 from kantoku_kafka.protocols import CheckpointRefused

@@ -10,7 +10,7 @@ from typing import Self
 
 from kantoku_kafka.avro.control import decode_command
 from kantoku_kafka.errors import EnvelopeError, KantokuError, TopicMismatch
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.heartbeats import PREFIX
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends
 from kantoku_kafka.model import Command

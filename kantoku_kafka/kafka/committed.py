@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from confluent_kafka import KafkaException, TopicPartition
 
 from kantoku_kafka.job import Offset, Place
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.membership import writer_of
 
 __all__ = ["CommittedOffsets"]

@@ -14,7 +14,7 @@ import confluent_kafka
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, ConsumerGroupType, KafkaException
 
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
-from kantoku_kafka.kafka.config import Clients, librdkafka_config
+from kantoku_kafka.kafka.clients import Clients, librdkafka_config
 from kantoku_kafka.kafka.drift import Difference, Seen, compare
 from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.permissions import missing_rights, try_transaction

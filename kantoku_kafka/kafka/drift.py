@@ -14,7 +14,8 @@ from confluent_kafka.admin import TopicDescription  # type: ignore[attr-defined]
 
 from kantoku_kafka.configuration.masks import masked
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.kafka.config import NO_TOPIC, Clients
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import NO_TOPIC
 from kantoku_kafka.kafka.topics import broker_count, described, topic_configs
 from kantoku_kafka.kafka.wanted import TopicPlan
 

@@ -10,7 +10,8 @@ from confluent_kafka import TopicPartition
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.job import place_of
-from kantoku_kafka.kafka.config import UNSTABLE, Clients
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import UNSTABLE
 from kantoku_kafka.kafka.scan import beginnings, ends, pick, stable_ends
 from kantoku_kafka.kafka.topics import existing_topics, partition_counts
 from kantoku_kafka.names import Topics

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from kantoku_kafka.avro.control import decode_heartbeat, encode_heartbeat
 from kantoku_kafka.errors import AccessDenied, EnvelopeError, TopicMismatch
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.scan import Scan, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.meter import UNMETERED, Meters

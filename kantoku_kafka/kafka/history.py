@@ -11,7 +11,8 @@ from confluent_kafka import TopicPartition
 from kantoku_kafka.engine.past import Past, Recollection
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.config import Clients, value_of
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.records import value_of
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends, first_at, pick
 from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.names import Topics

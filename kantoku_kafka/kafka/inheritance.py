@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from confluent_kafka import TopicPartition
 
 from kantoku_kafka.job import Offset, Place
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.membership import Membership, writer_of
 from kantoku_kafka.kafka.takeover import Takeover
 from kantoku_kafka.kafka.topics import partition_count

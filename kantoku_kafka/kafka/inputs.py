@@ -12,10 +12,12 @@ from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, SlotTaken
 from kantoku_kafka.job import Job, Offset, Partition, Place
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import NO_TOPIC, PASSING, kantoku_error
 from kantoku_kafka.kafka.committed import CommittedOffsets
-from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients, headers_of, kantoku_error
 from kantoku_kafka.kafka.inheritance import Inheritance
 from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.records import headers_of
 from kantoku_kafka.kafka.scan import ends_of
 from kantoku_kafka.kafka.statistics import Watch
 from kantoku_kafka.kafka.stored import StoredOffsets

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from kantoku_kafka.engine.checkpoint import Checkpoint
 from kantoku_kafka.errors import SlotTaken
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.committed import CommittedOffsets
-from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import EventWriter, KafkaEvents, KafkaOutputs, NoEvents
 from kantoku_kafka.kafka.statistics import Watch

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka.channel import Arguments, Channel, arguments
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.partitioner import partitioner
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.model import Event, Result, Trail

@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation, NewTopic  # type: ignore[attr-defined]  # re-exported without __all__
 
 from kantoku_kafka.errors import AccessDenied
-from kantoku_kafka.kafka.config import NO_TOPIC, Clients
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import NO_TOPIC
 from kantoku_kafka.kafka.rights import Operation, Resource, Right
 from kantoku_kafka.kafka.topics import described
 

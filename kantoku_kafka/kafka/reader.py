@@ -19,8 +19,10 @@ from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import EnvelopeError, KantokuError
 from kantoku_kafka.ids import is_idempotent, task_id_time_ms
-from kantoku_kafka.kafka.config import NO_MEMBER, NO_TOPIC, PASSING, Clients, headers_of, value_of
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import NO_MEMBER, NO_TOPIC, PASSING
 from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.records import headers_of, value_of
 from kantoku_kafka.kafka.scan import ends as ends_of
 from kantoku_kafka.kafka.topics import partition_count
 from kantoku_kafka.model import Result, carried_headers

@@ -17,7 +17,8 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re
 
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.config import NO_MEMBER, NO_TOPIC, PASSING, Clients
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import NO_MEMBER, NO_TOPIC, PASSING
 from kantoku_kafka.kafka.topics import partition_count
 
 __all__ = [

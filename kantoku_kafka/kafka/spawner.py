@@ -13,7 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 
 from kantoku_kafka.errors import BrokerUnavailable, KantokuError, QueueFull, SpawnError, TaskTooLarge
-from kantoku_kafka.kafka.config import PASSING, TOO_LARGE, Clients
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import PASSING, TOO_LARGE
 from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
 from kantoku_kafka.model import Headers
 

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from kantoku_kafka.errors import KantokuError
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.meter import ClientStatistics, Fetched, Meters
 
 __all__ = ["Watch", "librdkafka_version", "read_statistics"]

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.kafka.config import PASSING, Clients
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import PASSING
 from kantoku_kafka.kafka.group import describe, slot_of
 from kantoku_kafka.kafka.membership import writer_of
 from kantoku_kafka.kafka.transaction import end_transaction_of

@@ -17,7 +17,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # confluent_k
 )
 
 from kantoku_kafka.errors import TopicMismatch
-from kantoku_kafka.kafka.config import NO_TOPIC, PASSING, Clients
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import NO_TOPIC, PASSING
 from kantoku_kafka.kafka.wanted import TopicPlan, plan
 
 __all__ = ["broker_count", "create", "described", "max_message_bytes", "missing", "partition_count", "plan"]

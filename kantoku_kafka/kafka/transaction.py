@@ -17,8 +17,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, SlotTaken
 from kantoku_kafka.job import Offset
 from kantoku_kafka.kafka.channel import Channel
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import PASSING, kantoku_error
 from kantoku_kafka.kafka.committed import CommittedOffsets
-from kantoku_kafka.kafka.config import PASSING, Clients, kantoku_error
 from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
 from kantoku_kafka.one_thread import OneThread
 from kantoku_kafka.protocols import AT_LEAST_ONCE, EXACTLY_ONCE, CheckpointRefused

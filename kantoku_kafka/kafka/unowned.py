@@ -18,7 +18,7 @@ from confluent_kafka import ConsumerGroupState, KafkaException
 
 from kantoku_kafka.errors import AccessDenied, KantokuError
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.topics import partition_count
 

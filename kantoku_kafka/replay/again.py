@@ -10,8 +10,8 @@ from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka.config import headers_of, value_of
 from kantoku_kafka.kafka.outputs import EventWriter
+from kantoku_kafka.kafka.records import headers_of, value_of
 from kantoku_kafka.kafka.scan import Record, pick
 from kantoku_kafka.kafka.spawner import Failures, Spawner, Ticket, Written
 from kantoku_kafka.model import Option, Task, TaskEnvelope, carried_headers, lasting_headers

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from kantoku_kafka.engine.steps import event_of
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.kafka.config import value_of
 from kantoku_kafka.kafka.group import InputLag, input_topics, lag_of
+from kantoku_kafka.kafka.records import value_of
 from kantoku_kafka.kafka.scan import Scan
 from kantoku_kafka.model import Event, Source
 from kantoku_kafka.replay.fold import LoggedEvent

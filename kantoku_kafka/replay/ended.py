@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.kafka.config import value_of
+from kantoku_kafka.kafka.records import value_of
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends
 from kantoku_kafka.model import Event, EventName
 from kantoku_kafka.replay.fold import LoggedEvent, TaskState

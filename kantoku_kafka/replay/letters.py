@@ -14,8 +14,8 @@ from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError, SignatureError, TopicMismatch, UsageError
 from kantoku_kafka.ids import restarted_id
 from kantoku_kafka.job import Message
-from kantoku_kafka.kafka.config import headers_of, value_of
 from kantoku_kafka.kafka.outputs import EventWriter
+from kantoku_kafka.kafka.records import headers_of, value_of
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, decided_ends
 from kantoku_kafka.kafka.topics import existing_topics
 from kantoku_kafka.model import SIGNATURE, Event, Headers, Task, TaskEnvelope, lasting_headers, now_us

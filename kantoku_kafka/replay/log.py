@@ -13,8 +13,9 @@ from pathlib import Path
 
 from kantoku_kafka.avro.schemas import MARKER
 from kantoku_kafka.errors import EnvelopeError, KantokuError, UsageError
-from kantoku_kafka.kafka.config import Clients, value_of
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.kafka.records import value_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import tombstones_kept_ms, topic_identity
 from kantoku_kafka.model import Event, now_us

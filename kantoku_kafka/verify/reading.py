@@ -21,7 +21,9 @@ from confluent_kafka import KafkaException, TopicPartition
 from kantoku_kafka.engine.foreign import ForeignReader
 from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
 from kantoku_kafka.job import Job, Partition
-from kantoku_kafka.kafka.config import UNSTABLE, Clients, headers_of, value_of
+from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import UNSTABLE
+from kantoku_kafka.kafka.records import headers_of, value_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count, topic_configs
 from kantoku_kafka.names import Topics

@@ -22,8 +22,8 @@ from kantoku_kafka.engine.window import Window
 from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.kafka import late_requests
 from kantoku_kafka.kafka.channel import Arguments
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.committed import CommittedOffsets
-from kantoku_kafka.kafka.config import Clients
 from kantoku_kafka.kafka.inputs import KafkaInputs
 from kantoku_kafka.kafka.outputs import KafkaEvents, KafkaOutputs
 from kantoku_kafka.kafka.scan import ends_of

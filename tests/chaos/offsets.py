@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from kantoku_kafka.job import Place
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.scan import Scan, beginnings, ends
 
 __all__ = ["commits", "went_back"]

@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from kantoku_kafka import Kantoku
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 
 kan = Kantoku("dying")
 

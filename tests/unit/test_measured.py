@@ -20,7 +20,7 @@ from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.scheduler import Ordering, Scheduler, TypeLimits
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job, Message, Move, Offset
-from kantoku_kafka.kafka.config import Clients
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.statistics import Watch, read_statistics
 from kantoku_kafka.meter import TASKS, TIMERS, ClientStatistics, Committed, Fetched, Meter, Meters, Standing, Undone
 from kantoku_kafka.model import ErrorInfo, EventName, Status, now_us

@@ -1,4 +1,4 @@
-"""librdkafka's configuration, its log, and what its errors mean for us."""
+"""The clients of one connection, and what stands between us and a broker when none answers."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from operator import methodcaller
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from kantoku_kafka.avro.framing import Frame, joined
-from kantoku_kafka.avro.schemas import MARKER
+from kantoku_kafka.avro.framing import Frame
 from kantoku_kafka.configuration.known import hints
 from kantoku_kafka.configuration.managed import is_managed, overridden
 from kantoku_kafka.configuration.masks import hide, masked
 from kantoku_kafka.configuration.references import resolved, token_callback
-from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
+from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, UsageError
 from kantoku_kafka.kafka import reachability
+from kantoku_kafka.kafka.client_log import ClientLog
+from kantoku_kafka.kafka.codes import DENIED, PASSING, kantoku_error
 from kantoku_kafka.kafka.producer import Producer
 from kantoku_kafka.kafka.refusals import Refusals
 from kantoku_kafka.settings import Connection, check_addresses
-from kantoku_kafka.throttle import Throttle
 
-__all__ = ["Clients", "kantoku_error", "librdkafka_config"]
+__all__ = ["Clients", "librdkafka_config"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,81 +34,6 @@ _FIRST_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
-_LEVELS = {50: logging.ERROR, 40: logging.WARNING, 30: logging.INFO, 20: logging.DEBUG, 10: logging.DEBUG}
-
-UNREACHABLE = frozenset(
-    {
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-        KafkaError._TIMED_OUT_QUEUE,
-        KafkaError._MSG_TIMED_OUT,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-    }
-)
-# States of a cluster that pass by themselves: brokers restart, leaders and coordinators move, topics become known.
-PASSING = UNREACHABLE | {
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError.REPLICA_NOT_AVAILABLE,
-    KafkaError.NOT_ENOUGH_REPLICAS,
-    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-    KafkaError.BROKER_NOT_AVAILABLE,
-    KafkaError.NETWORK_EXCEPTION,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.KAFKA_STORAGE_ERROR,
-    KafkaError.THROTTLING_QUOTA_EXCEEDED,
-    KafkaError.CONCURRENT_TRANSACTIONS,  # the last one under this id is still being ended
-    KafkaError._DESTROY_BROKER,  # a broker has left the cluster; another one is asked next time
-    KafkaError._WAIT_COORD,
-    KafkaError._WAIT_CACHE,
-    KafkaError._NOENT,
-}
-UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
-"""Of a committed offset: an open transaction is about to change it."""
-DENIED = frozenset(
-    {
-        KafkaError._AUTHENTICATION,
-        KafkaError._SSL,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
-NO_MEMBER = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED})
-"""Of who reads without being a member of a group: librdkafka looks for a coordinator all the same."""
-NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
-TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
-
-
-class LimitedLog:
-    """Passes librdkafka's lines to ``logging``, each kind at most once in ``every_seconds``. Thread-safe.
-
-    Attributes:
-        config: settings whose secrets no line may tell: with ``debug=conf`` librdkafka hides only some of them.
-    """
-
-    def __init__(self, every_seconds: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config: Mapping[str, object] = {}
-        self._throttle = Throttle(every_seconds, clock)
-
-    def log(self, level: int, text: str, *arguments: Any) -> None:
-        """As ``logging.Logger.log``; the first word of the line is its kind."""
-        line = text % arguments if arguments else text
-        dropped = self._throttle.passes(line.split(" ", 1)[0])
-        if dropped is None:
-            return
-        more = f" ({dropped} more lines of this kind were left out)" if dropped else ""
-        shown = hide(line, self.config)
-        _log.log(_LEVELS.get(level, level), "librdkafka: %s%s", shown, more, extra={"action": "librdkafka"})
 
 
 class Clients:
@@ -128,7 +52,7 @@ class Clients:
             _log.warning(
                 "settings that do not count here: %s", ", ".join(ignored), extra={"action": "managed_settings"}
             )
-        self._log = LimitedLog()
+        self._log = ClientLog()
         self._refusals = Refusals()
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
@@ -329,27 +253,6 @@ class Clients:
         _log.debug("client error: %s", hide(str(error), self._log.config), extra={"action": "client_error"})
 
 
-def value_of(message: Any) -> bytes:
-    """The value of a consumed record, as a codec takes it: what names its schema in a header has it in front."""
-    value: bytes = message.value() or b""
-    return value if value.startswith(MARKER) else joined(value, headers_of(message))
-
-
-def headers_of(message: Any) -> list[tuple[str, bytes | None]] | None:
-    """The headers of a consumed record. Kafka's are text; where one is not UTF-8, none of the record can be read."""
-    try:
-        found: list[tuple[str, bytes | None]] | None = _read_headers(message)
-    except SystemError:  # confluent-kafka answers and leaves the UnicodeDecodeError behind
-        place = message.topic(), message.partition(), message.offset()
-        _log.warning("the headers of %s[%s] offset %s are not UTF-8: left out", *place, extra={"action": "bad_headers"})
-        return None
-    return found
-
-
-# A call by way of C: the interpreter's own, once specialised, would not notice the error that was left behind.
-_read_headers = methodcaller("headers")
-
-
 def librdkafka_config(connection: Connection) -> dict[str, Any]:
     """The settings that the user gave, as librdkafka takes them: with what their references stand for.
 
@@ -362,14 +265,3 @@ def librdkafka_config(connection: Connection) -> dict[str, Any]:
     if "oauth_cb" in config:
         config["oauth_cb"] = token_callback(config["oauth_cb"])
     return config
-
-
-def kantoku_error(error: KafkaError, doing: str) -> KantokuError:
-    """Classify by code and flag, never by text."""
-    if error.code() in DENIED:
-        return AccessDenied(f"The broker forbids {doing}: {error.str()}. Ask for the ACL, or check user and password.")
-    if error.code() in NO_TOPIC:
-        return TopicMismatch(
-            f"A topic is missing for {doing}: {error.str()}. Create it: kantoku-kafka topics create APP --yes"
-        )
-    return KantokuError(f"Kafka failed while {doing}: {error.name()}: {error.str()}.")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
@@ -25,8 +22,8 @@ from kantoku_kafka.formats.base import Format
 from kantoku_kafka.formats.plain import Raw
 from kantoku_kafka.ids import TaskIds
 from kantoku_kafka.meter import Meter
-from kantoku_kafka.names import NORMAL, Topics, check_reply_topic, check_task_type, is_priority, is_topic
-from kantoku_kafka.payloads import chosen_payloads, typed
+from kantoku_kafka.names import Topics, check_reply_topic
+from kantoku_kafka.payloads import chosen_payloads
 from kantoku_kafka.plugins import Hooks, Plugin
 from kantoku_kafka.protocols import Codec, Payload
 from kantoku_kafka.registry.client import Registry
@@ -36,38 +33,15 @@ from kantoku_kafka.schedules import Schedules
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
 from kantoku_kafka.signing.file import load_seal
 from kantoku_kafka.signing.seal import Seal
+from kantoku_kafka.task_type import TaskType, where
 
-__all__ = ["Kantoku", "TaskType"]
+__all__ = ["Kantoku"]
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 DEFAULT_NAMESPACE = "kantoku"
-_MOST_WEIGHT = 1_000
 _SERVERS_VARIABLE, _SEAL_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS", "KANTOKU_SEAL"
 F = TypeVar("F", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], object])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskType:
-    """A registered task type: its function, of bytes, and how it is run; the payloads that it was given."""
-
-    name: str
-    function: Callable[..., Any]
-    pool: PoolKind
-    limits: TypeLimits
-    takes_context: bool
-    rules: Rules
-    priorities: Mapping[str, int] = field(default_factory=lambda: {NORMAL: 1})
-    payloads: tuple[Payload, ...] = ()
-    from_topics: Mapping[str, Format] = field(default_factory=dict)
-
-    def own_inputs(self, topics: Topics) -> dict[str, int]:
-        """The topics of ours that its tasks come from, and the weight of each."""
-        return {topics.of_type(self.name, priority): weight for priority, weight in self.priorities.items()}
-
-    def inputs(self, topics: Topics) -> dict[str, int]:
-        """All topics that its tasks come from, and the weight of each: a foreign one has that of priority normal."""
-        return dict.fromkeys(self.from_topics, self.priorities[NORMAL]) | self.own_inputs(topics)
 
 
 class Kantoku(Client):
@@ -332,12 +306,7 @@ class Kantoku(Client):
             UsageError: for a name that cannot be or is taken, or a pool that cannot run the function.
         """
         if callable(name):
-            raise UsageError(f"{_where(name)}: write @kan.task('NAME'); the name of the task type is not optional.")
-        check_task_type(name)
-        weights = {NORMAL: 1, **_checked_priorities(name, priorities or {})}
-        for priority in weights:
-            self.topics.of_type(name, priority)
-        foreign = _checked_formats(name, from_topics or {})
+            raise UsageError(f"{where(name)}: write @kan.task('NAME'); the name of the task type is not optional.")
         rules = Rules(
             retry=retry,
             timeout_seconds=timeout_seconds,
@@ -349,101 +318,41 @@ class Kantoku(Client):
         )
         if reply_to is not None:
             check_reply_topic(reply_to, self.topics)
-            if reply_to in foreign:
-                raise UsageError(
-                    f"Task {name!r} takes its own replies for tasks: reply_to {reply_to!r} is in from_topics."
-                )
-
+        limits = TypeLimits(
+            ordering=choice(Ordering, "ordering", ordering),
+            concurrency=concurrency,
+            key_concurrency=key_concurrency,
+            rate_per_second=rate_per_second,
+        )
         payloads = chosen_payloads(name, payload, result_payload)
 
         def register(function: F) -> F:
-            if name in self._task_types:
-                taken = self._task_types[name].function
-                raise UsageError(
-                    f"Two tasks are named {name!r}: {_where(taken)} and {_where(function)}. Rename one of them."
+            self._register(
+                TaskType.of(
+                    name,
+                    function,
+                    pool=pool,
+                    limits=limits,
+                    rules=rules,
+                    priorities=priorities,
+                    payloads=payloads,
+                    from_topics=from_topics,
                 )
-            if concurrency is not None and concurrency < 1:
-                raise UsageError(f"Task {name!r}: concurrency must be at least 1, not {concurrency}.")
-            order = choice(Ordering, "ordering", ordering)
-            if key_concurrency < 1 or (key_concurrency > 1 and order is not Ordering.KEY):
-                raise UsageError(f"Task {name!r}: key_concurrency is at least 1, and more only with ordering='key'.")
-            if rate_per_second is not None and not 0 < rate_per_second < math.inf:
-                raise UsageError(f"Task {name!r}: rate_per_second must be positive, not {rate_per_second}.")
-            is_async = inspect.iscoroutinefunction(function)
-            kind = choice(PoolKind, "pool", pool or (PoolKind.ASYNCIO if is_async else PoolKind.THREAD))
-            check_pool(name, kind, is_async=is_async, payloads=payloads)
-            takes_context = _takes_context(name, function)
-            formats = {task.name: task.from_topics for task in self._task_types.values()}
-            foreign_readers({**formats, name: foreign}, self.topics, self.codec)
-            if self.seal is not None:
-                self.seal.check_trusted(name, foreign)
-            self._task_types[name] = TaskType(
-                name=name,
-                function=typed(function, *payloads, takes_context=takes_context) if payloads else function,
-                pool=kind,
-                limits=TypeLimits(
-                    ordering=order,
-                    concurrency=concurrency,
-                    key_concurrency=key_concurrency,
-                    rate_per_second=rate_per_second,
-                ),
-                takes_context=takes_context,
-                rules=rules,
-                priorities=weights,
-                payloads=payloads,
-                from_topics=foreign,
             )
             return function
 
         return register
 
-
-def _checked_priorities(name: str, priorities: Mapping[str, int]) -> Mapping[str, int]:
-    for priority, weight in priorities.items():
-        if not isinstance(priority, str) or not is_priority(priority):
+    def _register(self, task: TaskType) -> None:
+        """Add a task type, if it goes with the others and with the topics. Raises UsageError."""
+        if task.name in self._task_types:
+            taken = self._task_types[task.name].function
             raise UsageError(
-                f"Task {name!r}: {priority!r} is no priority: use lower-case letters, digits, '_' and '-', at most 32."
+                f"Two tasks are named {task.name!r}: {where(taken)} and {where(task.function)}. Rename one of them."
             )
-        if not isinstance(weight, int) or isinstance(weight, bool) or not 1 <= weight <= _MOST_WEIGHT:
-            raise UsageError(
-                f"Task {name!r}: the weight of priority {priority!r} is a whole number from 1 to {_MOST_WEIGHT}, "
-                f"not {weight!r}."
-            )
-    return priorities
-
-
-def _checked_formats(name: str, from_topics: Mapping[str, Format]) -> Mapping[str, Format]:
-    for topic, one in from_topics.items():
-        if not isinstance(topic, str) or not is_topic(topic):
-            raise UsageError(f"Task {name!r}: {topic!r} in from_topics cannot be a topic.")
-        if not isinstance(one, Format):
-            raise UsageError(f"Task {name!r}: from_topics takes a format for {topic!r}, e.g. Json(), not {one!r}.")
-    return dict(from_topics)
-
-
-def check_pool(name: str, pool: PoolKind, *, is_async: bool, payloads: Sequence[Payload]) -> None:
-    """Raise UsageError if a pool cannot run the function of a task type."""
-    if pool is PoolKind.INLINE and any(payload.blocking for payload in payloads):
-        raise UsageError(f"Task {name!r}: its payload may wait for a network, pool 'inline' must not: use 'thread'.")
-    if is_async and pool in (PoolKind.INLINE, PoolKind.THREAD):
-        raise UsageError(f"Task {name!r} is async def: pool {pool.value!r} cannot run it, use 'asyncio' or 'process'.")
-    if not is_async and pool is PoolKind.ASYNCIO:
-        raise UsageError(f"Task {name!r} is a plain function and would block the asyncio pool: use 'thread'.")
-
-
-def _takes_context(name: str, function: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(function).bind(b"", None)
-    except ValueError:  # some builtins have none
-        return False
-    except TypeError:
-        try:
-            inspect.signature(function).bind(b"")
-        except TypeError:
-            raise UsageError(f"Task {name!r}: {_where(function)} must take (data) or (data, ctx).") from None
-        return False
-    return True
-
-
-def _where(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
+        task.own_inputs(self.topics)  # raises for a name that is too long
+        types = {**self._task_types, task.name: task}
+        foreign_readers({name: one.from_topics for name, one in types.items()}, self.topics, self.codec)
+        if self.seal is not None:
+            self.seal.check_trusted(task.name, task.from_topics)
+        self._task_types[task.name] = task

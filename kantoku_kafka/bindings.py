@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from kantoku_kafka.app import Kantoku, TaskType, check_pool
+from kantoku_kafka.app import Kantoku
 from kantoku_kafka.engine.pools import PoolBinding
 from kantoku_kafka.engine.scheduler import Scheduler
 from kantoku_kafka.errors import UsageError
@@ -18,6 +17,7 @@ from kantoku_kafka.pools.processes import ProcessExecutor
 from kantoku_kafka.pools.threads import ThreadExecutor
 from kantoku_kafka.protocols import Executor
 from kantoku_kafka.settings import ExecutorSettings, PoolKind
+from kantoku_kafka.task_type import TaskType
 
 __all__ = ["bind_pools", "chosen_types"]
 
@@ -40,8 +40,6 @@ def chosen_types(
             raise UsageError(f"Task type {name!r} is not registered; there are: {', '.join(sorted(registered))}.")
         task = registered[name]
         if pool is not None:
-            is_async = inspect.iscoroutinefunction(task.function)
-            check_pool(name, pool, is_async=is_async, payloads=task.payloads)
             task = replace(task, pool=pool)
         if task.pool is PoolKind.PROCESS and reference is None:
             raise UsageError(

@@ -22,7 +22,8 @@ from kantoku_kafka.payloads import Unserialisable
 from kantoku_kafka.plugins import run_after
 
 if TYPE_CHECKING:
-    from kantoku_kafka.app import Kantoku, TaskType
+    from kantoku_kafka.app import Kantoku
+    from kantoku_kafka.task_type import TaskType
 
 __all__ = ["Invoker", "fail"]
 

@@ -176,8 +176,3 @@ def test_what_did_not_end_well_stays_what_it_is_if_its_reply_cannot_be_written(
 def test_a_format_that_has_not_all_it_needs_to_write(wrong: Format) -> None:
     with pytest.raises(UsageError, match="reply_format"):
         Kantoku("shop").task("ship", reply_format=wrong)
-
-
-def test_a_type_does_not_take_its_own_replies() -> None:
-    with pytest.raises(UsageError, match="own replies"):
-        Kantoku("shop").task("ship", from_topics={"orders": Json()}, reply_to="orders")

@@ -111,11 +111,12 @@ def _options(command: Any) -> list[Any]:
 def _pages(command: Any, name: str, parent: Any) -> list[str]:
     context = command.make_context(name.rsplit(" ", 1)[-1], [], parent=parent, resilient_parsing=True)
     pages = []
-    if parent is None or not getattr(command, "commands", None):
+    commands = {sub: found for sub, found in getattr(command, "commands", {}).items() if not found.hidden}
+    if parent is None or not commands or command.invoke_without_command:
         text = re.sub(r"\x1b\[[0-9;]*m", "", command.get_help(context))
         pages.append(f"## {name}\n\n```text\n{text.strip()}\n```\n")
-    for sub in sorted(getattr(command, "commands", {})):
-        pages += _pages(command.commands[sub], f"{name} {sub}", context)
+    for sub in sorted(commands):
+        pages += _pages(commands[sub], f"{name} {sub}", context)
     return pages
 
 

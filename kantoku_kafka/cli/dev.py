@@ -1,4 +1,4 @@
-"""``dev broker``, ``demo`` and ``doctor``: the first minutes with the program."""
+"""``dev broker``: a Kafka on this machine."""
 
 from __future__ import annotations
 

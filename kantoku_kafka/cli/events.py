@@ -1,4 +1,4 @@
-"""``events tail|replay|snapshot``: the audit topic."""
+"""``events tail|replay|snapshot|prune``: the audit topic."""
 
 from __future__ import annotations
 

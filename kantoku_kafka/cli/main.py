@@ -175,7 +175,7 @@ def _check_utf8(arguments: list[str]) -> None:
         if shown != argument:
             name, equals, _ = shown.partition("=")  # behind it may stand a secret
             told = f"{name}=..." if equals else name
-            raise UsageError(f"The argument {told} is not UTF-8. A payload may be any bytes, by @FILE or - (stdin).")
+            raise UsageError(f"The argument {told} is not UTF-8. Data may be any bytes, by @FILE or - (stdin).")
 
 
 def _flush() -> None:

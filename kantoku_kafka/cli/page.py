@@ -10,7 +10,7 @@ from kantoku_kafka.cli.times import show_time
 from kantoku_kafka.model import EventName, Result
 from kantoku_kafka.replay.fold import TaskState
 
-__all__ = ["duration", "page", "payload", "when"]
+__all__ = ["duration", "page", "shown_data", "when"]
 
 _SHOWN_BYTES = 2_000
 
@@ -57,7 +57,7 @@ def page(state: TaskState, result: Result | None, chain: Sequence[str], restarts
         yield f"\nimpossible: {problem}"
     if result is not None and result.ok:
         yield f"\nresult    {len(result.data)} bytes"
-        data = payload(result)
+        data = shown_data(result)
         yield _readable(data["text"] or data["hex"])[:_SHOWN_BYTES] if data else ""
 
 
@@ -70,7 +70,7 @@ def _readable(text: str) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False) if isinstance(found, dict | list) else text
 
 
-def payload(result: Result | None) -> dict[str, str] | None:
+def shown_data(result: Result | None) -> dict[str, str] | None:
     """The data of a result as text, or in hex if it is none."""
     if result is None:
         return None

@@ -12,7 +12,7 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.events import Labels
 from kantoku_kafka.cli.output import out, table, tell
-from kantoku_kafka.cli.tasks import payload_of
+from kantoku_kafka.cli.tasks import data_of
 from kantoku_kafka.cli.times import parse_duration, parse_future, show_time
 from kantoku_kafka.engine.recurrence import Recurrence
 from kantoku_kafka.errors import EnvelopeError, UsageError
@@ -60,7 +60,7 @@ def add(
     name: Name,
     type: Annotated[str, typer.Argument(metavar="TYPE", help="Task type.")],  # noqa: A002
     data: Annotated[
-        str, typer.Argument(metavar="[DATA|-|@FILE]", help="The payload; - reads stdin, @FILE a file.")
+        str, typer.Argument(metavar="[DATA|-|@FILE]", help="What each task is given; - reads stdin, @FILE a file.")
     ] = "",
     cron: Annotated[str | None, typer.Option(help="MINUTE HOUR DAY MONTH WEEKDAY, or @daily and its like.")] = None,
     every: Annotated[str | None, typer.Option(help="Instead of --cron: a duration like 90s, 10m, 6h.")] = None,
@@ -79,7 +79,7 @@ def add(
 
     Example: kantoku-kafka -n shop schedules add nightly report --cron "30 2 * * *" --tz Europe/Berlin --overlap skip
     """
-    task = Task(type, payload_of(data)).with_(labels_option(**parse_labels(label)))
+    task = Task(type, data_of(data)).with_(labels_option(**parse_labels(label)))
     if key is not None:
         task = task.with_(key_option(key))
     with connected(ctx.obj) as kantoku:

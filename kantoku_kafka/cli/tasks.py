@@ -34,7 +34,7 @@ def spawn(
     ctx: typer.Context,
     type: Annotated[str, typer.Argument(metavar="TYPE", help="Task type.")],  # noqa: A002 - the name users type
     data: Annotated[
-        str, typer.Argument(metavar="[DATA|-|@FILE]", help="The payload; - reads stdin, @FILE a file.")
+        str, typer.Argument(metavar="[DATA|-|@FILE]", help="What the task is given; - reads stdin, @FILE a file.")
     ] = "",
     key: Annotated[str | None, typer.Option("-k", "--key", help="Ordering key.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Derives the task id.")] = None,
@@ -43,7 +43,7 @@ def spawn(
     at: Annotated[str | None, typer.Option(help="Not to start before: a time, or a duration from now.")] = None,
     expires: Annotated[str | None, typer.Option(help="EXPIRED if it could not start within: 90s, 2h.")] = None,
     count: Annotated[int, typer.Option(help="Spawn the same task so many times.", min=1)] = 1,
-    lines: Annotated[bool, typer.Option("--lines", help="One task for each line of the payload.")] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="One task for each line of DATA.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     timeout: Annotated[
         float, typer.Option("-t", "--timeout", help="Seconds to wait with --wait.", min=0.0, max=_LONGEST_SECONDS)
@@ -58,7 +58,7 @@ def spawn(
     """
     options: Options = ctx.obj
     chosen = _options(key, idempotency_key, label or [], priority, at, expires)
-    chunks = _lines(data) if lines else _chunks(repeat(payload_of(data), count))
+    chunks = _lines(data) if lines else _chunks(repeat(data_of(data), count))
     plain = "data" if wait else "ids"
     failed = 0
     with (
@@ -66,8 +66,8 @@ def spawn(
         connected(options) as kantoku,
         progress("spawning", None if lines else count) as advance,
     ):
-        for payloads in chunks:
-            spawned = kantoku.spawn_many([Task(type, payload).with_(*chosen) for payload in payloads])
+        for chunk in chunks:
+            spawned = kantoku.spawn_many([Task(type, each).with_(*chosen) for each in chunk])
             advance(len(spawned))
             if wait:
                 completed = kantoku.as_completed(spawned, timeout_seconds=timeout)
@@ -178,7 +178,7 @@ def _options(
     return chosen
 
 
-def payload_of(data: str) -> bytes:
+def data_of(data: str) -> bytes:
     """What DATA, - or @FILE stands for. Raises UsageError."""
     if data == "-":
         return _stdin().read()
@@ -188,12 +188,12 @@ def payload_of(data: str) -> bytes:
 
 
 def _lines(data: str) -> Iterator[list[bytes]]:
-    """The lines of the payload in chunks; those of a pipe as they come."""
-    return _incoming(_stdin()) if data == "-" else _chunks(payload_of(data).splitlines())
+    """The lines of DATA in chunks; those of a pipe as they come."""
+    return _incoming(_stdin()) if data == "-" else _chunks(data_of(data).splitlines())
 
 
-def _chunks(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
-    rest = iter(payloads)
+def _chunks(data: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(data)
     while chunk := list(islice(rest, _CHUNK)):
         yield chunk
 

@@ -1,4 +1,4 @@
-"""``tasks list|show``: what the log says of tasks."""
+"""``tasks list|show|restart``: what the log says of tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.events import Labels, Since, Status, Type, warn_of_gaps, warn_of_unreadable
 from kantoku_kafka.cli.output import Rows, out, printable, tell
-from kantoku_kafka.cli.page import page, payload, when
+from kantoku_kafka.cli.page import page, shown_data, when
 from kantoku_kafka.cli.times import parse_time_us
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
 from kantoku_kafka.replay.again import originals
@@ -38,7 +38,7 @@ def tasks_group() -> typer.Typer:
     group.command("list")(list_)
     group.command("show")(show)
     group.command("restart")(restart)
-    group.command("retry")(restart)
+    group.command("retry", hidden=True)(restart)  # the same by another name
     return group
 
 
@@ -113,7 +113,7 @@ def show(
     if output == "json":
         with Rows("json") as rows:
             rows.add(
-                {**state_row(state), "history": [_step(h.event) for h in state.history], "result": payload(result)}
+                {**state_row(state), "history": [_step(h.event) for h in state.history], "result": shown_data(result)}
             )
         return
     out(printable("\n".join(page(state, result, chain, restarts))))

@@ -18,7 +18,7 @@ from kantoku_kafka import errors
 from kantoku_kafka.cli import main as cli
 from kantoku_kafka.cli.output import one_line, printable, table
 from kantoku_kafka.cli.reload import watch_files
-from kantoku_kafka.cli.tasks import payload_of
+from kantoku_kafka.cli.tasks import data_of
 from kantoku_kafka.configuration.sources import command_line
 from kantoku_kafka.errors import KantokuError, UsageError
 from kantoku_kafka.loading import load_app
@@ -124,9 +124,9 @@ def test_an_argument_that_is_not_utf_8_is_refused(arguments: list[str], capsys: 
 
 def test_a_payload_may_be_any_bytes_by_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "payload").write_bytes(b"a\xffb")
-    assert payload_of(f"@{tmp_path / 'payload'}") == b"a\xffb"
+    assert data_of(f"@{tmp_path / 'payload'}") == b"a\xffb"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb")))
-    assert payload_of("-") == b"a\xffb"
+    assert data_of("-") == b"a\xffb"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -204,11 +205,18 @@ class Registry:
                 f"The schema registry at {self.url} denies access to {what} (HTTP {status}): give it a user or token "
                 "that may, by its config."
             )
-        if error.error_code in _UNKNOWN:
+        if error.error_code in _UNKNOWN or (status == HTTPStatus.NOT_FOUND and self._is_well()):
             return NotFound(f"The schema registry at {self.url} does not have {what}.")
         if status in _REFUSED:
             return TopicMismatch(f"The schema registry at {self.url} refuses {what}: {said}")
         return self._no_answer(what, f"HTTP {status}")
+
+    def _is_well(self) -> bool:
+        """Whether it answers what any registry knows: then it has not what it takes for no resource at all, as a GUID."""
+        try:
+            return isinstance(self._client().get_schema_types(), list)
+        except Exception:  # noqa: BLE001 - as in _ask
+            return False
 
     def _schema_of(self, text: str) -> Any:
         from confluent_kafka.schema_registry import Schema

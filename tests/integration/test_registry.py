@@ -29,6 +29,7 @@ from registries import Apicurio, Gateway, running_registry
 
 from kantoku_kafka import Kantoku, Status
 from kantoku_kafka.avro import schemas
+from kantoku_kafka.errors import NotFound
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.registry import Registry
@@ -299,6 +300,7 @@ def test_the_page_runs_and_what_is_incompatible_is_refused(gateway: Gateway, tmp
 def test_an_id_that_nobody_knows_is_waited_for_and_then_a_dead_letter(world: World, executing: Executing) -> None:
     executing()
     bad = [b"\0\0\x0f\x42\x3f" + b"x" * n for n in range(3)] + [b"\1" + bytes(16) + b"x", b"\0", b"{}"]
+    bad.append(b"\0\xff\xff\xff\xffx")  # Apicurio answers 404 without a code
     topic = world.topics.of_type("echo")
     producer = Producer({"bootstrap.servers": world.bootstrap})
     for value in bad:
@@ -312,6 +314,14 @@ def test_an_id_that_nobody_knows_is_waited_for_and_then_a_dead_letter(world: Wor
     assert b"does not have schema 999999" in said and b"must begin with C3 01" in said
     asked = [path for path in world.gateway.asked if path.startswith("/schemas/ids/999999")]
     assert 2 < len(asked) < 25  # for some seconds; the next ones once each
+
+
+def test_what_the_registry_takes_for_no_mark_at_all_is_of_no_schema(apicurio: Apicurio) -> None:
+    registry = Registry(apicurio.url)
+    for mark in (2**32 - 1, uuid.UUID(int=0)):  # Apicurio knows ids of 31 bits, and no GUIDs
+        with pytest.raises(NotFound, match=f"does not have schema {mark}"):
+            registry.schema(mark)
+    registry.close()
 
 
 def test_a_registry_that_goes_away_loses_nothing(

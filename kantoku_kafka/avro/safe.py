@@ -44,11 +44,11 @@ class SafeSchema:
         named: dict[str, Any] = {}
         named_to_read: dict[str, Any] = {}
         try:
-            self.text = schema if isinstance(schema, str) else json.dumps(schema)
+            self.text = _as_json(schema)
             for text in (*references, self.text):
                 if len(text) > _MOST_CHARACTERS:
                     raise UsageError(f"it has {len(text):,} characters, more than {_MOST_CHARACTERS:,}")
-                raw = _loaded(text)
+                raw = json.loads(text)
                 _check_levels(raw)
                 self._parsed = fastavro.parse_schema(raw, named_schemas=named)
                 self._to_read = fastavro.parse_schema(_with_our_decimals(raw), named_schemas=named_to_read)
@@ -88,9 +88,11 @@ class SafeSchema:
         return body.getvalue()
 
 
-def _loaded(text: str) -> Any:
+def _as_json(schema: str | Mapping[str, Any] | list[Any]) -> str:
     """A bare name of a primitive is a schema, too."""
-    return text.strip() if text.strip() in _PRIMITIVES else json.loads(text)
+    if isinstance(schema, str):
+        return json.dumps(schema.strip()) if schema.strip() in _PRIMITIVES else schema
+    return json.dumps(schema)
 
 
 def _check_levels(schema: Any) -> None:

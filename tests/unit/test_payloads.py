@@ -290,6 +290,12 @@ def test_any_json_is_a_safe_schema_or_refused(schema: Any) -> None:
         SafeSchema(json.dumps(schema))
 
 
+@pytest.mark.parametrize("schema", ["string", " string\n", '"string"'])
+def test_a_bare_name_is_a_schema_whose_text_is_json(schema: str) -> None:
+    safe = SafeSchema(schema)
+    assert (safe.text, safe.decode(safe.encode("hi"))) == ('"string"', "hi")
+
+
 def doubled(levels: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "record", "name": "L0", "fields": []}
     for n in range(1, levels):

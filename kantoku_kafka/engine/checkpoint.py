@@ -5,34 +5,25 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.engine.reply import reply_message
-from kantoku_kafka.engine.steps import Steps
+from kantoku_kafka.engine.culprits import culprits_among, withdraw
+from kantoku_kafka.engine.prepared import Prepared, Preparer
+from kantoku_kafka.engine.steps import Note, Steps
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.job import Job, Message, Move, Offset, Partition
+from kantoku_kafka.job import Job, Offset, Partition
 from kantoku_kafka.meter import UNMETERED, Committed, Meters
-from kantoku_kafka.model import ErrorInfo, Status, now_us, utf8_safe
+from kantoku_kafka.model import now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, CheckpointRefused, Events, Outputs, Transaction
 from kantoku_kafka.settings import EventDetail
 
 __all__ = ["Batch", "Checkpoint", "Progress"]
 
 _log = logging.getLogger(__name__)
-
-_TOO_LARGE = ErrorInfo(
-    "result_too_large",
-    "The result, or a record the task produced, is more than its topic takes; nothing was kept.",
-)
-_UNSERIALISABLE = "unserialisable_effects"
-_MAX_MESSAGE = 1_000
-_TRUNCATED = ("kantoku-truncated", b"true")
 _WITHDRAWALS = 4
-_ACTION = {"action": "unserialisable_effects"}
-_NO_REPLY = {"action": "reply_refused"}
 
 
 class Progress(Protocol):
@@ -58,30 +49,6 @@ class Progress(Protocol):
         ...
 
 
-Note = tuple[Job, int, Mapping[str, str]]
-"""What a running job said by a heartbeat, and when."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """What jobs that ended leave behind, ready to be staged."""
-
-    results: list[Any] = field(default_factory=list)
-    effects: list[Message] = field(default_factory=list)
-    events: list[Any] = field(default_factory=list)
-    marks: list[Message] = field(default_factory=list)
-
-    def __iadd__(self, other: Prepared) -> Self:
-        self.results += other.results
-        self.effects += other.effects
-        self.events += other.events
-        self.marks += other.marks
-        return self
-
-    def __len__(self) -> int:
-        return len(self.results) + len(self.effects) + len(self.events) + len(self.marks)
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One checkpoint on its way: jobs that ended, jobs to announce as received, what running ones say, and where the
@@ -93,7 +60,6 @@ class Batch:
     claimed: set[Partition]
     offsets: list[Offset]
     prepared: Prepared
-    prepared_jobs: int
     size_bytes: int
 
 
@@ -129,9 +95,8 @@ class Checkpoint:
         self._outputs = outputs
         self._events = events
         self._transaction = transaction
-        self._steps = Steps(detail, executor_id)
+        self._preparer = Preparer(outputs, events, Steps(detail, executor_id), executor_id)
         self._announces = detail is EventDetail.FULL
-        self._executor_id = executor_id
         self._writer = writer
         self._meters = meters
         self._number = random.getrandbits(32)  # not from 0: a restarted process must not repeat those of the last one
@@ -139,7 +104,6 @@ class Checkpoint:
         self._notes: dict[Job, Note] = {}
         self._ended: list[Job] = []
         self._prepared = Prepared()
-        self._prepared_jobs = 0
         self._claimed: set[Partition] = set()
         self.max_data_bytes = outputs.max_data_bytes
         self.size_bytes = 0
@@ -184,9 +148,9 @@ class Checkpoint:
 
         It is work taken off the publisher, which encodes the rest.
         """
-        fresh = self._ended[self._prepared_jobs : self._prepared_jobs + most]
-        self._prepared_jobs += len(fresh)
-        self._prepared += self._encode(fresh)
+        begin = self._prepared.jobs
+        fresh = self._ended[begin : begin + most]
+        self._prepared += self._preparer.of(fresh)
         return bool(fresh)
 
     def take(self, windows: Mapping[Partition, Progress]) -> Batch:
@@ -197,15 +161,12 @@ class Checkpoint:
         announced = [job for job in self._started if not job.has_ended and job.partition in windows]
         for job in announced:
             job.announced = True
-        touched = {job.partition for job in self._ended}
-        touched.update(job.partition for job in announced)
         notes = [note for job, note in self._notes.items() if not job.has_ended and job.partition in windows]
-        touched.update(job.partition for job, _, _ in notes)
-        touched |= self._claimed
+        touched = {job.partition for job in self._ended}
+        touched.update((job.partition for job in announced), (job.partition for job, _, _ in notes), self._claimed)
         self._number += 1
         offsets = [self._offset(partition, windows[partition]) for partition in touched]
-        prepared, size_bytes = self._prepared, self.size_bytes
-        batch = Batch(self._ended, announced, notes, self._claimed, offsets, prepared, self._prepared_jobs, size_bytes)
+        batch = Batch(self._ended, announced, notes, self._claimed, offsets, self._prepared, self.size_bytes)
         self._started, self._notes, self._claimed = [], {}, set()
         self._collect([])
         return batch
@@ -237,30 +198,23 @@ class Checkpoint:
         """
         self.answered_at = begun_at = time.monotonic()
         prepared = batch.prepared
-        prepared += self._encode(batch.ended[batch.prepared_jobs :])
-        prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
+        prepared += self._preparer.of(batch.ended[prepared.jobs :])
         withdrawn: list[Job] = []
         for _ in range(_WITHDRAWALS):
+            prepared.events += self._preparer.events_of_running(batch.announced, batch.notes)
             try:
                 self._commit(prepared, batch.offsets)
-                self._measure(batch, len(prepared), time.monotonic() - begun_at)
-                return
+                break
             except CheckpointRefused as refusal:
-                culprits = self._culprits(batch.ended) if refusal.culprit else []
-                if not culprits and not (refusal.culprit and batch.notes):
-                    raise CheckpointRefused(str(refusal)) from refusal
-            if not culprits:
-                _log.warning("what running tasks say is refused, and left out", extra={"action": "progress_refused"})
-                batch.notes.clear()
-            withdrawn = culprits or withdrawn
-            for job in culprits:
-                self._withdraw(job)
-            prepared = self._encode(batch.ended)
-            prepared.events += self._events.prepare(self._steps.of_running(batch.announced, batch.notes))
-        raise KantokuError(
-            f"Of {len(withdrawn)} records, e.g. {[job.source for job in withdrawn[:1]]}, not even the shortest result "
-            "or dead letter is accepted: see what max.message.bytes of results, events and dead letters are."
-        )
+                withdrawn = self._withdraw(batch, refusal) or withdrawn
+                prepared = self._preparer.of(batch.ended)
+        else:
+            raise KantokuError(
+                f"Of {len(withdrawn)} records, e.g. {[job.source for job in withdrawn[:1]]}, not even the shortest "
+                "result or dead letter is accepted: see what max.message.bytes of results, events and dead letters are."
+            )
+        committed = Committed(batch.ended, prepared.records, batch.size_bytes, time.monotonic() - begun_at)
+        self._meters.tell(lambda meter, loop: meter.committed(loop, committed))
 
     def _commit(self, prepared: Prepared, offsets: Sequence[Offset]) -> None:
         """1. Begin. 2. Stage side effects and dead letters, results, events. 3. Commit, with the offset and done-set of
@@ -272,10 +226,6 @@ class Checkpoint:
             self._transaction.abort()
             raise
         self._transaction.commit(offsets)
-
-    def _measure(self, batch: Batch, records: int, seconds: float) -> None:
-        committed = Committed(batch.ended, records, batch.size_bytes, seconds)
-        self._meters.tell(lambda meter, loop: meter.committed(loop, committed))
 
     def _stage(self, prepared: Prepared) -> None:
         if prepared.effects:
@@ -292,45 +242,8 @@ class Checkpoint:
     def _collect(self, ended: list[Job]) -> None:
         """These jobs, and nothing prepared of them yet."""
         self._ended = ended
-        self._prepared, self._prepared_jobs = Prepared(), 0
+        self._prepared = Prepared()
         self.size_bytes = sum(job.size_bytes for job in ended)
-
-    def _encode(self, jobs: Sequence[Job]) -> Prepared:
-        """What these leave behind. A job whose leavings cannot be encoded fails; its neighbours do not."""
-        try:
-            return Prepared(
-                list(self._outputs.prepare([job.result(self._executor_id) for job in jobs if job.status is not None])),
-                [
-                    message
-                    for job in jobs
-                    if job.effects or job.letter or job.move or job.reply
-                    for message in self._messages(job)
-                ],
-                list(self._events.prepare(self._steps.of(jobs))),
-                [mark for job in jobs if job.move for mark in job.move.marks],
-            )
-        except Exception as error:
-            if len(jobs) > 1:
-                whole = Prepared()
-                for job in jobs:
-                    whole += self._encode([job])
-                return whole
-            (job,) = jobs
-            if job.has_failed and job.reply is not None:
-                _drop_reply(job, error)
-                return self._encode(jobs)
-            if job.status is None or (job.error is not None and job.error.type == _UNSERIALISABLE):
-                raise
-            _log.warning("task %s staged what cannot be encoded", job.task_id, exc_info=True, extra=_ACTION)
-            text = utf8_safe(f"What the task staged cannot be encoded: {type(error).__name__}: {error}")
-            job.fail(Status.FAILED, ErrorInfo(_UNSERIALISABLE, text[:_MAX_MESSAGE]))
-            return self._encode(jobs)
-
-    def _messages(self, job: Job) -> Iterator[Message]:
-        """The records that go out besides result and events."""
-        yield from job.messages()
-        if job.reply is not None and job.status is not None:
-            yield reply_message(job, job.reply, self._executor_id)
 
     def _offset(self, partition: Partition, window: Progress) -> Offset:
         base = window.base
@@ -340,36 +253,23 @@ class Checkpoint:
         )
         return Offset(partition.topic, partition.number, base, metadata)
 
-    def _culprits(self, jobs: list[Job]) -> list[Job]:
-        """Those of the jobs whose records the broker will never take, found by halving; nothing becomes visible."""
-        if self._accepted(jobs):
-            return []
-        if len(jobs) == 1:
-            return jobs
-        half = len(jobs) // 2
-        return self._culprits(jobs[:half]) + self._culprits(jobs[half:])
+    def _withdraw(self, batch: Batch, refusal: CheckpointRefused) -> list[Job]:
+        """Shorten what can never be published; whose it was. Raises the refusal if there is nothing to shorten."""
+        culprits = culprits_among(batch.ended, self._accepts) if refusal.culprit else []
+        for job in culprits:
+            withdraw(job, self._accepts)
+        if not culprits:
+            if not (refusal.culprit and batch.notes):
+                raise refusal
+            _log.warning("what running tasks say is refused, and left out", extra={"action": "progress_refused"})
+            batch.notes.clear()
+        return culprits
 
-    def _withdraw(self, job: Job) -> None:
-        """Of a failure nothing is shortened that would be taken without its reply, or without its dead letter."""
-        if job.has_failed and job.reply is not None and self._accepted_without("reply", job):
-            _drop_reply(job)
-        elif job.has_failed and job.letter is not None and self._accepted_without("letter", job):
-            job.letter = _shortened(job.letter)
-        else:
-            _shorten(job)
-
-    def _accepted_without(self, part: str, job: Job) -> bool:
-        kept = getattr(job, part)
-        setattr(job, part, None)
-        try:
-            return self._accepted([job])
-        finally:
-            setattr(job, part, kept)
-
-    def _accepted(self, jobs: list[Job]) -> bool:
+    def _accepts(self, jobs: list[Job]) -> bool:
+        """Whether the broker takes what these leave behind; nothing becomes visible."""
         self._transaction.begin()
         try:
-            self._stage(self._encode(jobs))
+            self._stage(self._preparer.of(jobs))
             self._transaction.probe()
         except CheckpointRefused as refusal:
             if not refusal.culprit:
@@ -379,42 +279,3 @@ class Checkpoint:
             self._transaction.abort()
             self.answered_at = time.monotonic()
         return True
-
-
-def _shorten(job: Job) -> None:
-    """Shorten what a job leaves behind, further each time: the result fails for itself, the task goes nowhere else, the
-    dead letter loses its value, then its key and headers. A success that cannot be replied is a failure, which is."""
-    move = job.move
-    if move is not None and move.messages:
-        job.move = Move((), marks=move.marks) if move.marks else None
-        job.fail(job.outcome or Status.FAILED, _undeliverable({message.topic for message in move.messages}))
-    elif job.status is not None:
-        refused = {message.topic for message in job.effects or ()}
-        if job.reply is not None and not job.has_failed:
-            refused.add(job.reply.topic)
-        else:
-            job.raw_headers = None
-        job.fail(Status.FAILED, _undeliverable(refused) if refused else _TOO_LARGE)
-    if job.letter is not None:
-        job.letter = _shortened(job.letter)
-
-
-def _shortened(letter: Message) -> Message:
-    if letter.value:
-        return letter._replace(value=b"", headers=(*letter.headers, _TRUNCATED))
-    own = tuple((name, value) for name, value in letter.headers if name.startswith("kantoku-"))
-    return letter._replace(key=None, headers=own)
-
-
-def _drop_reply(job: Job, error: Exception | None = None) -> None:
-    assert job.reply is not None, "there is one to drop"
-    _log.warning("task %s: no reply to %s", job.task_id, job.reply.topic, exc_info=error, extra=_NO_REPLY)
-    job.reply = None
-
-
-def _undeliverable(topics: Iterable[str]) -> ErrorInfo:
-    named = ", ".join(sorted(topics))
-    return ErrorInfo(
-        "undeliverable",
-        f"What the task leaves behind cannot be written to {named}: a topic is missing, forbidden or takes less.",
-    )

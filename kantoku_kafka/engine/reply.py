@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from kantoku_kafka.job import Job, Message
 from kantoku_kafka.model import TaskEnvelope, utf8_safe
 from kantoku_kafka.names import Topics, is_topic
 
-__all__ = ["OPTION", "Replies", "Reply", "reply_message"]
+__all__ = ["OPTION", "Replies", "Reply", "drop_reply", "reply_message"]
+
+_log = logging.getLogger(__name__)
 
 OPTION = "reply_to"
 """Under which name the topic travels in the options of an envelope."""
@@ -62,3 +65,11 @@ def reply_message(job: Job, reply: Reply, executor_id: str) -> Message:
         told["kantoku-error-message"] = result.error.message[:_MAX_MESSAGE]
     own = tuple((name, utf8_safe(text).encode()) for name, text in told.items())
     return Message(reply.topic, job.key, value, (*checked_headers(headers), *own))
+
+
+def drop_reply(job: Job, error: Exception | None = None) -> None:
+    """Give up the reply of a job that has one, because it cannot be encoded or is refused."""
+    assert job.reply is not None, "there is one to drop"
+    action = {"action": "reply_refused"}
+    _log.warning("task %s: no reply to %s", job.task_id, job.reply.topic, exc_info=error, extra=action)
+    job.reply = None

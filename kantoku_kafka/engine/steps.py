@@ -8,7 +8,7 @@ from kantoku_kafka.job import Job
 from kantoku_kafka.model import Event, EventName, Status, Step, TaskEnvelope, Trail
 from kantoku_kafka.settings import EventDetail
 
-__all__ = ["Steps", "event_of"]
+__all__ = ["Note", "Steps", "event_of"]
 
 _new = tuple.__new__  # what a NamedTuple's own does besides costs as much again
 
@@ -17,6 +17,9 @@ _ERROR, _DEAD_LETTERED = EventName.ERROR, EventName.DEAD_LETTERED
 _PLAIN: Mapping[str, str] = {}
 _ATTEMPT = {Status.TIMED_OUT: EventName.TIMED_OUT, Status.CANCELLED: EventName.CANCELLED}
 _ENDED = {status: {"status": status.value} for status in Status}
+
+Note = tuple[Job, int, Mapping[str, str]]
+"""What a running job said by a heartbeat, and when."""
 
 
 class Steps:
@@ -77,7 +80,7 @@ class Steps:
         source = None if step is EventName.SPAWNED else job.source  # a schedule's task has yet to come by an input
         return _new(Trail, (job.task_id, job.type, job.attempt, self._executor_id, source, steps))
 
-    def of_running(self, received: Iterable[Job], notes: Iterable[tuple[Job, int, Mapping[str, str]]]) -> list[Trail]:
+    def of_running(self, received: Iterable[Job], notes: Iterable[Note]) -> list[Trail]:
         """Of jobs that still run: that they were received, and what they say of themselves, and when."""
         steps: list[tuple[Job, Step]] = [(job, (_RECEIVED, job.received_at_us, None, _PLAIN)) for job in received]
         steps += [(job, (EventName.PROGRESS, at_us, None, progress)) for job, at_us, progress in notes]

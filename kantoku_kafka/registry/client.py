@@ -212,7 +212,7 @@ class Registry:
         return self._no_answer(what, f"HTTP {status}")
 
     def _is_well(self) -> bool:
-        """Whether it answers what any registry knows: then it has not what it takes for no resource at all, as a GUID."""
+        """Whether it answers what any registry knows: then it has not what it takes for no resource, as a GUID."""
         try:
             return isinstance(self._client().get_schema_types(), list)
         except Exception:  # noqa: BLE001 - as in _ask

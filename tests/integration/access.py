@@ -7,7 +7,7 @@ topics, plays foreign producers) it does as the super user.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +103,10 @@ def environment_of(*command: str | bytes) -> dict[str, str]:
 
 
 @contextmanager
-def rights(namespace: str, inputs: Iterable[str]) -> Iterator[None]:
-    """Within the block each user has what its roles need in a namespace."""
+def rights(
+    namespace: str, inputs: Iterable[str], foreign: Sequence[str] = (), replies: Sequence[str] = ()
+) -> Iterator[None]:
+    """Within the block each user has what its roles need in a namespace, and of topics of others."""
     if _current is None:
         yield
         return
@@ -112,7 +114,8 @@ def rights(namespace: str, inputs: Iterable[str]) -> Iterator[None]:
 
     def of(user: str) -> list[Right]:
         writes = [f"{namespace}.{name}" for name in _WRITES.get(user, ())]
-        return sorted({right for role in ROLES_OF[user] for right in rights_of(role, topics, names, writes=writes)})
+        more = {"foreign": foreign, "replies": replies, "writes": writes}
+        return sorted({right for role in ROLES_OF[user] for right in rights_of(role, topics, names, **more)})
 
     with granted(_current.cluster.super_user["bootstrap.servers"], {user: of(user) for user in ROLES_OF}):
         yield

@@ -28,7 +28,7 @@ TYPES = ("echo", "work", "note", "nap", "outcome", "effects", "side")
 # Of apps that tests write themselves, and types that nobody has.
 OTHERS = ("double", "fragile", "huge", "keyless", "never-created", "no-such-type", "nobody_serves_this", "nowhere")
 OTHERS += ("quick", "slow", "small", "version")
-APPS = ("dying_app", "hygiene_app", "producing_app", "retry_app", "rogue_app", "task_app")
+APPS = ("dying_app", "hygiene_app", "producing_app", "retry_app", "rogue_app", "sealed_app", "task_app", "tracing_app")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from access import as_user, environment_of, rights, super_user
 from accounting import Account, read_all
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -24,11 +25,9 @@ from kantoku_kafka.ids import idempotent_id
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.model import TaskEnvelope, now_us
 
-pytestmark = pytest.mark.unsecured(
-    "topics of others, in a namespace of its own: tests/integration/test_rights.py has their rights"
-)
-
-FOREIGN = ("orders", "raw", "events", "shipments", "answers.a")
+TYPES = ("ship", "note", "placed")
+FOREIGN = ("orders", "raw", "events")
+REPLIES = ("shipments", "answers.a")
 Executing = Callable[..., AbstractContextManager[ExecutorUnderTest]]
 
 
@@ -37,12 +36,15 @@ def namespace(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A namespace, and beside it the topics of others."""
     name = f"t-{uuid.uuid4().hex[:8]}"
     monkeypatch.setenv("FOREIGN_NAMESPACE", name)
-    kan = Kantoku(name, bootstrap_servers=bootstrap)
-    topics.create(kan.clients, topics.plan(kan.topics, ["ship", "note", "placed"], partitions=2))
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(f"{name}-{topic}", 2, 1) for topic in FOREIGN]).values():
+    kan = Kantoku(name, **as_user(bootstrap))
+    admin = AdminClient(super_user(bootstrap))
+    for future in admin.create_topics([NewTopic(f"{name}-{topic}", 2, 1) for topic in (*FOREIGN, *REPLIES)]).values():
         future.result(10)
-    yield name
+    inputs, replies = map(kan.topics.of_type, TYPES), [f"{name}-shipments", f"{name}-answers*"]
+    with rights(name, inputs, [f"{name}-{topic}" for topic in FOREIGN], replies):
+        topics.create(kan.clients, topics.plan(kan.topics, TYPES, partitions=2))
+        yield name
+    kan.close()
     mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(name)]
     for future in admin.delete_topics(mine).values():
         future.result(10)
@@ -66,7 +68,7 @@ class Others:
     """Who writes the topics of others."""
 
     def __init__(self, bootstrap: str, namespace: str) -> None:
-        self._producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random"})
+        self._producer = Producer({**super_user(bootstrap), "partitioner": "murmur2_random"})
         self._namespace = namespace
 
     def write(self, topic: str, *values: bytes | None, key: bytes = b"customer-7", **more: object) -> None:
@@ -82,7 +84,8 @@ def others(bootstrap: str, namespace: str) -> Others:
 
 def cli(bootstrap: str, namespace: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kantoku_kafka", "-b", bootstrap, "-n", namespace, *words]
-    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=90, check=False)
+    environment = environment_of(*words)
+    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=90, check=False)
 
 
 def heads(message: object) -> dict[str, str]:
@@ -103,7 +106,7 @@ def test_orders_become_tasks_with_one_result_and_one_reply(
     )
     others.write("orders", order(5), headers=[("reply-to", f"{namespace}.results".encode())])
     ids = {n: idempotent_id(namespace, "ship", str(n)) for n in range(1, 6)}
-    with executing(), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+    with executing(), closing(Kantoku(namespace, **as_user(bootstrap))) as kan:
         results = {n: kan.wait(ids[n], timeout_seconds=60) for n in range(1, 5)}
         delayed = kan.spawn(Task("ship").with_(delay(seconds=3_600), headers(x="y")))
         until(
@@ -155,7 +158,7 @@ def test_orders_become_tasks_with_one_result_and_one_reply(
 def test_dead_letters_of_others_go_back_by_our_own_topic_or_not_at_all(
     bootstrap: str, namespace: str, others: Others, executing: Executing
 ) -> None:
-    kan = Kantoku(namespace, bootstrap_servers=bootstrap)
+    kan = Kantoku(namespace, **as_user(bootstrap))
     ours = kan.codec.encode_task(TaskEnvelope("1", "ship", b"forged", now_us()))
     others.write("orders", b"no json", ours, order(3, "always"))
     with executing():
@@ -185,7 +188,7 @@ def test_executors_that_are_killed_do_each_order_once(
 
     with (
         executing("--slot", "a", "-c", "2") as executor,
-        closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan,
+        closing(Kantoku(namespace, **as_user(bootstrap))) as kan,
     ):
         for most in (20, 50, 90):
             until(lambda: ended() >= most, 60, "results")  # noqa: B023 - called at once
@@ -208,7 +211,7 @@ def test_events_and_raw_records_in_children(
     others.write("events", b"{}", headers=list({**binary, "ce_type": "order.paid"}.items()))
     others.write("raw", b"", None, b"\xff\0", b"\xff\0")
     others.write("orders", order(1, "once"))
-    with executing(), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+    with executing(), closing(Kantoku(namespace, **as_user(bootstrap))) as kan:
         event = kan.wait(idempotent_id(namespace, "placed", "/shop 7"), timeout_seconds=60)
         assert kan.wait(idempotent_id(namespace, "ship", "1"), timeout_seconds=60).data == b'{"attempt": 2}'
         until(lambda: len(read_all(bootstrap, f"{namespace}.results")) == 5, 60, "results")
@@ -231,16 +234,16 @@ def test_since_leaves_out_what_is_older_and_loses_nothing_later(
         for n in range(20):
             others.write("orders", order(first + n), key=b"%d" % n, timestamp=at_ms)
     ids = {idempotent_id(namespace, "ship", str(100 + n)) for n in range(20)}
-    with executing("--group-protocol", "consumer"), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+    with executing("--group-protocol", "consumer"), closing(Kantoku(namespace, **as_user(bootstrap))) as kan:
         kan.gather(ids, timeout_seconds=60)
     Account.of(bootstrap, namespace).check(ids)
     assert cli(bootstrap, namespace, "verify", "foreign_app:kan", "--at-rest").returncode == 0
 
     beginning = [TopicPartition(f"{namespace}-orders", partition, 0) for partition in range(2)]
-    admin, group = AdminClient({"bootstrap.servers": bootstrap}), f"{namespace}.executors"
+    admin, group = AdminClient(super_user(bootstrap)), f"{namespace}.executors"
     admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, beginning)])[group].result(10)
     older = {idempotent_id(namespace, "ship", str(n)) for n in range(20)}
-    with executing(), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+    with executing(), closing(Kantoku(namespace, **as_user(bootstrap))) as kan:
         kan.gather(older, timeout_seconds=60)
     Account.of(bootstrap, namespace).check(ids | older)
 
@@ -252,7 +255,7 @@ def test_a_reply_that_cannot_be_written_fails_its_own_task(
     asks = [("reply-to", f"{namespace}-answers.missing".encode())]
     others.write("orders", order(1), order(2, "always"), headers=asks)
     others.write("orders", order(3), order(4))
-    with executing("--guarantee", guarantee), closing(Kantoku(namespace, bootstrap_servers=bootstrap)) as kan:
+    with executing("--guarantee", guarantee), closing(Kantoku(namespace, **as_user(bootstrap))) as kan:
         results = [kan.wait(idempotent_id(namespace, "ship", str(n)), timeout_seconds=90) for n in range(1, 5)]
     assert [(r.status, r.error and r.error.type) for r in results] == [
         (Status.FAILED, "undeliverable"),
@@ -266,7 +269,7 @@ def test_a_reply_that_cannot_be_written_fails_its_own_task(
 
 
 def test_a_missing_topic_of_others_is_named_and_not_created(bootstrap: str, namespace: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(super_user(bootstrap))
     admin.delete_topics([f"{namespace}-raw"])[f"{namespace}-raw"].result(10)
     until(lambda: f"{namespace}-raw" not in admin.list_topics(timeout=10).topics, 30, "deleted")
     assert cli(bootstrap, namespace, "topics", "create", "foreign_app:kan", "--yes").returncode == 0
@@ -280,6 +283,7 @@ def test_a_missing_topic_of_others_is_named_and_not_created(bootstrap: str, name
 ROLES = ("results", "events", "dlq", "control", "timers", "schedules", "tasks.ship", "tasks.note", "tasks.placed")
 
 
+@pytest.mark.unsecured("has settings of its own")
 def test_every_topic_of_ours_under_another_name(
     bootstrap: str, namespace: str, others: Others, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

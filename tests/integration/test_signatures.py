@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from access import as_user, super_user
 from accounting import read_all
 from confluent_kafka import Producer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,8 +39,6 @@ from kantoku_kafka.kafka import topics
 from kantoku_kafka.model import SIGNATURE, Schedule, TaskEnvelope, Timer, now_us
 from kantoku_kafka.spawning import prepare
 
-pytestmark = pytest.mark.unsecured("namespaces of its own")
-
 TYPES = ("noted", "flaky", "pooled")
 
 
@@ -69,7 +68,7 @@ def seals(tmp_path: Path) -> Path:
 def kan(bootstrap: str, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kantoku]:
     """Who spawns, and signs."""
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
-    client = Kantoku(namespace, bootstrap_servers=bootstrap, seal=SIGNS)
+    client = Kantoku(namespace, **as_user(bootstrap), seal=SIGNS)
     topics.create(client.clients, topics.plan(client.topics, TYPES))
     yield client
     client.close()
@@ -98,7 +97,7 @@ def made(kan: Kantoku, task: Task) -> tuple[TaskEnvelope, Message]:
 
 def inject(bootstrap: str, messages: Sequence[Message]) -> None:
     """As anybody does who may write to the topics."""
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random"})
+    producer = Producer({**super_user(bootstrap), "partitioner": "murmur2_random"})
     for topic, key_, value, carried, partition in messages:
         producer.produce(topic, value, key_, partition, headers=list(carried))
     assert producer.flush(20) == 0
@@ -244,7 +243,7 @@ def test_who_can_sign_signs_schedules_and_others_may_pause_them(
 ) -> None:
     kan.schedules.add("tick", Task("noted", b"tick"), every_seconds=1)
     until(lambda: len(notes(seals)) >= 2, 60, "the schedule is served")
-    checks = Kantoku(kan.namespace, bootstrap_servers=bootstrap, seal=load_seal(seals / "checks.toml"))
+    checks = Kantoku(kan.namespace, **as_user(bootstrap), seal=load_seal(seals / "checks.toml"))
     checks.schedules.pause("tick")
     checks.schedules.resume("tick")
     count = len(notes(seals))
@@ -296,7 +295,7 @@ def test_restarts_and_redrives_are_signed_by_whoever_asks_for_them(
 def test_a_new_key_is_taken_on_at_sighup(
     kan: Kantoku, bootstrap: str, seals: Path, executor: ExecutorUnderTest
 ) -> None:
-    new = Kantoku(kan.namespace, bootstrap_servers=bootstrap, seal=Seal([HmacKey("s2", b"2" * 32)]))
+    new = Kantoku(kan.namespace, **as_user(bootstrap), seal=Seal([HmacKey("s2", b"2" * 32)]))
     new.spawn(Task("noted", b"early"))
     until(lambda: set(letters(bootstrap, kan).values()) == {"unknown_key"}, 60, "nobody knows that key")
     with (seals / "checks.toml").open("a") as file:

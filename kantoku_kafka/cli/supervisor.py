@@ -10,25 +10,21 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
+from kantoku_kafka.backoff import Backoff
 from kantoku_kafka.cli.lifeline import LIFELINE, MARGIN_SECONDS
 
-__all__ = ["MAX_PROCESSES", "Supervisor", "pause_after"]
+__all__ = ["MAX_PROCESSES", "Supervisor"]
 
 _log = logging.getLogger(__name__)
 MAX_PROCESSES = 256
 """Their numbers are bytes."""
 _CONFIGURATION_CODES = {2, 3, 4, 5, 7}
 _HEALTHY_SECONDS = 10.0
-_MAX_PAUSE_SECONDS = 10.0
+_PAUSE_SECONDS = (0.1, 10.0)
 _LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 0.5, 0.02
-
-
-def pause_after(crashes: int) -> float:
-    """How long not to start a process that has ended so often at once, in seconds."""
-    return min(_MAX_PAUSE_SECONDS, 0.1 * 2.0 ** min(crashes - 1, 10))
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +36,7 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     restart_at: float = 0.0
-    crashes: int = 0
+    pauses: Backoff = field(default_factory=lambda: Backoff(*_PAUSE_SECONDS))
     done: bool = False
     kill_at: float | None = None
 
@@ -146,8 +142,9 @@ class Supervisor:
 
     def _start_later(self, child: _Child, what: str) -> None:
         now = time.monotonic()
-        child.crashes = 1 if now - child.started > _HEALTHY_SECONDS else child.crashes + 1
-        pause_seconds = pause_after(child.crashes)
+        if now - child.started > _HEALTHY_SECONDS:
+            child.pauses.reset()
+        pause_seconds = child.pauses.next_seconds()
         child.restart_at = now + pause_seconds
         text = "executor process %d %s; starting it again in %.1f s"
         _log.warning(text, child.number, what, pause_seconds, extra={"action": "restart"})
@@ -165,7 +162,8 @@ class Supervisor:
             self._to_reload.popleft()
         if self._reloading is None and self._to_reload:
             child = self._reloading = self._to_reload.popleft()
-            child.crashes, child.restart_at = 0, 0.0
+            child.pauses.reset()
+            child.restart_at = 0.0
             if child.process is not None:
                 child.process.send_signal(signal.SIGTERM)
                 child.kill_at = now + self._drain_seconds + MARGIN_SECONDS

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from kantoku_kafka.backoff import Backoff
 from kantoku_kafka.engine.burst import Burst
 from kantoku_kafka.engine.cancel import CANCELLED_REASON
 from kantoku_kafka.engine.checkpoint import Checkpoint
@@ -102,7 +103,7 @@ class Loop:
         self._failures = FailureLog()
         self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
         self._fetching = False
-        self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
+        self._busy_waits = Backoff(*_BUSY_WAIT_SECONDS)
         self._poll_by = self._look_at = self._note_at = 0.0
         self.turned_at: float | None = None
         self._stopping = self._quiet = self._has_left = False
@@ -219,7 +220,7 @@ class Loop:
             self._await_ended(wait_seconds)
         self._fetching = bool(jobs)
         if jobs:
-            self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
+            self._busy_waits.reset()
             self._reception.receive(self._intake.admit(jobs))
         self._publisher.publish(self._windows)
         self._start()
@@ -368,9 +369,7 @@ class Loop:
                 return _LIMITED_WAIT_SECONDS if any(p.waiting for p in self._windows) else _IDLE_WAIT_SECONDS
         if self._fetching:
             return 0.0
-        wait_seconds = self._busy_wait_seconds
-        self._busy_wait_seconds = min(2 * wait_seconds, _BUSY_WAIT_SECONDS[1])
-        self._await_ended(wait_seconds)
+        self._await_ended(self._busy_waits.next_seconds())
         return 0.0
 
     def _await_ended(self, seconds: float) -> None:
@@ -378,7 +377,7 @@ class Loop:
             job = self._ended.get(timeout=seconds)
         except Empty:
             return
-        self._busy_wait_seconds = _BUSY_WAIT_SECONDS[0]
+        self._busy_waits.reset()
         if job is not None:
             self._settle(job)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
+from kantoku_kafka.backoff import Backoff
 from kantoku_kafka.engine.checkpoint import Batch, Checkpoint, Progress
 from kantoku_kafka.errors import BrokerUnavailable
 from kantoku_kafka.job import Partition
@@ -39,7 +40,7 @@ class Publisher:
         self._thread = OneThread("kantoku-publisher")
         self._under_way: tuple[Future[None], Batch] | None = None
         self._begun_at = 0.0
-        self._refusals = 0
+        self._refusals, self._pauses = 0, Backoff(*_RETRY_SECONDS)
         self._not_before = 0.0
         self._announce_at = 0.0
 
@@ -99,6 +100,7 @@ class Publisher:
             raise error
         else:
             self._refusals = 0
+            self._pauses.reset()
 
     def publish_rest(self, windows: Mapping[Partition, Progress], within_seconds: float) -> None:
         """Publish what has ended by now, in this call; what is refused until the time is over stays. Raises so too."""
@@ -130,8 +132,7 @@ class Publisher:
 
     def _put_off(self, batch: Batch, refusal: CheckpointRefused) -> None:
         self._checkpoint.restore(batch)
-        first, last = _RETRY_SECONDS
-        self._not_before = time.monotonic() + min(last, first * 2**self._refusals)
+        self._not_before = time.monotonic() + self._pauses.next_seconds()
         self._refusals += 1
         level = logging.INFO if self._refusals < _REFUSALS_TO_WARN else logging.WARNING
         _log.log(level, "checkpoint put off: %s", refusal, extra={"action": "checkpoint_refused"})

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from kantoku_kafka.backoff import Backoff
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job
 from kantoku_kafka.model import ErrorInfo, Status
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 _ENDING_SECONDS = 0.01
 _RETIRING_SECONDS = 10.0  # for the hooks of a child that has run its last task
 _PROBE_SECONDS = 0.5
-_MAX_PAUSE_SECONDS = 10.0
+_PAUSE_SECONDS = (0.1, 10.0)
 _UNKILLABLE_SECONDS = 5.0
 _MAX_SENTENCE_BYTES = 4_000
 _STARTING_AT_ONCE = os.cpu_count() or 1
@@ -66,7 +67,7 @@ class Crew:
         self._grace_seconds = grace_seconds
         self._waiting: deque[Job] = deque()
         self._idle: list[Worker] = []
-        self._failed_starts = 0
+        self._pauses = Backoff(*_PAUSE_SECONDS)
         self._start_at = self._probe_at = 0.0
         self._give_up_at: float | None = None  # set once it closes
 
@@ -218,7 +219,7 @@ class Crew:
         elif kind is Kind.READY and worker.phase is Phase.STARTING:
             worker.ready()
             self._idle.append(worker)
-            self._failed_starts = 0
+            self._pauses.reset()
             if not self.first.done():
                 self.first.set_result(None)
         elif kind is Kind.FAILED and worker.phase is Phase.STARTING:
@@ -259,8 +260,7 @@ class Crew:
         if not self.first.done():
             self.first.set_exception(UsageError(reason))
             return
-        pause_seconds = min(_MAX_PAUSE_SECONDS, 0.1 * 2 ** min(self._failed_starts, 10))
-        self._failed_starts += 1
+        pause_seconds = self._pauses.next_seconds()
         self._start_at = time.monotonic() + pause_seconds
         _log.error("%s Trying again in %.1f s.", reason, pause_seconds, extra={"action": "child_failed"})
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from executors import until
 
-from kantoku_kafka.cli.supervisor import pause_after
-
 SCRIPT = str(Path(__file__).with_name("supervised.py"))
 
 
@@ -56,11 +54,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for command in started:
         command.process.kill()
         command.process.wait()
-
-
-def test_however_often_one_has_ended_the_pause_is_bounded() -> None:
-    assert [pause_after(n) for n in (1, 2, 3)] == [0.1, 0.2, 0.4]
-    assert pause_after(100_000) == pause_after(20) == 10
 
 
 def test_one_that_fails_leaves_the_others_alone(start: Start) -> None:

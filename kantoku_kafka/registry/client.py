@@ -140,7 +140,11 @@ class Registry:
         """The newest schema under a subject. Raises as :meth:`find`."""
         client, what = self._client(), f"subject {subject}"
         found = self._ask(what, lambda: client.get_latest_version(subject))
-        return self._registered(found, self._safe(found.schema, what), what)
+        try:
+            schema = self._safe(found.schema, what)
+        except UsageError as error:
+            raise UsageError(f"The newest schema under subject {subject} is none for us: {error}") from error
+        return self._registered(found, schema, what)
 
     def register(self, subject: str, schema: str) -> Registered:
         """Put a schema under a subject; nothing happens if it is there.
@@ -199,7 +203,7 @@ class Registry:
             raise self._no_answer(what, type(error).__name__) from error
 
     def _refusal(self, error: Any, what: str) -> KantokuError:
-        status, said = error.http_status_code, str(error.error_message)[:300]
+        status, said = error.http_status_code, " ".join(str(error.error_message).split())[:300]
         if status in _DENIED:
             return AccessDenied(
                 f"The schema registry at {self.url} denies access to {what} (HTTP {status}): give it a user or token "

@@ -14,7 +14,7 @@ from registries import Gateway
 
 from kantoku_kafka import BadPayload, Retryable
 from kantoku_kafka.avro.framing import marked
-from kantoku_kafka.errors import AccessDenied, KantokuError, RegistryUnavailable, UsageError
+from kantoku_kafka.errors import AccessDenied, KantokuError, RegistryUnavailable, TopicMismatch, UsageError
 from kantoku_kafka.registry import Registry, RegistryAvro
 
 STRING = b'{"schema": "\\"string\\""}'
@@ -101,6 +101,18 @@ def test_a_schema_that_is_not_safe_to_read_by_makes_data_bad(
     gateway.instead = 200, body
     with pytest.raises(BadPayload, match=said):
         RegistryAvro(registry, "names-value").load(DATA)
+
+
+def test_the_subject_is_named_whose_newest_schema_is_none_for_us(gateway: Gateway, registry: Registry) -> None:
+    gateway.instead = 200, b'{"id": 1, "version": 1, "schema": "message X {}", "schemaType": "PROTOBUF"}'
+    with pytest.raises(UsageError, match=r"under subject names-value is none for us: .* PROTOBUF, not of Avro"):
+        RegistryAvro(registry, "names-value").open(to_write=False)
+
+
+def test_what_the_registry_says_of_a_refusal_stands_in_one_line(gateway: Gateway, registry: Registry) -> None:
+    gateway.instead = 422, b'{"error_code": 42201, "message": "Invalid schema:\\n at line 1\\n"}'
+    with pytest.raises(TopicMismatch, match=r"refuses subject names-value: Invalid schema: at line 1$"):
+        registry.register("names-value", '"string"')
 
 
 @pytest.mark.parametrize("status", [401, 403])

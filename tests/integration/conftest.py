@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def _servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the broker of the session answers; :mod:`access` says as whom a client connects."""
     mode = os.environ.get(MODE_VARIABLE)
     if not mode:
         broker: BrokerHandle = request.getfixturevalue("kantoku_broker")
@@ -59,12 +60,6 @@ def _servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         os.environ[CONFIG_VARIABLE] = run.file(Role.EXECUTOR)
         with rights("nowhere", ()), rights("no-such-namespace", inputs_of(Topics(namespace="no-such-namespace"))):
             yield run.servers
-
-
-@pytest.fixture
-def bootstrap(_servers: str) -> str:
-    """Where the broker of the session answers; :mod:`access` says as whom a client connects."""
-    return _servers
 
 
 def inputs_of(names: Topics) -> Iterator[str]:

@@ -10,10 +10,11 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from access import as_user, rights
 from conftest import Running
 from executors import ExecutorUnderTest, until
 from hanging_app import kan as hanging
@@ -28,27 +29,23 @@ from kantoku_kafka.model import TaskEnvelope, now_us
 from kantoku_kafka.observability.exposition import Exposition
 from kantoku_kafka.observability.measured import Measured
 from kantoku_kafka.settings import ExecutorSettings
-from kantoku_kafka.testing.broker import BrokerHandle
-
-pytestmark = pytest.mark.unsecured("namespaces of its own")
 
 Made = Callable[[Kantoku], Kantoku]
 
 
 @pytest.fixture
-def made(kantoku_broker: BrokerHandle) -> Iterator[Made]:
+def made(bootstrap: str) -> Iterator[Made]:
     """A spawning side in a namespace of its own, with the topics of an app."""
-    clients = []
+    with ExitStack() as stack:
 
-    def make(app: Kantoku) -> Kantoku:
-        kan = Kantoku(f"t-{uuid.uuid4().hex[:8]}", bootstrap_servers=kantoku_broker.bootstrap_servers)
-        topics.create(kan.clients, topics.plan(kan.topics, app.task_types))
-        clients.append(kan)
-        return kan
+        def make(app: Kantoku) -> Kantoku:
+            kan = Kantoku(f"t-{uuid.uuid4().hex[:8]}", **as_user(bootstrap))
+            stack.callback(kan.close)
+            stack.enter_context(rights(kan.namespace, map(kan.topics.of_type, app.task_types)))
+            topics.create(kan.clients, topics.plan(kan.topics, app.task_types))
+            return kan
 
-    yield make
-    for kan in clients:
-        kan.close()
+        yield make
 
 
 class Shown:

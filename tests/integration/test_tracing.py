@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import uuid
@@ -11,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from access import as_user, environment_of, rights
 from collector import Collector, Span, collecting
 from executors import HERE, ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Task, headers
 from kantoku_kafka.kafka import topics
-
-pytestmark = pytest.mark.unsecured("namespaces of its own")
 
 PRODUCER, CONSUMER, CLIENT = 4, 5, 3
 TYPES = ("threaded", "awaited", "forked", "child", "slow")
@@ -31,14 +29,13 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def traced(
-    kantoku_broker: object, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+    bootstrap: str, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Kantoku, Path]]:
     """The spawning side, and the log of an executor that traces."""
-    bootstrap = kantoku_broker.bootstrap_servers  # type: ignore[attr-defined]  # BrokerHandle
-    kan = Kantoku(f"t-{uuid.uuid4().hex[:8]}", bootstrap_servers=bootstrap)
-    topics.create(kan.clients, topics.plan(kan.topics, TYPES))
+    kan = Kantoku(f"t-{uuid.uuid4().hex[:8]}", **as_user(bootstrap))
     log = tmp_path_factory.mktemp("traced") / "executor.log"
-    with pytest.MonkeyPatch.context() as patch:
+    with rights(kan.namespace, map(kan.topics.of_type, TYPES)), pytest.MonkeyPatch.context() as patch:
+        topics.create(kan.clients, topics.plan(kan.topics, TYPES))
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         patch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process")
@@ -55,7 +52,7 @@ def spawn(kan: Kantoku, task_type: str, collector: Collector) -> str:
     """By a process of its own; the id."""
     command = ["spawn", task_type, "data", "--otel", "-b", kan.connection.bootstrap_servers, "-n", kan.namespace]
     environment = {
-        **os.environ,
+        **environment_of(*command),
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.past import NO_PAST, History, Past
@@ -27,6 +27,7 @@ class Intake:
     Attributes:
         windows: of the assigned partitions.
         done_before: those of the jobs admitted that were done before: they came again for their ids.
+        paused: partitions of which nothing more is to come for now.
     """
 
     def __init__(self, max_waiting: int, max_waiting_bytes: int, history: History = lambda _: {}) -> None:
@@ -34,6 +35,7 @@ class Intake:
         self._history = history
         self.windows: dict[Partition, Window] = {}
         self.done_before: set[Job] = set()
+        self.paused: set[Partition] = set()
         self._parked: dict[Partition, deque[Job]] = {}
         self._epoch = 0
 
@@ -69,6 +71,7 @@ class Intake:
         """Forget it."""
         self.windows.pop(partition, None)
         self._parked.pop(partition, None)
+        self.paused.discard(partition)
 
     def admit(self, jobs: Iterable[Job]) -> list[Job]:
         """Those to run now, and what was done before; what must wait for older records is parked."""
@@ -120,16 +123,31 @@ class Intake:
             found[partition.topic, partition.number] = Undone(taken_to, window.unfinished + records)
         return found
 
-    def crowded(self, paused: set[Partition]) -> set[Partition]:
-        """Partitions to pause: if too much waits in all, those with more than their share, until half of it is left;
-        and those with parked records.
+    @property
+    def waiting(self) -> int:
+        """How many jobs of partitions that are not paused wait for their start."""
+        return sum(partition.waiting for partition in self._flowing())
+
+    def press_back(self, *, full: bool) -> tuple[set[Partition], set[Partition]]:
+        """Which partitions to pause and which to resume from now on; ``full``: all of them are to be paused."""
+        wanted = set(self.windows) if full else self._crowded()
+        changes = wanted - self.paused, self.paused - wanted
+        self.paused = wanted
+        return changes
+
+    def _flowing(self) -> list[Partition]:
+        return [partition for partition in self.windows if partition not in self.paused]
+
+    def _crowded(self) -> set[Partition]:
+        """If too much waits in all, the partitions with more than their share, until half of it is left; and those with
+        parked records.
 
         So a task type that is slow, or a key that many wait for, fills its own partitions and no others.
         """
-        flowing: Sequence[Partition] = [p for p in self.windows if p not in paused]
+        flowing = self._flowing()
         most, most_bytes = self._bounds
         share, share_bytes = (bound // max(1, len(self.windows)) for bound in self._bounds)
-        crowded = {p for p in paused if 2 * p.waiting > share or 2 * p.waiting_bytes > share_bytes}
+        crowded = {p for p in self.paused if 2 * p.waiting > share or 2 * p.waiting_bytes > share_bytes}
         if sum(p.waiting for p in flowing) > most or sum(p.waiting_bytes for p in flowing) > most_bytes:
             crowded.update(p for p in flowing if p.waiting > share or p.waiting_bytes > share_bytes)
         return crowded | self._parked.keys()

@@ -97,7 +97,6 @@ class Loop:
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes, history)
         self._windows = self._intake.windows
         self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end, readers, guard)
-        self._paused: set[Partition] = set()
         self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
         self._publisher = Publisher(checkpoint, lambda: self._ended.put(None), settings.timeout_seconds)
         self._failures = FailureLog()
@@ -237,8 +236,7 @@ class Loop:
         """Whether to poll. What nobody can start yet is better off in the client's buffer, which a pause would
         empty; but rebalances are served by poll, so it is never put off for long."""
         now = time.monotonic()
-        waiting = sum(p.waiting for p in self._windows if p not in self._paused)
-        if waiting >= self._settings.max_batch and now < self._poll_by:
+        if self._intake.waiting >= self._settings.max_batch and now < self._poll_by:
             return False
         self._poll_by = now + _POLL_EVERY_SECONDS
         return True
@@ -352,7 +350,7 @@ class Loop:
             self._note_at = now + _NOTE_SECONDS
             self._checkpoint.note([job for job in self._pools.running if job.progress is not None])
             if self._meters:
-                standing = standing_of(self._pools, self._intake, self._paused)
+                standing = standing_of(self._pools, self._intake)
                 self._meters.tell(lambda meter, loop: meter.stands(loop, standing))
         overdue = {job for job in self._pools.running if self._judge.is_over(job, now_us)}
         self._pools.cancel(overdue, TIMED_OUT_REASON)
@@ -384,11 +382,10 @@ class Loop:
     def _press_back(self) -> None:
         """Admit parked records whose turn has come; pause and resume partitions."""
         self._reception.receive(self._intake.unpark())
-        wanted = set(self._windows) if self._batch_full(2) else self._intake.crowded(self._paused)
-        if wanted != self._paused:
-            self._inputs.pause(wanted - self._paused)
-            self._inputs.resume(self._paused - wanted)
-            self._paused = wanted
+        pause, resume = self._intake.press_back(full=self._batch_full(2))
+        if pause or resume:
+            self._inputs.pause(pause)
+            self._inputs.resume(resume)
 
     # --- rebalances, called from inside poll and close
 
@@ -426,5 +423,4 @@ class Loop:
             self._intake.close(partition)
         self._pools.share_rates(self._windows)
         self._checkpoint.forget(going)
-        self._paused -= going
         self._pools.cancel({job for job in self._pools.running if job.partition in going}, "revoked")

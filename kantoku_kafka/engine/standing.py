@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.pools import Pools
-from kantoku_kafka.job import Partition
 from kantoku_kafka.meter import Standing
 
 __all__ = ["standing_of"]
 
 
-def standing_of(pools: Pools, intake: Intake, paused: Collection[Partition]) -> Standing:
+def standing_of(pools: Pools, intake: Intake) -> Standing:
     """In the loop's thread."""
     waiting = pools.waiting_by_type()
     return Standing(
         assigned=len(intake.windows),
-        paused=len(paused),
+        paused=len(intake.paused),
         blocked=intake.blocked,
         in_flight=pools.running_by_type(),
         waiting={name: count for name, (count, _) in waiting.items()},

@@ -18,6 +18,7 @@ import pytest
 import typer
 import yaml
 from deploy_tools import DEPLOY, ROOT, check, tool
+from markdown.extensions.toc import slugify
 
 from kantoku_kafka.cli.lifeline import MARGIN_SECONDS
 from kantoku_kafka.cli.main import app
@@ -162,8 +163,16 @@ def test_prometheus_takes_its_configuration_and_each_alert_fires_when_it_should(
     named = re.findall(r"alert: (\w+)", (folder / "alerts.yml").read_text("utf-8"))
     tested = re.findall(r'alertname="(\w+)"', (folder / "alerts.test.yml").read_text("utf-8"))
     assert named and sorted(named) == sorted(tested)
+
+
+def test_each_alert_names_where_the_guide_says_what_to_do() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text("utf-8"))["groups"][0]["rules"]
     guide = (ROOT / "docs" / "howto" / "incidents.md").read_text("utf-8")
-    assert [name for name in named if name not in guide] == []
+    told = {}
+    for title, alerts in re.findall(r"^### (.+)\n\n\[(.+?)\]", guide, re.MULTILINE):
+        anchor = slugify(title, "-")
+        told |= dict.fromkeys(alerts.split(", "), f"docs/howto/incidents.md#{anchor}")
+    assert {rule["alert"]: rule["annotations"]["runbook"] for rule in rules} == told
 
 
 def test_what_follows_from_code_is_as_the_code_says(tmp_path: Path) -> None:

@@ -83,6 +83,13 @@ def test_pods_are_restricted_and_stop_in_their_time(manifests: list[Manifest]) -
         assert pod["terminationGracePeriodSeconds"] > drain_seconds(container["args"]) + MARGIN_SECONDS
 
 
+def test_a_node_is_drained_pod_by_pod(manifests: list[Manifest]) -> None:
+    budgets = [one["spec"] for one in manifests if one["kind"] == "PodDisruptionBudget"]
+    for workload in workloads(manifests):
+        (budget,) = (one for one in budgets if one["selector"] == workload["spec"]["selector"])
+        assert budget["maxUnavailable"] == 1
+
+
 def test_probes_ask_where_the_program_listens(manifests: list[Manifest]) -> None:
     for workload in workloads(manifests):
         (container,) = workload["spec"]["template"]["spec"]["containers"]

@@ -9,17 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kantoku_kafka.backoff import Backoff
 from kantoku_kafka.engine.burst import Burst
-from kantoku_kafka.engine.cancel import CANCELLED_REASON
 from kantoku_kafka.engine.checkpoint import Checkpoint
-from kantoku_kafka.engine.failures import FailureLog
+from kantoku_kafka.engine.dispatcher import Dispatcher
 from kantoku_kafka.engine.intake import Intake
-from kantoku_kafka.engine.judge import TIMED_OUT_REASON, Judge
+from kantoku_kafka.engine.judge import Judge
 from kantoku_kafka.engine.past import History
 from kantoku_kafka.engine.pools import Pools
 from kantoku_kafka.engine.publisher import Publisher
@@ -89,18 +87,15 @@ class Loop:
         self._checkpoint = checkpoint
         self._input_topics = sorted(input_topics)
         self._pools = pools
-        self._judge = Judge(topics, codec, rules, checkpoint.max_data_bytes)
         self._settings = settings
         self._meters = meters
         self._burst = Burst(inputs) if settings.burst else None
-        self._startable_left = settings.max_tasks or None
         self._intake = Intake(settings.max_waiting, settings.max_waiting_bytes, history)
         self._windows = self._intake.windows
-        self._reception = Reception(self._intake, codec, self._judge, pools, topics.dlq, self._end, readers, guard)
-        self._ended: SimpleQueue[Job | None] = SimpleQueue()  # None: the publisher is done
-        self._publisher = Publisher(checkpoint, lambda: self._ended.put(None), settings.timeout_seconds)
-        self._failures = FailureLog()
-        self._commands: SimpleQueue[Sequence[Command]] = SimpleQueue()
+        judge = Judge(topics, codec, rules, checkpoint.max_data_bytes)
+        self._dispatcher = Dispatcher(pools, judge, checkpoint, self._windows, settings.max_tasks or None)
+        self._reception = Reception(self._intake, codec, judge, pools, topics.dlq, self._dispatcher.end, readers, guard)
+        self._publisher = Publisher(checkpoint, self._dispatcher.wake, settings.timeout_seconds)
         self._fetching = False
         self._busy_waits = Backoff(*_BUSY_WAIT_SECONDS)
         self._poll_by = self._look_at = self._note_at = 0.0
@@ -115,12 +110,11 @@ class Loop:
     def quiet(self) -> None:
         """Take no new tasks; leave the inputs once what runs has ended, however long that takes. From any thread."""
         self._quiet = True
-        self._ended.put(None)
+        self._dispatcher.wake()
 
     def command(self, commands: Sequence[Command]) -> None:
         """Do as these say, soon. May be called from any thread."""
-        self._commands.put(commands)
-        self._ended.put(None)
+        self._dispatcher.command(commands)
 
     @property
     def stopping(self) -> bool:
@@ -143,7 +137,7 @@ class Loop:
             on_ready: called once, before the first turn.
         """
         try:
-            self._pools.open(self._ended.put)
+            self._dispatcher.open()
             self._inputs.subscribe(self._input_topics, self)
             on_ready()
             while not self._stopping:
@@ -172,7 +166,7 @@ class Loop:
         while running and time.monotonic() < deadline:
             self._attend()
         self._draining = False
-        self._collect()  # what has ended by now has not done so because it is told to
+        self._dispatcher.collect()  # what has ended by now has not done so because it is told to
         if running:
             _log.warning("%d tasks did not end and will run again", len(running), extra={"action": "abandoned"})
         self._pools.cancel(running, "stopping")
@@ -185,7 +179,7 @@ class Loop:
         if self._has_left:
             self._await_ended(_IDLE_WAIT_SECONDS)
             self._look_round()
-        elif self._pools.running or self._publisher.busy or self._checkpoint.due:
+        elif self._is_at_work:
             self._attend()
         else:
             _log.info("quiet: nothing runs any more, the inputs are for others", extra={"action": "quiet"})
@@ -194,11 +188,11 @@ class Loop:
 
     def _attend(self) -> None:
         """One round without intake."""
-        self._obey()
+        self._dispatcher.obey()
         if not self._has_left:
             self._inputs.poll(1, 0.0)
         self._await_ended(_BUSY_WAIT_SECONDS[1])
-        self._collect()
+        self._dispatcher.collect()
         self._look_round()
         self._publisher.publish(self._windows)
 
@@ -211,7 +205,7 @@ class Loop:
     def _turn(self) -> None:
         """One round: take in what there is, start what may start, publish what has ended."""
         wait_seconds = self._wait_seconds()
-        self._obey()
+        self._dispatcher.obey()
         jobs = []
         if self._hungry():
             jobs = self._inputs.poll(self._settings.max_batch, wait_seconds)
@@ -223,11 +217,11 @@ class Loop:
             self._reception.receive(self._intake.admit(jobs))
         self._publisher.publish(self._windows)
         self._start()
-        self._collect()
+        self._dispatcher.collect()
         self._publisher.publish(self._windows)
         self._press_back()
         self._look_round()
-        if self._startable_left == 0 or self._has_burst():
+        if self._dispatcher.is_exhausted or self._has_burst():
             self.stop()
         while self._publisher.waiting_for_broker and self._checkpoint.prepare(_CHUNK):
             pass
@@ -243,55 +237,20 @@ class Loop:
 
     def _has_burst(self) -> bool:
         """Whether this was to be a burst, and all of it is published."""
-        busy = self._pools.running or self._checkpoint.due or self._publisher.busy
-        return self._burst is not None and not busy and self._burst.is_done(self._windows)
+        return self._burst is not None and not self._is_at_work and self._burst.is_done(self._windows)
 
-    # --- execution
+    @property
+    def _is_at_work(self) -> bool:
+        """Tasks run, or what has ended is not published."""
+        return bool(self._pools.running) or self._checkpoint.due or self._publisher.busy
 
     def _start(self) -> None:
         """Hand over what may start, in chunks, for a slice of time: a pool may run them in this thread."""
         deadline = time.monotonic() + _SLICE_SECONDS
         for pool in self._pools:
-            while not self._batch_full() and not self.stopping:
-                jobs = pool.take(self._startable_left, time.monotonic())
-                if not jobs:
-                    break
-                if self._startable_left is not None:
-                    self._startable_left -= len(jobs)
-                now_us = time.time_ns() // 1000
-                for job in jobs:
-                    job.received_at_us = now_us
-                if self._judge.cancellations or any(job.envelope is not None for job in jobs):
-                    jobs = self._startable(jobs, now_us)
-                self._checkpoint.start(jobs)
-                self._pools.run(pool, jobs)
-                if not self._ended.empty():
-                    self._collect()
-                    if time.monotonic() > deadline:
-                        return
-
-    def _startable(self, jobs: list[Job], now_us: int) -> list[Job]:
-        """Those that may start now; the others have ended."""
-        started = []
-        for job in jobs:
-            if self._judge.start(job, now_us):
-                started.append(job)
-            else:
-                self._pools.ended(job)
-                self._failures.note(job)
-                self._end(job)
-        return started
-
-    def _obey(self) -> None:
-        """What waits and is cancelled ends now; what runs is told to end."""
-        if self._commands.empty():
-            return
-        while not self._commands.empty():
-            self._judge.cancellations.add(self._commands.get_nowait())
-        for job in self._pools.pull(self._judge.is_cancelled):
-            self._end(job)
-        running = [job for job in self._pools.running if job.cancelled is None and self._judge.cancelling(job)]
-        self._pools.cancel(running, CANCELLED_REASON)
+            while not self._batch_full() and not self.stopping and self._dispatcher.start(pool):
+                if self._dispatcher.collect() and time.monotonic() > deadline:
+                    return
 
     def _batch_full(self, times: int = 1) -> bool:
         """What has ended makes a checkpoint by itself: nothing more is started until it is on its way.
@@ -303,41 +262,6 @@ class Loop:
             len(checkpoint) >= times * settings.max_batch or checkpoint.size_bytes >= times * settings.max_batch_bytes
         )
 
-    def _collect(self) -> None:
-        """Take back what has ended."""
-        ended = self._ended
-        for _ in range(ended.qsize()):
-            job = ended.get_nowait()
-            if job is not None:
-                self._settle(job)
-
-    def _settle(self, job: Job) -> None:
-        """A job came back: its result is due, or another attempt, unless its partition went away meanwhile."""
-        self._pools.ended(job)
-        if job.partition not in self._windows:
-            return
-        self._judge.conclude(job)
-        if job.status is not None:
-            if job.error is not None:
-                self._failures.note(job)
-                self._judge.settle(job)
-            self._end(job)
-
-    def _end(self, job: Job) -> None:
-        self._windows[job.partition].finish(job.offset)
-        self._checkpoint.end(job)
-
-    def _drain(self, jobs: set[Job], seconds: float) -> None:
-        """Let running jobs end for a bounded time, and publish what has ended."""
-        deadline = time.monotonic() + seconds
-        waiting_for = set(jobs)
-        while waiting_for and (left := deadline - time.monotonic()) > 0:
-            self._await_ended(min(left, _IDLE_WAIT_SECONDS))
-            self._collect()
-            waiting_for &= self._pools.running
-            self._publisher.publish(self._windows)
-        self._publisher.publish_rest(self._windows, self._settings.timeout_seconds)
-
     def _look_round(self) -> None:
         """Now and then: tell those that have had their time to end, note what others say of themselves."""
         now = time.monotonic()
@@ -345,15 +269,13 @@ class Loop:
             return
         self.turned_at = now
         self._look_at = now + _LOOK_SECONDS
-        now_us = time.time_ns() // 1000
         if now >= self._note_at:
             self._note_at = now + _NOTE_SECONDS
             self._checkpoint.note([job for job in self._pools.running if job.progress is not None])
             if self._meters:
                 standing = standing_of(self._pools, self._intake)
                 self._meters.tell(lambda meter, loop: meter.stands(loop, standing))
-        overdue = {job for job in self._pools.running if self._judge.is_over(job, now_us)}
-        self._pools.cancel(overdue, TIMED_OUT_REASON)
+        self._dispatcher.end_overdue()
 
     # --- waiting and back-pressure
 
@@ -371,13 +293,8 @@ class Loop:
         return 0.0
 
     def _await_ended(self, seconds: float) -> None:
-        try:
-            job = self._ended.get(timeout=seconds)
-        except Empty:
-            return
-        self._busy_waits.reset()
-        if job is not None:
-            self._settle(job)
+        if self._dispatcher.await_ended(seconds):
+            self._busy_waits.reset()
 
     def _press_back(self) -> None:
         """Admit parked records whose turn has come; pause and resume partitions."""
@@ -409,6 +326,17 @@ class Loop:
         self._drain(running, self._settings.revoke_drain_seconds if self._draining else 0.0)
         self._meters.rebalanced("revoked", partitions)
         self._forget(partitions)
+
+    def _drain(self, jobs: set[Job], seconds: float) -> None:
+        """Let running jobs end for a bounded time, and publish what has ended."""
+        deadline = time.monotonic() + seconds
+        waiting_for = set(jobs)
+        while waiting_for and (left := deadline - time.monotonic()) > 0:
+            self._await_ended(min(left, _IDLE_WAIT_SECONDS))
+            self._dispatcher.collect()
+            waiting_for &= self._pools.running
+            self._publisher.publish(self._windows)
+        self._publisher.publish_rest(self._windows, self._settings.timeout_seconds)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Forget these: nothing of them may be published any more."""

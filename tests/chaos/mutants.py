@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 from kantoku_kafka.engine import checkpoint, doneset
 from kantoku_kafka.engine.book import Book
 from kantoku_kafka.engine.checkpoint import Checkpoint
+from kantoku_kafka.engine.dispatcher import Dispatcher
 from kantoku_kafka.engine.judge import Judge
 from kantoku_kafka.engine.loop import Loop
 from kantoku_kafka.engine.past import Recollection
@@ -238,7 +239,7 @@ def _twin_unnoticed() -> None:
 
 def _dead_letter_dropped() -> None:
     """What nobody can read is done, and nothing tells of it."""
-    replace(Loop, "_end", lambda end: lambda self, job: end(self, _without_letter(job)))
+    replace(Dispatcher, "end", lambda end: lambda self, job: end(self, _without_letter(job)))
 
 
 def _without_letter(job: Job) -> Job:

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from kantoku_kafka import invoke, job, model
-from kantoku_kafka.engine import failures, judge, loop, publisher, reception, timer_loop
+from kantoku_kafka.engine import dispatcher, failures, judge, loop, publisher, reception, timer_loop
 from kantoku_kafka.testing import memory
 from tests.simulation.choices import Choices
 
@@ -29,6 +29,7 @@ T = TypeVar("T")
 _START_US = 1_800_000_000_000_000
 _STEP_US = 20
 _MODULES: tuple[ModuleType, ...] = (
+    dispatcher,
     failures,
     invoke,
     job,
@@ -268,7 +269,7 @@ def installed(kernel: Kernel) -> Iterator[None]:
     """The product's modules see this world's time, queues and threads."""
     stand_in: Any = _Time(kernel)
     names: dict[tuple[ModuleType, str], object] = {(module, "time"): stand_in for module in _MODULES}
-    names[loop, "SimpleQueue"] = lambda: _Queue(kernel)
+    names[dispatcher, "SimpleQueue"] = lambda: _Queue(kernel)
     names[publisher, "OneThread"] = lambda *_: _Threads(kernel)
     before = {(module, name): getattr(module, name) for module, name in names}
     assert all(value is time for (_, name), value in before.items() if name == "time"), "it is installed already"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,21 +256,23 @@ def test_a_schema_that_is_not_registered_is_said_at_the_start(
     )
 
 
-def test_the_page_runs_and_what_is_incompatible_is_refused(gateway: Gateway, tmp_path: Path) -> None:
+def test_the_page_runs_and_what_is_incompatible_is_refused(bootstrap: str, gateway: Gateway, tmp_path: Path) -> None:
     name, page = f"parcels-{uuid.uuid4().hex[:6]}", (ROOT / "docs/howto/schema-registry.md").read_text("utf-8")
-    (app,) = re.findall(r"```python\n(# parcels\.py\n.*?)```", page, re.DOTALL)
-    app = (
-        app.replace("http://localhost:8081", gateway.url)
-        .replace('"parcels', f'"{name}')
-        .replace('"labels', f'"l-{name}')
+    page = page.replace("http://localhost:8081", gateway.url)
+    page = page.replace('"parcels', f'"{name}').replace('"labels', f'"l-{name}')
+    app, weigh = (
+        re.findall(rf"```python\n(# {file}\.py\n.*?)```", page, re.DOTALL)[0] for file in ("parcels", "weigh")
     )
+    where = {"cwd": tmp_path, "env": {**os.environ, "KANTOKU_BOOTSTRAP_SERVERS": bootstrap}, "text": True}
 
     def write_app(kind: str) -> None:
         (tmp_path / "parcels.py").write_text(app.replace('"int"', f'"{kind}"'), "utf-8")
 
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *words], capture_output=True, timeout=120, **where)
+
     def command(line: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "kantoku_kafka", *line.removeprefix("kantoku-kafka ").split()]
-        return subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        return run("-m", "kantoku_kafka", *line.removeprefix("kantoku-kafka ").split())
 
     def states(line: str) -> list[str]:
         return [row["state"] for row in json.loads(command(f"{line} -o json").stdout)]
@@ -280,6 +284,14 @@ def test_the_page_runs_and_what_is_incompatible_is_refused(gateway: Gateway, tmp
     assert states(register) == states(check) == 5 * ["registered"]
     assert command(check).stderr == "", "what each request to the registry was is for debugging"
     assert command(diff).stdout == ""
+
+    create, execute = re.findall(r"^kantoku-kafka (?:topics|run-executor) .*$", page, re.MULTILINE)
+    assert command(create).returncode == 0
+    with ThreadPoolExecutor(1) as pool:
+        executor = pool.submit(command, f"{execute} --max-tasks 1")
+        weighed = run("-c", weigh)
+        assert weighed.stdout == "{'text': '7 kg'}\n", weighed.stderr
+        assert executor.result(120).returncode == 0
 
     with SchemaRegistryClient({"url": gateway.registry_url}) as client:
         client.set_compatibility(f"{name}-value", "BACKWARD")

@@ -30,6 +30,8 @@ try:
     from opentelemetry.context import Context as Surroundings
 except ImportError as error:
     raise UsageError("Traces need an extra: pip install 'kantoku-kafka[otel]'.") from error
+except ValueError as error:  # a propagator that is not installed
+    raise UsageError(f"OTEL_PROPAGATORS cannot be: {error}") from error
 
 if TYPE_CHECKING:
     from kantoku_kafka.app import Kantoku
@@ -177,7 +179,10 @@ def _provider() -> trace.TracerProvider:
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):  # no variable names it
         resource = resource.merge(Resource({SERVICE_NAME: "kantoku-kafka"}))
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise UsageError(f"The OTEL_* variables do not go together: {error}") from error
     return provider
 
 

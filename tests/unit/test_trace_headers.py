@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
@@ -158,3 +160,13 @@ main(["spawn", "work", "data", "--otel"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (2, "error: Traces need an extra: pip install 'kantoku-kafka[otel]'.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_PROPAGATORS", "nobodys"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1000000")]
+)
+def test_variables_that_cannot_be_end_a_command_with_a_sentence(name: str, value: str) -> None:
+    command = [sys.executable, "-m", "kantoku_kafka", "-b", "127.0.0.1:1", "spawn", "work", "x", "--otel"]
+    done = subprocess.run(command, env={**os.environ, name: value}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: ") and "OTEL_" in done.stderr

@@ -52,18 +52,17 @@ class Topics:
     def is_ours(self, topic: str) -> bool:
         """Whether a topic is one of this namespace, by its name or by an override."""
         besides_inputs = (self.results, self.events, self.dlq, self.control, self.timers, self.schedules)
-        return topic in besides_inputs or topic in self.overrides.values() or self.told_by(topic) is not None
+        return topic in besides_inputs or self.told_by(topic) is not None
 
     def told_by(self, topic: str) -> tuple[str, str] | None:
-        """The task type and the priority that a topic is the input of, by a name that is not overridden; else None."""
-        role = topic.removeprefix(f"{self.namespace}.")
-        kind, _, rest = role.partition(".")
-        if role == topic or kind not in ("tasks", "priority") or not rest:
-            return None
+        """The task type and the priority that a topic is the input of, by its name or by an override; else None."""
+        own = topic.removeprefix(f"{self.namespace}.") if topic.startswith(f"{self.namespace}.") else ""
+        overridden = {name: role for role, name in self.overrides.items()}
+        kind, _, rest = overridden.get(topic, own).partition(".")
         if kind == "tasks":
-            return rest, NORMAL
+            return (rest, NORMAL) if rest else None
         priority, _, task_type = rest.partition(".")
-        return (task_type, priority) if task_type else None
+        return (task_type, priority) if kind == "priority" and task_type else None
 
     @property
     def results(self) -> str:

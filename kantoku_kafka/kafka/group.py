@@ -61,7 +61,7 @@ class InputLag:
 
 
 def input_topics(clients: Clients, topics: Topics) -> dict[str, tuple[str, str]]:
-    """The input topics that the namespace has, with task type and priority, by the names that are not overridden."""
+    """The input topics that the namespace has, with task type and priority, by their names and by overrides."""
     told = {name: topics.told_by(name) for name in existing_topics(clients)}
     return {name: of for name, of in sorted(told.items(), key=lambda item: item[1] or ()) if of is not None}
 

@@ -105,6 +105,12 @@ def test_names_follow_from_the_namespace_or_are_overridden() -> None:
     topics = Topics(namespace="shop", overrides={"results": "old.results", "tasks.resize": "photos"})
     assert topics.of_type("resize") == "photos"
     assert topics.of_type("other") == "shop.tasks.other"
+    assert [topics.told_by(name) for name in ("photos", "shop.tasks.other", "shop.priority.high.other")] == [
+        ("resize", "normal"),
+        ("other", "normal"),
+        ("other", "high"),
+    ]
+    assert [topics.told_by(name) for name in ("old.results", "shop.events", "tasks.other", "shop.tasks.")] == 4 * [None]
     assert (topics.results, topics.events, topics.dlq) == ("old.results", "shop.events", "shop.dlq")
     assert topics.group == "shop.executors"
 

@@ -127,7 +127,7 @@ def test_namespace_and_type_together_must_fit_a_topic_name() -> None:
     with pytest.raises(UsageError, match="250 characters"):
         Topics(namespace="n" * 43).of_type("t" * 200)
     with pytest.raises(UsageError, match="250 characters"):
-        Kantoku("n" * 43).task("t" * 200)
+        Kantoku("n" * 43).task("t" * 200)(lambda data: data)
 
 
 def test_an_overridden_name_must_be_a_topic() -> None:

@@ -275,6 +275,7 @@ def warn_of_unreadable(count: int) -> None:
 
 
 def warn_of_gaps(kantoku: Kantoku) -> None:
-    """Say what an audit topic that is not compacted has lost."""
+    """Say what an audit topic that is not compacted has lost. Raises as :meth:`Clients.metadata`."""
+    kantoku.clients.check()
     for warning in retention_warnings(kantoku.clients, kantoku.events.topic):
         tell(f"warning: {warning}")

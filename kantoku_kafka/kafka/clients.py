@@ -115,9 +115,12 @@ class Clients:
             return self._admin
 
     def unreachable(self, doing: str, error: KafkaError | None = None) -> KantokuError:
-        """What to raise when no answer came: what is in the way, a denial, or that nobody answers. May take 3 s."""
-        obstacle = reachability.obstacle(librdkafka_config(self.connection))
-        return obstacle or self._denial(doing) or self._silence(doing, error)
+        """What to raise when no answer came: a denial, if there was one a moment ago, or that nobody answers."""
+        return self._denial(doing) or self._silence(doing, error)
+
+    def obstacle(self) -> KantokuError | None:
+        """What is in the way to the brokers. For who begins, and has the time: it may take LOOK_SECONDS."""
+        return reachability.obstacle(librdkafka_config(self.connection))
 
     def error(self, error: KafkaError, doing: str) -> KantokuError:
         """The error of ours that a KafkaError stands for."""
@@ -171,13 +174,19 @@ class Clients:
         ask = admin.list_topics if topic is None else partial(admin.list_topics, topic)
         deadline = time.monotonic() + self.connection.timeout_seconds
         slice_seconds = _FIRST_SLICE_SECONDS
+        obstacle = None
         while True:
             try:
                 return ask(timeout=min(slice_seconds, max(_ASK_AGAIN_SECONDS, deadline - time.monotonic())))
             except KafkaException as error:
                 reason = self.error(error.args[0], doing)
+                left_seconds = deadline - time.monotonic()
+                if error.args[0].code() in PASSING:
+                    if left_seconds > reachability.LOOK_SECONDS:
+                        obstacle = self.obstacle()
+                    reason = obstacle or reason
                 # A broker may still be starting; what we were told wrong stays so.
-                if not isinstance(reason, BrokerUnavailable) or time.monotonic() > deadline:
+                if not isinstance(reason, BrokerUnavailable) or left_seconds <= 0:
                     raise reason from error
             time.sleep(_ASK_AGAIN_SECONDS)
             slice_seconds *= 2  # the metadata of many topics may take longer
@@ -190,8 +199,12 @@ class Clients:
         """
         if self._refusals.lasting:
             self._refusals.forget()
-            with suppress(BrokerUnavailable):
-                self.metadata(doing)
+            self.check_refused(doing)
+
+    def check_refused(self, doing: str) -> None:
+        """Raise as :meth:`metadata` if anybody like us would be refused now; not if only nobody answers."""
+        with suppress(BrokerUnavailable):
+            self.metadata(doing)
 
     def _denial(self, doing: str) -> AccessDenied | None:
         """If a broker denied us a moment ago, or whoever gives us tokens did."""

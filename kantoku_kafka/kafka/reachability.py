@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, UsageError
 from kantoku_kafka.kafka import handshake, tls
 
-__all__ = ["Finding", "check_settings", "look", "obstacle"]
+__all__ = ["LOOK_SECONDS", "Finding", "check_settings", "look", "obstacle"]
 
-_LOOK_SECONDS = 3.0
+LOOK_SECONDS = 3.0
 _REFUSAL_SECONDS = 0.5  # in TLS 1.3 the server judges our certificate when we are through with the handshake
 _NO_MECHANISM = "NONE"  # a broker answers with those that it has
 _TXN_OFFSET_COMMIT, _FENCED_SINCE, _CONSUMER_HEARTBEAT = 28, 3, 68  # requests of Kafka's protocol, and a version
@@ -45,7 +45,7 @@ def obstacle(config: Mapping[str, object]) -> KantokuError | None:
     return look(config)[-1].error
 
 
-def look(config: Mapping[str, object], seconds: float = _LOOK_SECONDS) -> list[Finding]:
+def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS) -> list[Finding]:
     """DNS, TCP, TLS if we speak it, SASL (or just Kafka's protocol), in this order, up to the one that fails.
 
     All bootstrap servers are looked at, at once; what is told is how far the best of them lets us get.

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -16,6 +15,7 @@ from kantoku_kafka.errors import BrokerUnavailable, KantokuError, QueueFull, Spa
 from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.codes import PASSING, TOO_LARGE
 from kantoku_kafka.kafka.late_requests import BACKOFF, may_be_under_way
+from kantoku_kafka.kafka.reachability import LOOK_SECONDS
 from kantoku_kafka.model import Headers
 
 __all__ = ["Failures", "Spawner", "Ticket", "Written"]
@@ -105,13 +105,25 @@ class Spawner:
         if transactional_id is not None:
             settings |= {"transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms, **BACKOFF}
         self._producer: Producer = clients.producer(**settings)
-        if transactional_id is None:
-            # Else librdkafka asks for a producer id before it knows a broker, and again half a second later.
-            with suppress(KafkaException):
-                self._producer.list_topics(_NO_TOPIC, timeout=_INTRODUCTION_SECONDS)
+        self._introduce()
         self._sent = 0
         self._begun = False
         self._failures_lock = threading.Lock()
+
+    def _introduce(self) -> None:
+        """Else librdkafka asks for a producer id before it knows a broker, and again half a second later.
+
+        Raises:
+            UsageError, AccessDenied: to wait for a broker would not help.
+        """
+        try:
+            self._producer.list_topics(_NO_TOPIC, timeout=_INTRODUCTION_SECONDS)
+        except KafkaException as error:
+            self._poll(0)  # a denial is told here
+            obstacle = self._clients.obstacle() if self._delivery_timeout_seconds > LOOK_SECONDS else None
+            reason = obstacle or self._clients.unreachable("connecting", error.args[0])
+            if not isinstance(reason, BrokerUnavailable):
+                raise reason from error
 
     def send(self, record: Written, ticket: Ticket) -> None:
         """Hand a record to the local queue; the broker's answer goes to ``ticket``.

@@ -145,6 +145,7 @@ def broker_count(clients: Clients, seconds: float | None = None) -> int:
 
 def topic_identity(clients: Clients, topic: str) -> str:
     """What no other topic has, nor the same one created anew: its name and its id. Raises TopicMismatch."""
+    partition_count(clients, topic)
     admin = clients.admin()
     seconds = clients.connection.timeout_seconds
     found = clients.insist(

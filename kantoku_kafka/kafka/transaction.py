@@ -93,7 +93,7 @@ class ExactlyOnceTransaction(Channel):
         self._transactional_id = transactional_id
         self._on_fenced = on_fenced
         self._open = False
-        self._denied_at: float | None = None
+        self._failing_since: float | None = None
         self._sender = OneThread("kantoku-offsets")
         super().__init__(clients, own_topics, batch_size_bytes, timeout_seconds)
 
@@ -254,13 +254,15 @@ class ExactlyOnceTransaction(Channel):
             self._check_alone()
         except KantokuError as error:
             self._tainted = True
-            now = time.monotonic()
-            self._denied_at = (self._denied_at or now) if isinstance(error, AccessDenied) else None
-            lasts = self._denied_at is not None and now > self._denied_at + _OUTCOME_SECONDS
-            if lasts or not _passes(error):
+            if not _passes(error):
                 raise
+            now = time.monotonic()
+            self._failing_since = self._failing_since or now
+            if now > self._failing_since + _OUTCOME_SECONDS:
+                self._failing_since = None
+                self._clients.check_refused("replacing the producer of checkpoints")
             raise CheckpointRefused(str(error)) from error
-        self._denied_at = None
+        self._failing_since = None
 
 
 class PlainTransaction(Channel):

@@ -108,6 +108,9 @@ BROKEN = {
     "plain text to a TLS port": Broken(
         lambda w: {"bootstrap.servers": w.cluster.servers["tls"]}, 2, ("speaks TLS", "security.protocol=SSL")
     ),
+    "states of tasks by plain text to a TLS port": Broken(
+        lambda w: {"bootstrap.servers": w.cluster.servers["tls"]}, 2, ("speaks TLS",), ("tasks", "list")
+    ),
     "SASL in plain text to a TLS port": Broken(
         lambda w: w.scram(security_protocol="SASL_PLAINTEXT"), 2, ("speaks TLS", "security.protocol=SASL_SSL")
     ),

@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,10 @@ from kantoku_kafka.errors import (
     UsageError,
     WaitTimeout,
 )
+from kantoku_kafka.kafka import reachability
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.producer import Producer as SpawningProducer
+from kantoku_kafka.settings import Connection
 
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens there
 
@@ -133,6 +138,38 @@ def test_nobody_answers() -> None:
         lonely.spawn(Task("echo"))
     assert time.monotonic() - started < 20
     lonely.close()
+
+
+def test_what_is_in_the_way_is_looked_for_as_one_begins_and_not_in_the_time_of_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(reachability, "obstacle", looks.append)
+    with closing(Kantoku("x", bootstrap_servers=NOBODY, events="off", delivery_timeout_seconds=3.5)) as lonely:
+        lonely.spawn_nowait(Task("echo"))
+        assert len(looks) == 1
+        with pytest.raises(BrokerUnavailable, match="dev broker"):
+            lonely.flush()
+        assert len(looks) == 1
+    with pytest.raises(BrokerUnavailable):
+        Clients(Connection(bootstrap_servers=NOBODY, timeout_seconds=2.0)).check()
+    assert len(looks) == 1
+
+
+@pytest.mark.unsecured("against a broker that speaks no TLS")
+@pytest.mark.parametrize("block", [Kantoku.transaction, nullcontext])
+def test_who_spawns_first_is_told_of_a_mistake_at_once(
+    bootstrap: str, block: Callable[[Kantoku], AbstractContextManager[None]]
+) -> None:
+    config = {"security.protocol": "SSL"}
+    with (
+        closing(
+            Kantoku("x", bootstrap_servers=bootstrap, config=config, events="off", delivery_timeout_seconds=600.0)
+        ) as mistaken,
+        pytest.raises(UsageError, match="does not speak TLS"),
+        block(mistaken),
+    ):
+        mistaken.spawn(Task("echo"))
 
 
 def test_a_full_queue_is_an_error_and_not_a_drop() -> None:

@@ -27,7 +27,7 @@ RECORDS = 200
 
 
 @pytest.mark.parametrize("forgets", [False, True])
-def test_a_fence_amid_a_flush_is_told_as_what_it_is(kan: Kantoku, forgets: bool) -> None:
+def test_a_fence_amid_a_flush_is_told_as_what_it_is(app: Kantoku, forgets: bool) -> None:
     codes: list[int] = []
     forget = ctypes.pythonapi.PyErr_Clear
 
@@ -37,8 +37,8 @@ def test_a_fence_amid_a_flush_is_told_as_what_it_is(kan: Kantoku, forgets: bool)
         codes.append(error.code())
 
     def connected(number: int) -> Any:
-        settings = {"transactional.id": f"{kan.namespace}.{number}", "delivery.report.only.error": True}
-        producer = kan.clients.producer(**settings, on_delivery=report)
+        settings = {"transactional.id": f"{app.topics.group}.{number}", "delivery.report.only.error": True}
+        producer = app.clients.producer(**settings, on_delivery=report)
         producer.init_transactions(10)
         return producer
 
@@ -47,7 +47,7 @@ def test_a_fence_amid_a_flush_is_told_as_what_it_is(kan: Kantoku, forgets: bool)
         fenced.begin_transaction()
         connected(number)
         for n in range(RECORDS):
-            fenced.produce(kan.topics.results, b"v", b"%d" % n)
+            fenced.produce(app.topics.results, b"v", b"%d" % n)
         with pytest.raises(KafkaException) as raised:
             fenced.flush(10)
         assert raised.value.args[0].fatal()
@@ -101,10 +101,10 @@ def test_a_process_that_replaces_its_producer_finds_out_who_has_committed_in_its
         kan.close()
 
 
-def test_what_was_inherited_and_goes_to_another_slot_is_no_twin_s(kan: Kantoku) -> None:
+def test_what_was_inherited_and_goes_to_another_slot_is_no_twin_s(app: Kantoku) -> None:
     """An executor ended with "runs with --slot" when a second dead process of its slot was still in the group."""
-    topic = kan.topics.of_type("work")
-    observer = kan.clients.consumer(**{"group.id": kan.topics.group})
+    topic = app.topics.of_type("work")
+    observer = app.clients.consumer(**{"group.id": app.topics.group})
 
     def commit(slot: str, partition: int, offset: int) -> Offset:
         metadata = doneset.encode(Membership(slot, "m", 1).text, place_of(topic, partition), offset, [])
@@ -112,7 +112,7 @@ def test_what_was_inherited_and_goes_to_another_slot_is_no_twin_s(kan: Kantoku) 
         return Offset(topic, partition, offset, metadata)
 
     held = [commit("ours", partition, 5) for partition in (0, 1)]
-    committed = CommittedOffsets(kan.clients, kan.topics.group, "ours", 10.0)
+    committed = CommittedOffsets(app.clients, app.topics.group, "ours", 10.0)
     committed.watch(TopicPartition(o.topic, o.partition, o.offset, metadata=o.metadata) for o in held)
     assert not committed.by_a_twin()
     commit("theirs", 0, 6)

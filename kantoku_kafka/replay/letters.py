@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from kantoku_kafka.engine.deadletter import cause_of, source_of
 from kantoku_kafka.engine.judge import PUT_BACK, limits_of
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.errors import EnvelopeError, SignatureError, TopicMismatch, UsageError
@@ -18,7 +19,7 @@ from kantoku_kafka.kafka.outputs import EventWriter
 from kantoku_kafka.kafka.records import headers_of, value_of
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, decided_ends
 from kantoku_kafka.kafka.topics import existing_topics
-from kantoku_kafka.model import SIGNATURE, Event, Headers, Task, TaskEnvelope, lasting_headers, now_us
+from kantoku_kafka.model import Event, Headers, Task, TaskEnvelope, lasting_headers, now_us
 from kantoku_kafka.names import is_task_type
 from kantoku_kafka.replay.again import again
 from kantoku_kafka.replay.ended import Ended
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Letter", "LetterFilter", "Redriven", "letters", "redrive"]
 
 _WITHOUT_RESULT = SignatureError.REASONS | {EnvelopeError.__name__}
-_PREFIX, _FIRST = "kantoku-", "kantoku-error-type"
 REDRIVEN = "letter.redriven"
 """Event of a task that had no result yet and was put back on its input as it was."""
 
@@ -65,11 +65,7 @@ class Letter:
     @property
     def source(self) -> tuple[str, int, int] | None:
         """Topic, partition and offset of the record when it died; None if the headers do not say."""
-        try:
-            cause = self.cause
-            return cause["source-topic"], int(cause["source-partition"]), int(cause["source-offset"])
-        except (KeyError, ValueError):
-            return None
+        return source_of(self.cause)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +113,7 @@ def letters(kantoku: Kantoku, wanted: LetterFilter) -> Iterator[Letter]:
 
 def _letter(kantoku: Kantoku, record: Record) -> Letter:
     headers = headers_of(record) or ()
-    cause, value = _cause(headers), record.value() or b""
+    cause, value = cause_of(headers), record.value() or b""
     task = None
     if cause.get("input") != "":
         value = value_of(record)
@@ -132,17 +128,6 @@ def _letter(kantoku: Kantoku, record: Record) -> Letter:
         task=task,
         cause=cause,
     )
-
-
-def _cause(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
-    """The system's headers. What stands before the last cause was on the original."""
-    cause: dict[str, str] = {}
-    for name, text in headers:
-        if name == _FIRST:
-            cause = {}
-        if name.startswith(_PREFIX) and name != SIGNATURE:
-            cause[name.removeprefix(_PREFIX)] = (text or b"").decode("utf-8", "replace")
-    return cause
 
 
 class Redriven(NamedTuple):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kantoku_kafka.avro.control import decode_timer
 from kantoku_kafka.engine import doneset
+from kantoku_kafka.engine.deadletter import cause_of, source_of
 from kantoku_kafka.engine.judge import was_moved
 from kantoku_kafka.errors import EnvelopeError
 from kantoku_kafka.job import place_of
@@ -190,7 +191,8 @@ class Gathering:
 
     def letter(self, at: Coordinates, value: bytes, headers: Headers) -> None:
         """A dead letter."""
-        letter = Letter(at, _source_of(headers))
+        source = source_of(cause_of(headers))
+        letter = Letter(at, Coordinates(*source) if source is not None else None)
         if letter.source is not None and letter.source.topic == self.evidence.timers:
             with suppress(EnvelopeError):
                 letter = letter._replace(task_id=self._codec.peek_task(value)[0])
@@ -210,14 +212,3 @@ def position(topic: str, partition: int, offset: int, metadata: str | None) -> P
     """What a commit says."""
     done = doneset.decode(metadata, place_of(topic, partition), offset) if metadata else None
     return Position(offset, tuple(done.runs) if done else ())
-
-
-def _source_of(headers: Headers) -> Coordinates | None:
-    """What the headers of a dead letter say; of several with the same name the last one is the system's."""
-    said = {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
-    try:
-        return Coordinates(
-            said["kantoku-source-topic"], int(said["kantoku-source-partition"]), int(said["kantoku-source-offset"])
-        )
-    except (KeyError, ValueError):
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def arguments(
     return topic, value, key, partition
 
 
-class Channel:
+class Channel(ABC):
     """The producer that Outputs, Events and Transaction share. The publisher thread owns it."""
 
     promise: str
@@ -78,8 +79,9 @@ class Channel:
         self._tainted = False
         self._producer = self._connect()
 
+    @abstractmethod
     def _connect(self) -> Producer:
-        raise NotImplementedError
+        """A producer that is ready to be used."""
 
     def send(self, records: Iterable[Arguments]) -> None:
         """Stage records; a full local queue is waited for, nothing is dropped."""

@@ -166,13 +166,17 @@ class ExecutorSettings:
 
 def check_addresses(bootstrap_servers: str, shown: str | None = None) -> None:
     """Raise UsageError unless it is ``host:port[,host:port...]``; ``shown``: what the error quotes instead."""
+    if "@" in bootstrap_servers:
+        raise UsageError("A broker address, HOST:PORT, has no user before an '@': set sasl.username and sasl.password.")
     for address in bootstrap_servers.split(","):
-        host, colon, port = address.strip().rpartition("://")[2].rpartition(":")
-        if not (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
-            quoted = masked("bootstrap.servers", shown or address)
+        match = _ADDRESS.fullmatch(address.strip())
+        if match is None or not 0 < int(match[1]) < 65536:
+            quoted = masked("bootstrap.servers", shown or address or bootstrap_servers)
             raise UsageError(f"{quoted!r} is no broker address: give --bootstrap-servers as HOST:PORT[,HOST:PORT...].")
 
 
+# librdkafka takes a protocol before it, and of IPv6 without brackets all for the host.
+_ADDRESS = re.compile(r"(?:(?i:(?:SASL_)?(?:PLAINTEXT|SSL))://)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):([0-9]{1,5})")
 _SLOT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SLOT_BYTES}}}")
 _CHOICES: Mapping[str, type[StrEnum]] = {
     "guarantee": Guarantee,

@@ -258,7 +258,10 @@ class Clients:
         named = [key for key, value in user.items() if not callable(value)]
         unknown = [f"{hint} ({origins.get(key, 'app')})" for key, hint in hints(named)]
         known = f" {'; '.join(unknown)}." if unknown else " config show names the origin of each setting."
-        return UsageError(f"librdkafka refuses the configuration: {hide(error.str(), user)}.{known}")
+        if "ssl.keystore.location" in user:
+            known = f" Is ssl.keystore.password that of the store?{known}"
+        reason = " ".join(hide(error.str(), user).split())  # some end with the line
+        return UsageError(f"librdkafka refuses the configuration: {reason}.{known}")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in DENIED and error.code() != KafkaError._SSL:  # a handshake also fails while a broker ends

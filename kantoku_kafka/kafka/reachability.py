@@ -36,8 +36,13 @@ class Finding:
 
 
 def check_settings(config: Mapping[str, object]) -> None:
-    """Raise UsageError if a file that librdkafka's settings name cannot be used."""
-    _endpoints(config)
+    """Raise UsageError if a file that librdkafka's settings name cannot be used, or SASL is without a mechanism."""
+    is_sasl = any(endpoint.mechanism for endpoint in _endpoints(config))
+    if is_sasl and not {"sasl.mechanism", "sasl.mechanisms"} & config.keys():
+        raise UsageError(
+            "security.protocol asks for SASL, and sasl.mechanism is not set: set it to PLAIN, SCRAM-SHA-256, "
+            "SCRAM-SHA-512 or OAUTHBEARER, and what that needs, such as sasl.username and sasl.password."
+        )
 
 
 def obstacle(config: Mapping[str, object]) -> KantokuError | None:
@@ -88,7 +93,8 @@ class _Walk(threading.Thread):
         if len(found) == len(steps) or (found and found[-1].error):
             return found
         name, _ = steps[len(found)]
-        error = BrokerUnavailable(f"{name} of {self._endpoint.address} takes too long: check network and DNS.")
+        slow = BrokerUnavailable(f"{name} of {self._endpoint.address} takes too long: check network and DNS.")
+        error = slow if name in ("DNS", "TCP") else self._endpoint.silence()
         return [*found, Finding(name, str(error), error)]
 
 
@@ -163,7 +169,7 @@ class _Endpoint:
             with closing(self._encrypted(seconds) if self.context else self._socket(seconds)) as wire:
                 answer = handshake.ask(wire, self.mechanism or _NO_MECHANISM)
         except OSError as error:
-            raise self._silence() from error
+            raise self.silence() from error
         if answer is None:
             raise self._stranger() if self.context else self._no_kafka(seconds)
         if not answer.is_sasl and self.mechanism:
@@ -188,7 +194,7 @@ class _Endpoint:
             with closing(self._encrypted(seconds) if self.context else self._socket(seconds)) as wire:
                 versions = handshake.versions(wire)
         except (OSError, struct.error) as error:
-            raise self._silence() from error
+            raise self.silence() from error
         if versions.get(_TXN_OFFSET_COMMIT, 0) < _FENCED_SINCE:
             raise UsageError(
                 f"{self.address} runs a Kafka older than 2.5, which does not keep an executor that was given up from "
@@ -243,7 +249,7 @@ class _Endpoint:
             with closing(self._socket(seconds)) as wire:
                 answer = handshake.ask(wire, _NO_MECHANISM)
         except TimeoutError:
-            return self._silence()
+            return self.silence()
         if answer is None:
             return self._stranger()
         return UsageError(
@@ -262,7 +268,8 @@ class _Endpoint:
             )
         return self._stranger()
 
-    def _silence(self) -> BrokerUnavailable:
+    def silence(self) -> BrokerUnavailable:
+        """What to raise when nothing comes."""
         return BrokerUnavailable(
             f"{self.address} takes connections, but does not answer: is the broker well, and is it one?"
         )
@@ -283,7 +290,7 @@ def _endpoint(address: str, config: Mapping[str, str]) -> _Endpoint:
     encrypted = protocol.endswith("SSL")
     mechanism = config.get("sasl.mechanism", config.get("sasl.mechanisms", "GSSAPI"))
     return _Endpoint(
-        place.rpartition("@")[2],  # user info is no part of an address, and is not shown
+        place,
         mechanism if protocol.startswith("SASL") else None,
         tls.context_of(config) if encrypted else None,
         None if encrypted and not tls.is_whole(config) else encrypted and tls.has_certificate(config),

@@ -11,6 +11,7 @@ from kantoku_kafka.errors import UsageError
 __all__ = ["context_of", "has_certificate", "is_whole"]
 
 _FROM_JAVA = "From a Java truststore: keytool -exportcert -rfc -keystore FILE -alias NAME -file ca.pem"
+_SEQUENCE = b"\x30"  # with which PKCS#12 begins, as all that is DER
 # Forms of a client certificate that Python cannot load; what a broker thinks of us is then unknown.
 _ELSEWHERE = ("ssl.keystore.location", "ssl.certificate.pem", "ssl.key.pem", "ssl.engine.location")
 
@@ -27,7 +28,9 @@ def context_of(config: Mapping[str, str]) -> ssl.SSLContext:
     if config.get("enable.ssl.certificate.verification", "true").lower() == "false":
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     _trust(context, config)
-    if "ssl.certificate.location" in config:
+    if "ssl.keystore.location" in config:
+        _check_store(Path(config["ssl.keystore.location"]))
+    if is_whole(config) and ("ssl.certificate.location" in config or "ssl.key.location" in config):
         _identify(context, config)
     return context
 
@@ -62,9 +65,22 @@ def _trust(context: ssl.SSLContext, config: Mapping[str, str]) -> None:
         ) from error
 
 
+def _check_store(path: Path) -> None:
+    _check_readable("ssl.keystore.location", path)
+    if path.is_dir() or not path.read_bytes().startswith(_SEQUENCE):
+        raise UsageError(
+            f"ssl.keystore.location: {path} is no PKCS#12 store. From a Java keystore: keytool -importkeystore "
+            "-srckeystore FILE -destkeystore store.p12 -deststoretype PKCS12"
+        )
+
+
 def _identify(context: ssl.SSLContext, config: Mapping[str, str]) -> None:
-    certificate = Path(config["ssl.certificate.location"])
-    key = Path(config.get("ssl.key.location", certificate))
+    for name in ("ssl.certificate.location", "ssl.key.location"):
+        if name not in config:
+            raise UsageError(
+                f"{name} is missing: name the file of the certificate, and that of its key; it may be one."
+            )
+    certificate, key = Path(config["ssl.certificate.location"]), Path(config["ssl.key.location"])
     _check_readable("ssl.certificate.location", certificate)
     _check_readable("ssl.key.location", key)
     password, asked = config.get("ssl.key.password", ""), []

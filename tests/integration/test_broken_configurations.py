@@ -174,6 +174,9 @@ BROKEN = {
     "unknown user": Broken(lambda w: w.scram(sasl_username="nobody"), 4, ("denied to 'nobody'", "password")),
     "wrong password, SCRAM": Broken(lambda w: w.scram(sasl_password="wrong"), 4, ("denied to 'executor'", "password")),
     "wrong password, PLAIN": Broken(lambda w: w.plain(sasl_password="wrong"), 4, ("denied to 'executor'", "password")),
+    "wrong password of who spawns": Broken(
+        lambda w: w.scram(sasl_password="wrong"), 4, ("denied to 'executor'", "password"), ("spawn", "echo", "x")
+    ),
     "missing password": Broken(lambda w: w.scram(sasl_password=None), 2, ("sasl.password",)),
     "token endpoint is down": Broken(
         lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"http://{HOST}:9/token"), 4, (f"{HOST}:9",)
@@ -275,5 +278,6 @@ def test_it_ends_soon_with_a_sentence_and_its_exit_code(outcomes: dict[str, Futu
     assert sentence.startswith("error: ")
     assert [words for words in broken.words if words not in sentence] == [], sentence
     assert "Traceback" not in outcome.said
+    assert ("events='off'" in sentence) is (name == "no right to spawn"), "nothing else would be better without events"
     limit_seconds = LIMIT_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert outcome.seconds < limit_seconds, f"{outcome.seconds:.1f} s; {outcome.said}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from traceback import TracebackException
 
 import pytest
@@ -86,6 +87,16 @@ def clients_refusal(config: dict[str, str]) -> str:
         ({"ssl.key.pem": "hunter2", "security.protocol": "ssl"}, ["ssl.key.pem"]),
         ({"ssl.ca.location": "/no/such", "security.protocol": "ssl", "ssl.key.pem": "hunter2"}, ["/no/such"]),
         ({"ssl.ca.location": "/no/such", "security.protocol": "ssl", "debug": "https://u:hunter2@h"}, ["/no/such"]),
+        ({"log_level": "99"}, ["outside allowed range 0..7. config show"]),
+        ({"security.protocol": "SASL_SSL", "sasl.password": "hunter2"}, ["sasl.mechanism is not set", "SCRAM-SHA-512"]),
+        ({"security.protocol": "ssl", "ssl.keystore.location": "/no/such"}, ["ssl.keystore.location", "No such file"]),
+        ({"security.protocol": "ssl", "ssl.keystore.location": __file__}, ["is no PKCS#12 store", "keytool"]),
+        (
+            {"security.protocol": "ssl", "ssl.keystore.location": "store.p12", "ssl.keystore.password": "hunter2"},
+            ["store.p12", "Is ssl.keystore.password that of the store?"],
+        ),
+        ({"security.protocol": "ssl", "ssl.certificate.location": "/no/such"}, ["ssl.key.location is missing"]),
+        ({"security.protocol": "ssl", "ssl.key.location": "/no/such"}, ["ssl.certificate.location is missing"]),
         ({"client.id": "a\0hunter2"}, ["client.id", "NUL"]),
         ({"sasl.password": "${env:KANTOKU_NOT_SET}"}, ["sasl.password", "KANTOKU_NOT_SET"]),
         ({"sasl.password": "${file:/no/such}"}, ["sasl.password", "/no/such"]),
@@ -96,9 +107,11 @@ def clients_refusal(config: dict[str, str]) -> str:
     ],
 )
 def test_a_refusal_names_the_setting_and_no_secret(
-    config: dict[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
+    config: dict[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HUNTER", "hunter2")
+    monkeypatch.chdir(tmp_path)
+    Path("store.p12").write_bytes(b"\x30\x80")
     text = clients_refusal(config)
     assert "hunter2" not in text
     for word in words:

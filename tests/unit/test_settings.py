@@ -52,13 +52,20 @@ def test_secrets_are_masked_wherever_a_connection_is_shown(name: str) -> None:
         assert name in shown, "which setting there is may be seen"
 
 
-@pytest.mark.parametrize("servers", ["localhost:9092", "a:1,b:65535", "[::1]:9092", "SASL_SSL://kafka.example:9093"])
+@pytest.mark.parametrize(
+    "servers",
+    ["localhost:9092", "a:1,b:65535", "[::1]:9092", "SASL_SSL://kafka.example:9093", " a_b:1 , plaintext://c-d:2"],
+)
 def test_addresses(servers: str) -> None:
     assert Connection(bootstrap_servers=servers).bootstrap_servers == servers
 
 
 @pytest.mark.parametrize(
-    "servers", ["", "localhost", "localhost:", ":9092", "a:1,", "a:b", "a:65536", "http://a", "a:-1"]
+    "servers",
+    [
+        *["", "localhost", "localhost:", ":9092", "a:1,", "a:b", "a:0", "a:65536", "http://a", "a:-1", "a:\u0661"],
+        *["a:1 b:1", "a:1;b:1", "::1:9092", "fe80::1", "[a:1", "[]:1", "kafka://a:1", "u:p@a:1", '"a:1"', "a:1/"],
+    ],
 )
 def test_what_is_no_address_is_named(servers: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):

@@ -74,7 +74,7 @@ ROWS = {
             "short",
             total("kantoku_tasks_in_flight", "type", _TYPES, "in flight")
             + total("kantoku_tasks_waiting", "type", _TYPES, "waiting"),
-            "Tasks that run, and tasks that were fetched and wait for their start.",
+            "In flight: they run, or are next in line in a pool. Waiting: fetched, and not given to a pool yet.",
         ),
         Panel(
             "How long functions run",

@@ -44,7 +44,7 @@ Status = Annotated[
     ResultStatus | None,
     typer.Option("--status", case_sensitive=False, help="Only results of this status, e.g. FAILED."),
 ]
-Labels = Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE; repeatable.")]
+Labels = Annotated[list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="Repeatable.")]
 Since = Annotated[str | None, typer.Option("--since", help="ISO 8601, or how long ago: 2h.")]
 
 _SINKS: Mapping[str, Callable[[Path], EventSink]] = {"sqlite": SqliteFile, "parquet": ParquetFile}

@@ -86,7 +86,9 @@ def options(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("-X", help="A librdkafka setting, KEY=VALUE; repeatable. No secrets here: refer to them."),
+        typer.Option(
+            "-X", metavar="KEY=VALUE", help="A librdkafka setting; repeatable. No secrets here: refer to them."
+        ),
     ] = None,
     version: Annotated[  # noqa: ARG001 - its callback has answered
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")

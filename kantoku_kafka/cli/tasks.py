@@ -38,7 +38,7 @@ def spawn(
     ] = "",
     key: Annotated[str | None, typer.Option("-k", "--key", help="Ordering key.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Derives the task id.")] = None,
-    label: Annotated[list[str] | None, typer.Option("-l", "--label", help="NAME=VALUE; repeatable.")] = None,
+    label: Annotated[list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="Repeatable.")] = None,
     priority: Annotated[str | None, typer.Option(help="One of those that the type has.")] = None,
     at: Annotated[str | None, typer.Option(help="Not to start before: a time, or a duration from now.")] = None,
     expires: Annotated[str | None, typer.Option(help="EXPIRED if it could not start within: 90s, 2h.")] = None,

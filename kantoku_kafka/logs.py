@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             "pid": record.process,
         }
         extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
@@ -49,21 +49,37 @@ def are_json(logger: logging.Logger) -> bool:
 
 
 def log_unexpected() -> None:
-    """From now on, what ends this program or a thread of it by an error is logged, instead of written to stderr."""
+    """From now on, warnings and what ends this program or a thread of it by an error are logged, instead of written to
+    stderr."""
 
     def note(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if not issubclass(kind, KeyboardInterrupt | SystemExit):
             _log.critical("ended by an error", exc_info=(kind, error or kind(), trace), extra={"action": "unexpected"})
 
+    logging.captureWarnings(True)
     sys.excepthook = note
     threading.excepthook = lambda ended: note(ended.exc_type, ended.exc_value, ended.exc_traceback)
 
 
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - of whoever logs: arguments that do not fit, or cannot be shown
+        return f"{_shown(record.msg)} (with arguments that cannot be shown: {type(error).__name__})"
+
+
 def _encoded(line: dict[str, Any]) -> str:
     try:
-        return json.dumps(line, default=str, allow_nan=False)
+        return json.dumps(line, default=_shown, allow_nan=False)
     except (TypeError, ValueError, RecursionError):  # keys that are no text, NaN, what contains itself
-        return json.dumps({name: value if isinstance(value, str | int) else str(value) for name, value in line.items()})
+        return json.dumps({name: value if isinstance(value, int) else _shown(value) for name, value in line.items()})
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - of whoever made the value
+        return f"a {type(value).__name__} that cannot be shown: {type(error).__name__}"
 
 
 def _span() -> dict[str, str]:

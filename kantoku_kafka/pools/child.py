@@ -34,7 +34,7 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.invoke import Invoker, fail
 from kantoku_kafka.job import Job
 from kantoku_kafka.loading import load_app
-from kantoku_kafka.logs import JsonFormatter
+from kantoku_kafka.logs import JsonFormatter, log_unexpected
 from kantoku_kafka.model import ErrorInfo, Status, now_us, utf8_safe
 from kantoku_kafka.names import Topics
 from kantoku_kafka.pools.frames import (
@@ -222,6 +222,8 @@ def _imported(hello: Hello) -> Kantoku:
         handler = logging.StreamHandler()
         handler.setFormatter(JsonFormatter() if hello.json_logs else text)
         logging.basicConfig(level=hello.log_level, handlers=[handler])
+        if hello.json_logs:
+            log_unexpected()
     sys.path += [entry for entry in hello.path if entry not in sys.path]
     kantoku = load_app(hello.reference)
     missing = [name for name in hello.task_types if name not in kantoku.task_types]

@@ -82,6 +82,20 @@ def test_what_contains_itself_is_shown() -> None:
     assert line("x", own=endless)["own"] == "[[...]]"
 
 
+class Unshown:
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+    __repr__ = __str__
+
+
+def test_what_cannot_be_shown_costs_no_line() -> None:
+    assert line("%s of %s", 1)["message"] == "%s of %s (with arguments that cannot be shown: TypeError)"
+    assert line("got %s", Unshown())["message"] == "got %s (with arguments that cannot be shown: LookupError)"
+    for extra in ({"own": Unshown()}, {"own": Unshown(), "rate": float("nan")}):
+        assert line("x", **extra)["own"] == "a Unshown that cannot be shown: LookupError"
+
+
 def test_extra_fields_replace_none_of_the_line() -> None:
     found = line("said", level=logging.ERROR, logger="forged", time="never", pid=-1)
     assert found["logger"] == "some.part" and found["time"] != "never" and found["pid"] != -1
@@ -90,17 +104,20 @@ def test_extra_fields_replace_none_of_the_line() -> None:
 def test_what_ends_a_program_is_a_line_too() -> None:
     program = """
 import threading
+import warnings
 from kantoku_kafka.cli.common import LogFormat, configure_logging
 configure_logging("info", LogFormat.JSON)
 thread = threading.Thread(target=lambda: 1 / 0)
 thread.start()
 thread.join()
+warnings.warn("two\\nlines")
 raise ValueError("no")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["action"] for line in lines] == ["unexpected"] * 2 and done.returncode == 1
-    assert "ZeroDivisionError" in lines[0]["exception"] and "ValueError: no" in lines[1]["exception"]
+    assert [line.get("action") for line in lines] == ["unexpected", None, "unexpected"] and done.returncode == 1
+    assert "ZeroDivisionError" in lines[0]["exception"] and "ValueError: no" in lines[2]["exception"]
+    assert "UserWarning: two\nlines" in lines[1]["message"]
 
 
 def test_a_logger_knows_its_form() -> None:

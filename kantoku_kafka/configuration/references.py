@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["has_reference", "is_reference", "resolved", "token_callback"]
 _log = logging.getLogger(__name__)
 _REFERENCE = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_-]*):([^}]*)\}")
 _ALL_ELSEWHERE = re.compile(r"(\$\{(env|file):[^}]*\})+")
+_LONGEST_CALL_SECONDS = 8.0  # confluent-kafka waits 10 s for the first token
 _LATEST_EXPIRY_SECONDS = 10 * 366 * 86_400
 
 
@@ -77,7 +79,8 @@ def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], A
     """confluent-kafka's ``oauth_cb``: the function, or ``module:function``, that gets tokens for SASL/OAUTHBEARER.
 
     It is called with ``sasl.oauthbearer.config`` and answers ``(token, expiry)``, the expiry in seconds since 1970;
-    a principal and a mapping of extensions may follow. What it raises is told by its type: the text may quote secrets.
+    a principal and a mapping of extensions may follow. It is called in a thread of its own, and has failed after 8 s.
+    What it raises is told by its type: the text may quote secrets.
 
     Raises:
         UsageError: there is no such function.
@@ -88,10 +91,15 @@ def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], A
         raise UsageError(f"oauth_cb: {name} is a {type(function).__name__}, where a function is wanted.")
 
     def answer(config: str | None) -> Any:
-        try:
-            found = function(config)
-        except Exception as error:  # noqa: BLE001 - confluent-kafka would print it, or lose it in a SystemError
-            return _no_token(name, f"raised {type(error).__name__}")
+        outcome: list[Any] = []
+        thread = threading.Thread(target=_call, args=(function, config, outcome), name="kantoku-token", daemon=True)
+        thread.start()
+        thread.join(_LONGEST_CALL_SECONDS)
+        if not outcome:
+            return _no_token(name, f"has not answered within {_LONGEST_CALL_SECONDS:g} s")
+        (found,) = outcome
+        if isinstance(found, BaseException):  # confluent-kafka would print it, or lose it in a SystemError
+            return _no_token(name, f"raised {type(found).__name__}")
         if not (
             isinstance(found, tuple)
             and len(found) >= 2
@@ -104,6 +112,13 @@ def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], A
         return found
 
     return answer
+
+
+def _call(function: Callable[..., Any], config: str | None, outcome: list[Any]) -> None:
+    try:
+        outcome.append(function(config))
+    except BaseException as error:  # noqa: BLE001 - sys.exit() too ends nothing but this call
+        outcome.append(error)
 
 
 def _no_token(name: str, why: str) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from textwrap import shorten
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -34,6 +35,8 @@ _FIRST_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
+_MOST_TOLD = 400  # characters of what a server said
+_OAUTH, _TOKEN_URL = "OAUTHBEARER", "sasl.oauthbearer.token.endpoint.url"
 
 
 class Clients:
@@ -57,6 +60,7 @@ class Clients:
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._admin_until = 0.0
+        self._places: list[str] = []  # where brokers say that they are; empty: none has let us in yet
 
     @property
     def client_id(self) -> str:
@@ -177,7 +181,9 @@ class Clients:
         obstacle = None
         while True:
             try:
-                return ask(timeout=min(slice_seconds, max(_ASK_AGAIN_SECONDS, deadline - time.monotonic())))
+                found: Any = ask(timeout=min(slice_seconds, max(_ASK_AGAIN_SECONDS, deadline - time.monotonic())))
+                self._places = [_place(broker.host, broker.port) for broker in found.brokers.values()]
+                return found
             except KafkaException as error:
                 reason = self.error(error.args[0], doing)
                 left_seconds = deadline - time.monotonic()
@@ -216,14 +222,29 @@ class Clients:
         user, check = self.setting("sasl.username", None), "user, password and ACLs"
         if "sasl.oauthbearer.client.id" in self.connection.config:
             user = self.setting("sasl.oauthbearer.client.id", None)
-            check = "the token endpoint, and id and secret of the client"
+            check = "the token endpoint (https.ca.location, if it is one of https), and id and secret of the client"
+        elif "oauth_cb" in self.connection.config:
+            check = "the token that oauth_cb gives"
         who = "us" if user is None else f"{user!r}"
-        reason = hide(refusal.str(), self._log.config)
+        reason = _told(refusal, self._log.config)
         return AccessDenied(f"Access is denied to {who} while {doing}: {reason}. Check {check}.")
 
     def _silence(self, doing: str, error: KafkaError | None) -> BrokerUnavailable:
         reason = f" ({error.name()})" if error else ""
         servers = masked("bootstrap.servers", self.connection.bootstrap_servers)
+        if not self._places and self.setting("sasl.mechanism", None) == _OAUTH:
+            source = masked(_TOKEN_URL, self.setting(_TOKEN_URL, "oauth_cb"))
+            return BrokerUnavailable(
+                f"No broker lets us in at {servers} while {doing}{reason}: is there a token yet? Check that {source} "
+                "gives one within seconds."
+            )
+        known = str(resolved("bootstrap.servers", self.connection.bootstrap_servers))
+        if self._places and not any(place in known for place in self._places):
+            return BrokerUnavailable(
+                f"No broker answers at {', '.join(self._places[:3])}, where {servers} sends us on to, while {doing}"
+                f"{reason}. Check that these addresses (advertised.listeners of the brokers) are reached from here, "
+                "and that Kafka runs there."
+            )
         return BrokerUnavailable(
             f"No broker answers at {servers} while {doing}{reason}. Check "
             "--bootstrap-servers and that Kafka runs there, or start one with: kantoku-kafka dev broker"
@@ -260,8 +281,7 @@ class Clients:
         known = f" {'; '.join(unknown)}." if unknown else " config show names the origin of each setting."
         if "ssl.keystore.location" in user:
             known = f" Is ssl.keystore.password that of the store?{known}"
-        reason = " ".join(hide(error.str(), user).split())  # some end with the line
-        return UsageError(f"librdkafka refuses the configuration: {reason}.{known}")
+        return UsageError(f"librdkafka refuses the configuration: {_told(error, user)}.{known}")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in DENIED and error.code() != KafkaError._SSL:  # a handshake also fails while a broker ends
@@ -280,4 +300,27 @@ def librdkafka_config(connection: Connection) -> dict[str, Any]:
     check_addresses(str(config["bootstrap.servers"]), shown=str(given["bootstrap.servers"]))
     if "oauth_cb" in config:
         config["oauth_cb"] = token_callback(config["oauth_cb"])
+    elif _is_tokenless({key: str(value).lower() for key, value in config.items()}):
+        raise UsageError(
+            "sasl.mechanism=OAUTHBEARER, and nothing says where tokens come from: set sasl.oauthbearer.method=oidc and "
+            "sasl.oauthbearer.token.endpoint.url, .client.id, .client.secret, or oauth_cb=MODULE:FUNCTION."
+        )
     return config
+
+
+def _is_tokenless(config: Mapping[str, str]) -> bool:
+    return (
+        config.get("security.protocol", "").startswith("sasl")
+        and config.get("sasl.mechanism", config.get("sasl.mechanisms")) == _OAUTH.lower()
+        and config.get("sasl.oauthbearer.method") != "oidc"
+        and config.get("enable.sasl.oauthbearer.unsecure.jwt") != "true"
+    )
+
+
+def _told(error: KafkaError, config: Mapping[str, object]) -> str:
+    """On one line: it may be a page of HTML."""
+    return shorten(hide(error.str(), config), _MOST_TOLD, placeholder=" ...").removesuffix(".")
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

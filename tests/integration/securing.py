@@ -189,7 +189,8 @@ class SecuredCluster:
 
     Attributes:
         broker: the embedded broker; its own address is that of the super user, without any security.
-        servers: the address for each of ``plain``, ``scram``, ``oauth`` (SASL_SSL), ``mtls`` and ``tls`` (SSL).
+        servers: the address for each of ``plain``, ``scram``, ``oauth`` (SASL_SSL), ``mtls`` and ``tls`` (SSL); who
+            connects to ``astray`` is sent on to a host that does not exist.
     """
 
     folder: Path
@@ -252,10 +253,15 @@ def secured_cluster(
     certificate, key = cluster.authority.issue("broker", hosts=(HOST,))
     (folder / "broker.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
     urls = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={cluster.tokens.url}/keys"
-    with reserved_ports(3) as ports, patch.dict(os.environ, {"JDK_JAVA_OPTIONS": urls}):
-        sasl, mtls, tls = (f"{HOST}:{port}" for port in ports)
-        cluster.servers = {"plain": sasl, "scram": sasl, "oauth": sasl, "mtls": mtls, "tls": tls}
-        listeners = {"SASL": (sasl, "SASL_SSL"), "MTLS": (mtls, "SSL"), "TLS": (tls, "SSL")}
+    with reserved_ports(4) as ports, patch.dict(os.environ, {"JDK_JAVA_OPTIONS": urls}):
+        sasl, mtls, tls, astray = (f"{HOST}:{port}" for port in ports)
+        cluster.servers = {"plain": sasl, "scram": sasl, "oauth": sasl, "mtls": mtls, "tls": tls, "astray": astray}
+        listeners = {
+            "SASL": (sasl, "SASL_SSL", sasl),
+            "MTLS": (mtls, "SSL", mtls),
+            "TLS": (tls, "SSL", tls),
+            "ASTRAY": (astray, "PLAINTEXT", "no-such-host.invalid:9092"),
+        }
 
         def settings(_: int, chosen: Mapping[str, str]) -> dict[str, str]:
             return {**_listening(chosen, listeners), **_authenticating(folder, cluster, users), **(more or {})}
@@ -268,13 +274,15 @@ def secured_cluster(
     cluster.tokens.close()
 
 
-def _listening(chosen: Mapping[str, str], listeners: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    more = [f"{name}://{address}" for name, (address, _) in listeners.items()]
-    protocols = [f"{name}:{protocol}" for name, (_, protocol) in listeners.items()]
+def _listening(chosen: Mapping[str, str], listeners: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
+    """With listeners besides, each by its address, its protocol, and the address that it is said to have."""
+    more = [f"{name}://{address}" for name, (address, _, _) in listeners.items()]
+    said = [f"{name}://{address}" for name, (_, _, address) in listeners.items()]
+    protocols = [f"{name}:{protocol}" for name, (_, protocol, _) in listeners.items()]
     name = "listener.security.protocol.map"
     return {
         "listeners": ",".join([chosen["listeners"], *more]),
-        "advertised.listeners": ",".join([chosen["advertised.listeners"], *more]),
+        "advertised.listeners": ",".join([chosen["advertised.listeners"], *said]),
         name: ",".join([chosen[name], *protocols]),
     }
 

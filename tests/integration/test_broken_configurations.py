@@ -182,6 +182,18 @@ BROKEN = {
         lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"http://{HOST}:9/token"), 4, (f"{HOST}:9",)
     ),
     "token endpoint refuses": Broken(lambda w: w.oauth(sasl_oauthbearer_client_secret="wrong"), 4, ("token",)),
+    "token endpoint is troubled": Broken(
+        lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"http://{w.web}/503"), 3, ("token", "/503 gives")
+    ),
+    "token endpoint answers by a page": Broken(
+        lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"http://{w.web}/403"), 4, ("token endpoint",)
+    ),
+    "tokens from nowhere": Broken(lambda w: w.oauth(sasl_oauthbearer_method=None), 2, ("oauth_cb", "oidc")),
+    "brokers that are reached elsewhere": Broken(
+        lambda w: {"bootstrap.servers": w.cluster.servers["astray"]},
+        3,
+        ("no-such-host.invalid", "advertised.listeners"),
+    ),
     "expired token": Broken(
         lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"{w.expired.url}/token"), 4, ("token",)
     ),
@@ -220,6 +232,9 @@ class Outcome:
 
 
 class _Web(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_error(int(self.path[1:]))  # of several lines
+
     def log_message(self, *_: object) -> None:
         pass
 

@@ -97,6 +97,7 @@ def clients_refusal(config: dict[str, str]) -> str:
         ),
         ({"security.protocol": "ssl", "ssl.certificate.location": "/no/such"}, ["ssl.key.location is missing"]),
         ({"security.protocol": "ssl", "ssl.key.location": "/no/such"}, ["ssl.certificate.location is missing"]),
+        ({"security.protocol": "SASL_SSL", "sasl.mechanism": "OAUTHBEARER"}, ["oauth_cb", "oidc"]),
         ({"client.id": "a\0hunter2"}, ["client.id", "NUL"]),
         ({"sasl.password": "${env:KANTOKU_NOT_SET}"}, ["sasl.password", "KANTOKU_NOT_SET"]),
         ({"sasl.password": "${file:/no/such}"}, ["sasl.password", "/no/such"]),

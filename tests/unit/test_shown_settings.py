@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.cli import main as cli
+from kantoku_kafka.configuration import references
 from kantoku_kafka.configuration.managed import MANAGED, TUNED
 from kantoku_kafka.configuration.references import token_callback
 from kantoku_kafka.errors import UsageError
@@ -122,12 +124,24 @@ def test_a_callback_gets_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokens_of_test.calls == 3 * ["scope=a"], made
 
 
-def test_what_a_callback_raises_is_told_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ConnectionError, SystemExit])
+def test_what_a_callback_raises_is_told_by_its_type(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     def token(config: str | None) -> tuple[str, float]:
-        raise ConnectionError("https://user:hunter2@idp")
+        raise error("https://user:hunter2@idp")
 
     assert token_callback(token)(None) is None
-    assert "ConnectionError" in caplog.text and "hunter2" not in caplog.text
+    assert error.__name__ in caplog.text and "hunter2" not in caplog.text
+
+
+def test_a_callback_that_does_not_answer(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever polls would wait as long, and be given up by its group."""
+    monkeypatch.setattr(references, "_LONGEST_CALL_SECONDS", 0.01)
+    over = threading.Event()
+    assert token_callback(lambda config: over.wait(60))(None) is None
+    over.set()
+    assert "has not answered within 0.01 s" in caplog.text
 
 
 @pytest.mark.parametrize(

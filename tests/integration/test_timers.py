@@ -88,6 +88,7 @@ def test_timers_fire_once_and_not_early_though_their_owner_is_killed(
 ) -> None:
     chance = random.Random(5)
     running = [executor(kan, bootstrap, tmp_path / "log", "--types", "timed", "--slot", "s0")]
+    until(lambda: "assigned" in running[0].log(), 60, "it works")
     begin = datetime.now(UTC) + timedelta(seconds=5 + TIMERS / 10_000)
     dues = [begin + timedelta(seconds=chance.uniform(0, SPREAD_SECONDS)) for _ in range(TIMERS)]
     killed: list[float] = []

@@ -16,18 +16,19 @@ from confluent_kafka.admin import AdminClient
 
 from kantoku_kafka.avro.framing import Frame
 from kantoku_kafka.configuration.known import hints
-from kantoku_kafka.configuration.managed import is_managed, overridden
+from kantoku_kafka.configuration.managed import overridden
 from kantoku_kafka.configuration.masks import hide, masked
-from kantoku_kafka.configuration.references import resolved, token_callback
+from kantoku_kafka.configuration.references import resolved
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, UsageError
 from kantoku_kafka.kafka import reachability
 from kantoku_kafka.kafka.client_log import ClientLog
 from kantoku_kafka.kafka.codes import DENIED, PASSING, kantoku_error
 from kantoku_kafka.kafka.producer import Producer
 from kantoku_kafka.kafka.refusals import Refusals
-from kantoku_kafka.settings import Connection, check_addresses
+from kantoku_kafka.kafka.user_settings import OAUTHBEARER, TOKEN_URL, librdkafka_config
+from kantoku_kafka.settings import Connection
 
-__all__ = ["Clients", "librdkafka_config"]
+__all__ = ["Clients"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,7 +37,6 @@ _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
 _MOST_TOLD = 400  # characters of what a server said
-_OAUTH, _TOKEN_URL = "OAUTHBEARER", "sasl.oauthbearer.token.endpoint.url"
 
 
 class Clients:
@@ -232,8 +232,8 @@ class Clients:
     def _silence(self, doing: str, error: KafkaError | None) -> BrokerUnavailable:
         reason = f" ({error.name()})" if error else ""
         servers = masked("bootstrap.servers", self.connection.bootstrap_servers)
-        if not self._places and self.setting("sasl.mechanism", None) == _OAUTH:
-            source = masked(_TOKEN_URL, self.setting(_TOKEN_URL, "oauth_cb"))
+        if not self._places and self.setting("sasl.mechanism", None) == OAUTHBEARER:
+            source = masked(TOKEN_URL, self.setting(TOKEN_URL, "oauth_cb"))
             return BrokerUnavailable(
                 f"No broker lets us in at {servers} while {doing}{reason}: is there a token yet? Check that {source} "
                 "gives one within seconds."
@@ -287,34 +287,6 @@ class Clients:
         if error.code() in DENIED and error.code() != KafkaError._SSL:  # a handshake also fails while a broker ends
             self._refusals.note(error)
         _log.debug("client error: %s", hide(str(error), self._log.config), extra={"action": "client_error"})
-
-
-def librdkafka_config(connection: Connection) -> dict[str, Any]:
-    """The settings that the user gave, as librdkafka takes them: with what their references stand for.
-
-    Raises:
-        UsageError: a reference cannot be looked up, or the result cannot be.
-    """
-    given = {"bootstrap.servers": connection.bootstrap_servers, **connection.config}
-    config = {key: resolved(key, value) for key, value in given.items() if not is_managed(key)}
-    check_addresses(str(config["bootstrap.servers"]), shown=str(given["bootstrap.servers"]))
-    if "oauth_cb" in config:
-        config["oauth_cb"] = token_callback(config["oauth_cb"])
-    elif _is_tokenless({key: str(value).lower() for key, value in config.items()}):
-        raise UsageError(
-            "sasl.mechanism=OAUTHBEARER, and nothing says where tokens come from: set sasl.oauthbearer.method=oidc and "
-            "sasl.oauthbearer.token.endpoint.url, .client.id, .client.secret, or oauth_cb=MODULE:FUNCTION."
-        )
-    return config
-
-
-def _is_tokenless(config: Mapping[str, str]) -> bool:
-    return (
-        config.get("security.protocol", "").startswith("sasl")
-        and config.get("sasl.mechanism", config.get("sasl.mechanisms")) == _OAUTH.lower()
-        and config.get("sasl.oauthbearer.method") != "oidc"
-        and config.get("enable.sasl.oauthbearer.unsecure.jwt") != "true"
-    )
 
 
 def _told(error: KafkaError, config: Mapping[str, object]) -> str:

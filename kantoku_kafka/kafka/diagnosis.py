@@ -14,7 +14,7 @@ import confluent_kafka
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, ConsumerGroupType, KafkaException
 
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, TopicMismatch, UsageError
-from kantoku_kafka.kafka.clients import Clients, librdkafka_config
+from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.drift import Difference, Seen, compare
 from kantoku_kafka.kafka.group import describe
 from kantoku_kafka.kafka.permissions import missing_rights, try_transaction
@@ -22,6 +22,7 @@ from kantoku_kafka.kafka.reachability import Finding, look
 from kantoku_kafka.kafka.rights import Resource, Right
 from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.topics import broker_count, missing
+from kantoku_kafka.kafka.user_settings import librdkafka_config
 from kantoku_kafka.kafka.wanted import plan
 from kantoku_kafka.names import Topics
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -120,7 +121,8 @@ class TokenEndpoint:
 
     SECRET = "client-s3cret/of+everybody"
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        """With a certificate and its key it speaks HTTPS."""
         self.lifetime_seconds = 300.0
         self.issued: list[str] = []
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -151,8 +153,12 @@ class TokenEndpoint:
                 pass
 
         self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, name="tokens", daemon=True).start()
-        self.url = f"http://{HOST}:{self._server.server_port}"
+        self.url = f"http{'s' if certificate else ''}://{HOST}:{self._server.server_port}"
 
     def token(self, subject: str) -> str:
         """A JWT of this subject."""

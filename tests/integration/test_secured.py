@@ -13,7 +13,7 @@ import pytest
 import task_app
 from executors import ExecutorUnderTest, until
 from granting import grant
-from securing import MODES, SecuredCluster, password_of, secured_cluster
+from securing import HOST, MODES, SecuredCluster, TokenEndpoint, password_of, secured_cluster
 from test_cli import cli
 
 from kantoku_kafka import Kantoku, Task
@@ -155,6 +155,19 @@ def test_credentials_that_change_while_an_executor_runs(cluster: SecuredCluster,
         assert [result.data for result in results] == [b"%d" % n for n in range(50)]
         assert by_token.returncode is None, by_token.log()
     cluster.tokens.lifetime_seconds = 300
+
+
+def test_a_token_endpoint_is_trusted_as_the_system_trusts(
+    cluster: SecuredCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka's own default is a file that only Red Hat's systems have."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(cluster.authority.file))
+    with closing(TokenEndpoint(cluster.authority.issue("tokens", hosts=(HOST,)))) as tokens:
+        settings = {**cluster.client("oauth", "spawner"), "sasl.oauthbearer.token.endpoint.url": f"{tokens.url}/token"}
+        kan = Kantoku(NAMESPACE, bootstrap_servers=settings.pop("bootstrap.servers"), config=settings)
+        client = kan.clients.consumer(**{"group.id": "nobody"})
+        until(lambda: tokens.issued, 30, "it gets a token")
+        client.close()
 
 
 # --- secrets

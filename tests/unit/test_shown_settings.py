@@ -20,7 +20,7 @@ from kantoku_kafka.configuration import references
 from kantoku_kafka.configuration.managed import MANAGED, TUNED
 from kantoku_kafka.configuration.references import token_callback
 from kantoku_kafka.errors import UsageError
-from kantoku_kafka.kafka.clients import librdkafka_config
+from kantoku_kafka.kafka.user_settings import librdkafka_config
 
 
 @pytest.fixture(autouse=True)

@@ -106,6 +106,10 @@ class Meter:
     is shared. What a call raises is logged and changes nothing.
     """
 
+    def received(self, loop: str, jobs: Sequence[Job]) -> None:
+        """Tasks have come in and are about to wait for their start, with the headers that they then have; of the tasks'
+        loop alone."""
+
     def committed(self, loop: str, checkpoint: Committed) -> None:
         """All of a checkpoint is in the topics."""
 

@@ -47,6 +47,8 @@ Option = Callable[["SpawnContext"], None]
 
 SIGNATURE = "kantoku-signature"
 """Header of a signed task."""
+OF_TRACING = frozenset(("traceparent", "tracestate", "baggage"))
+"""Headers of W3C that no signature covers: who traces may add them on the way."""
 VALUE_SCHEMA_ID = "__value_schema_id"
 """The header by which Confluent's header form names the schema of a record's value."""
 _SCHEMA_IDS = frozenset((VALUE_SCHEMA_ID, "__key_schema_id"))

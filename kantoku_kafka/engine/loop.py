@@ -94,7 +94,9 @@ class Loop:
         self._windows = self._intake.windows
         judge = Judge(topics, codec, rules, checkpoint.max_data_bytes)
         self._dispatcher = Dispatcher(pools, judge, checkpoint, self._windows, settings.max_tasks or None)
-        self._reception = Reception(self._intake, codec, judge, pools, topics.dlq, self._dispatcher.end, readers, guard)
+        self._reception = Reception(
+            self._intake, codec, judge, pools, topics.dlq, self._dispatcher.end, readers, guard, meters
+        )
         self._publisher = Publisher(checkpoint, self._dispatcher.wake, settings.timeout_seconds)
         self._fetching = False
         self._busy_waits = Backoff(*_BUSY_WAIT_SECONDS)

@@ -14,6 +14,7 @@ from kantoku_kafka.engine.judge import Judge
 from kantoku_kafka.engine.pools import Pools
 from kantoku_kafka.errors import EnvelopeError, SignatureError
 from kantoku_kafka.job import Job, Move
+from kantoku_kafka.meter import Meters
 from kantoku_kafka.model import ErrorInfo, EventName, Status
 from kantoku_kafka.names import is_task_type
 from kantoku_kafka.protocols import Codec, TaskReader
@@ -38,6 +39,7 @@ class Reception:
         end: called with a job that has ended here.
         readers: by topic, of those whose records are not as the codec has them.
         guard: says whether a task was signed, None: it need not be.
+        meters: who is told of what waits.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Reception:
         end: Callable[[Job], None],
         readers: Mapping[str, TaskReader],
         guard: Guard | None,
+        meters: Meters,
     ) -> None:
         self._intake = intake
         self._codec = codec
@@ -59,6 +62,7 @@ class Reception:
         self._end = end
         self._readers = readers
         self._guard = guard
+        self._meters = meters
 
     def receive(self, jobs: Iterable[Job]) -> None:
         """Decode what was admitted, and let it wait for its start."""
@@ -84,6 +88,8 @@ class Reception:
             elif (job.envelope is None and job.type not in watched) or self._may_wait(job):
                 waiting.append(job)
         if waiting:
+            if self._meters:
+                self._meters.tell(lambda meter, loop: meter.received(loop, waiting))
             pools.add(waiting)
             self._forget(waiting)
 

@@ -4,6 +4,7 @@ One trace holds all of a task, for its context travels in the headers ``tracepar
 through timers too:
 
     send TOPIC (producer)        a task is handed to the client, or put onto its input by a timer
+    receive TOPIC (client)       else: a task has come in that nobody has begun a trace for
       process TYPE (consumer)    one attempt; the function runs within it, and what it spawns is part of the trace
       settle TYPE (client)       what became of the attempt is in the topics: a result, or a retry
 
@@ -13,7 +14,7 @@ through timers too:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.job import Job, Message
 from kantoku_kafka.meter import TASKS, TIMERS, Committed, Meter
-from kantoku_kafka.model import ErrorInfo, Headers, Source
+from kantoku_kafka.model import OF_TRACING, SIGNATURE, ErrorInfo, Headers, Source
 from kantoku_kafka.plugins import Plugin, SpawnContext
 
 try:
@@ -99,6 +100,21 @@ class Tracing(Plugin, Meter):
             span.end()
 
     # --- where they run
+
+    def received(self, loop: str, jobs: Sequence[Job]) -> None:  # noqa: ARG002 - there is one that receives
+        signatures_stay_good = propagate.get_global_textmap().fields <= OF_TRACING
+        for job in jobs:
+            may_begin = signatures_stay_good or SIGNATURE not in dict(job.raw_headers or ())
+            if may_begin and not _is_traced(_extracted(job.headers)):
+                self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        """A trace, for all attempts and the result to be in: from here on the record is as if it had come with it."""
+        none, topic = Surroundings(), job.partition.topic
+        attributes = _attributes("receive", topic, job.task_id, job.type) | _place(job.source, job.attempt)
+        span = self._tracer.start_span(f"receive {topic}", none, trace.SpanKind.CLIENT, attributes)
+        job.raw_headers = _injected(tuple(job.raw_headers or ()), trace.set_span_in_context(span, none))
+        span.end()
 
     @_harmless
     def before_execute(self, ctx: Context) -> None:

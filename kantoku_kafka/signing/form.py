@@ -18,7 +18,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from kantoku_kafka.ids import task_id_time_ms
-from kantoku_kafka.model import SIGNATURE, Headers, TaskEnvelope, carried_headers
+from kantoku_kafka.model import OF_TRACING, SIGNATURE, Headers, TaskEnvelope, carried_headers
 
 __all__ = ["Kind", "Signature", "claim_of", "good_until_us", "header_of", "is_key_id", "read_header", "signed_bytes"]
 
@@ -26,7 +26,6 @@ _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER = re.compile(rb"(1\.(task|schedule)\.([A-Za-z0-9_-]{1,64})\.(-|[0-9]{1,18}))\.([A-Za-z0-9_-]{43,86})")
 _ABSENT = b"\xff\xff\xff\xff"
 _PLAIN = TaskEnvelope("", "", b"", 0)[5:]
-_OF_TRACING = frozenset(("traceparent", "tracestate", "baggage"))
 
 
 class Kind(StrEnum):
@@ -86,7 +85,7 @@ def signed_bytes(claim: bytes, namespace: str, task: TaskEnvelope, key: bytes | 
     Not ``attempt``, which executors raise, nor the headers that change on the way: the system's own, those that name
     schemas of the record's bytes, those of tracing.
     """
-    mine = [item for item in carried_headers(headers) if item[0] not in _OF_TRACING]
+    mine = [item for item in carried_headers(headers) if item[0] not in OF_TRACING]
     who = (claim, _text(namespace), _text(task.id), _text(task.type), task.data, b"%d" % task.created_at_us, key)
     return _joined(who) + (_PLAIN_REST if task[5:] == _PLAIN and not mine else _rest(task, mine))
 

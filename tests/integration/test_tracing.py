@@ -104,6 +104,22 @@ def test_a_trace_joins_spawn_attempts_retry_and_result(
     assert {line["trace_id"] for line in said} == {sent.trace}
 
 
+@pytest.mark.parametrize("task_type", ["awaited", "forked"])
+def test_attempts_of_a_task_that_nobody_traced_are_one_trace(
+    traced: tuple[Kantoku, Path], collector: Collector, task_type: str
+) -> None:
+    kan, _ = traced
+    result = kan.spawn(Task(task_type, b"data")).result(60)
+    mine = {"messaging__message__id": result.task_id}
+    until(lambda: collector.named(f"settle {task_type}", kantoku__task__outcome="OK", **mine), 60, "its result")
+    until(lambda: len(collector.named(f"process {task_type}", **mine)) == 2, 60, "its attempts")
+    began = one(collector.named(f"receive {kan.namespace}.tasks.{task_type}", **mine))
+    spans = [s for what in ("process", "settle") for s in collector.named(f"{what} {task_type}", **mine)]
+    assert began.parent == "" and began.kind == CLIENT
+    assert {(span.trace, span.parent) for span in spans} == {(began.trace, began.id)} and len(spans) == 4
+    assert (dict(result.headers)["traceparent"] or b"").startswith(f"00-{began.trace}-{began.id}-".encode())
+
+
 def test_an_attempt_that_is_cancelled_has_its_span(traced: tuple[Kantoku, Path], collector: Collector) -> None:
     kan, _ = traced
     task_id = spawn(kan, "slow", collector)

@@ -9,17 +9,18 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider, sampling
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from kantoku_kafka import Kantoku, Task, headers
 from kantoku_kafka.context import Context
 from kantoku_kafka.invoke import Invoker
 from kantoku_kafka.job import Job, Partition
 from kantoku_kafka.meter import Committed, Meters
-from kantoku_kafka.model import Status
+from kantoku_kafka.model import SIGNATURE, Status
 from kantoku_kafka.observability.tracing import Tracing
 from kantoku_kafka.plugins import run_after
 from kantoku_kafka.spawning import prepare
@@ -47,10 +48,14 @@ class Traced:
         run_after(ctx.hooks.after_scheduled, ctx)
         return dict(message.headers)
 
-    def run(self, *found: tuple[str, bytes | None]) -> Job:
+    def job(self, *found: tuple[str, bytes | None]) -> Job:
         _, message = prepare(self.kan, Task("work", b"data"))
         job = Job(Partition("shop.tasks.work", 0, 1), 0, message.key, message.value or b"", found)
         job.read(self.kan.codec.peek_task)
+        return job
+
+    def run(self, *found: tuple[str, bytes | None]) -> Job:
+        job = self.job(*found)
         Invoker(self.kan).run(job)
         return job
 
@@ -130,6 +135,36 @@ def test_a_record_that_was_not_believed_has_no_span_and_its_neighbours_have() ->
     checkpoint = Committed([distrusted, *done], 0, 0, 0.0)
     Meters(traced.kan.meters).tell(lambda meter, loop: meter.committed(loop, checkpoint))
     assert [span.name for span in traced.spans.get_finished_spans()] == ["settle work", "settle work"]
+
+
+@pytest.mark.parametrize("found", [(), (("traceparent", b"00-1"), ("other", b"x"))])
+def test_a_trace_begins_where_a_task_is_received_that_nobody_has_traced(found: tuple[tuple[str, bytes], ...]) -> None:
+    traced = Traced()
+    job, meters = traced.job(*found), Meters(traced.kan.meters)
+    for _ in range(2):  # of what is traced, none begins
+        meters.tell(lambda meter, loop: meter.received(loop, [job]))
+    Invoker(traced.kan).run(job)
+    job.received_at_us = 1
+    meters.tell(lambda meter, loop: meter.committed(loop, Committed([job], 0, 0, 0.0)))
+    receive, process, settle = traced.spans.get_finished_spans()
+    assert (receive.name, receive.parent) == ("receive shop.tasks.work", None)
+    for span in (process, settle):
+        assert span.parent is not None and span.parent.span_id == receive.context.span_id
+    kept = dict(job.result("executor").headers)
+    assert f"{receive.context.trace_id:032x}".encode() in (kept.pop("traceparent") or b"")
+    assert kept == dict(found[1:])
+
+
+def test_headers_that_a_signature_covers_are_added_to_no_signed_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Named(TraceContextTextMapPropagator):
+        fields = frozenset({"traceparent", "own"})  # type: ignore[assignment]  # there it is a property
+
+    monkeypatch.setattr(propagate, "get_global_textmap", Named)
+    traced = Traced()
+    signed, plain = traced.job((SIGNATURE, b"1.task.k.-.x")), traced.job()
+    Meters(traced.kan.meters).tell(lambda meter, loop: meter.received(loop, [signed, plain]))
+    assert dict(signed.raw_headers or ()).keys() == {SIGNATURE}
+    assert dict(plain.raw_headers or ()).keys() == {"traceparent"}
 
 
 def test_what_a_function_raises_stands_in_its_span() -> None:

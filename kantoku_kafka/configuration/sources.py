@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +27,8 @@ _PREFIX = "KANTOKU_KAFKA_"
 # Kubernetes sets these in every pod beside a Service that is named kantoku-kafka.
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 _VARIABLES = {key.upper().replace(".", "_"): key for key in LIBRDKAFKA_KEYS}
+_NAMES = "BOOTSTRAP_SERVERS", "CONFIG", "HTTP", "LOG_FORMAT", "LOG_LEVEL", "NAMESPACE", "OTEL", "PROFILE", "SEAL"
+_NEAR = 0.85  # as get_close_matches counts: one or two characters, or KAFKA_ left out
 # Beside the brokers' settings, as the files of Confluent's clients have them.
 _REGISTRY = re.compile(r"(?:schema\.registry\.)?((?:basic|bearer)\.auth\..+)|schema\.registry\.(.+)")
 _CREDENTIALS_SOURCE = "basic.auth.credentials.source"
@@ -99,6 +102,7 @@ def load(
         UsageError: a file cannot be read, or says what cannot be.
     """
     variables = os.environ if environment is None else environment
+    _warn_of_misspelt(variables)
     named = str(config_file or "") or variables.get("KANTOKU_CONFIG")
     file = Path(named) if named else None
     profiles = file if file is not None and is_toml(file) else find_profiles(variables)
@@ -162,6 +166,16 @@ def _of_environment(variables: Mapping[str, str]) -> Configuration:
     if not variables.get(namespace):
         return found
     return replace(found, namespace=Setting(variables[namespace], namespace))
+
+
+def _warn_of_misspelt(variables: Mapping[str, str]) -> None:
+    """Of variables that nobody reads only those that are near to ours: others are a user's own."""
+    known = [*(f"KANTOKU_{name}" for name in _NAMES), *(f"{_PREFIX}{name}" for name in _VARIABLES)]
+    for name in variables:
+        if name.startswith("KANTOKU_") and not name.startswith(_PREFIX) and name not in known:
+            for meant in get_close_matches(name, known, 1, _NEAR):
+                extra = {"action": "configuration"}
+                _log.warning("the variable %s is read by nobody: did you mean %s?", name, meant, extra=extra)
 
 
 def _of_kafka(settings: Mapping[str, Setting]) -> Configuration:

@@ -178,6 +178,22 @@ def test_variables_are_settings() -> None:
     assert found.namespace == ("shop", "KANTOKU_NAMESPACE")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("KANTOKU_BOOTSTRAP_SERVER", "KANTOKU_BOOTSTRAP_SERVERS"),
+        ("KANTOKU_CONFG", "KANTOKU_CONFIG"),
+        ("KANTOKU_SASL_PASSWORD", "KANTOKU_KAFKA_SASL_PASSWORD"),
+        *[(name, None) for name in ("KANTOKU_PORT", "KANTOKU_SERVICE_HOST", "KANTOKU_HTTP", "KANTOKU_LOG_LEVEL")],
+    ],
+)
+def test_a_misspelt_variable_is_told(name: str, meant: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Else it would be another cluster that is worked on."""
+    load(environment={name: "hunter2"})
+    told = f"the variable {name} is read by nobody: did you mean {meant}?"
+    assert [record.getMessage() for record in caplog.records] == ([told] if meant else [])
+
+
 def test_settings_of_two_names_count_once() -> None:
     Path("f").write_text("sasl.mechanisms=PLAIN\nmetadata.broker.list=h:1\n")
     found = load(of_command("sasl.mechanism=GSSAPI"), config_file="f", environment={}).connection(OWN)

@@ -31,7 +31,7 @@ from kantoku_kafka.registry.envelopes import RegistryCodec
 from kantoku_kafka.replay.log import EventLog
 from kantoku_kafka.schedules import Schedules
 from kantoku_kafka.settings import Connection, EventDetail, PoolKind, choice
-from kantoku_kafka.signing.file import load_seal
+from kantoku_kafka.signing.file import seal_of_environment
 from kantoku_kafka.signing.seal import Seal
 from kantoku_kafka.task_type import TaskType, where
 
@@ -39,7 +39,7 @@ __all__ = ["Kantoku"]
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 DEFAULT_NAMESPACE = "kantoku"
-_SERVERS_VARIABLE, _SEAL_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS", "KANTOKU_SEAL"
+_SERVERS_VARIABLE = "KANTOKU_BOOTSTRAP_SERVERS"
 F = TypeVar("F", bound=Callable[..., Any])
 Hook = TypeVar("Hook", bound=Callable[[], object])
 
@@ -87,8 +87,7 @@ class Kantoku(Client):
         if codec is not None and registry is not None:
             raise UsageError("Kantoku takes a codec or a registry, not both: the registry brings its own.")
         self.codec: Codec = codec or (AvroCodec() if registry is None else RegistryCodec(registry))
-        sealed = os.environ.get(_SEAL_VARIABLE)
-        self.seal = load_seal(sealed) if seal is None and sealed else seal
+        self.seal = seal_of_environment() if seal is None else seal
         self.registry_settings: Mapping[str, Any] = {}
         self.plugins: tuple[Plugin, ...] = ()
         self.task_ids = TaskIds()

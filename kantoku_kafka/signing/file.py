@@ -12,8 +12,9 @@ from kantoku_kafka.errors import UsageError
 from kantoku_kafka.signing.keys import Ed25519Key, HmacKey, Key
 from kantoku_kafka.signing.seal import Seal
 
-__all__ = ["load_seal"]
+__all__ = ["load_seal", "seal_of_environment"]
 
+_VARIABLE = "KANTOKU_SEAL"
 _SETTINGS = {"sign_with": str, "required": bool, "lifetime_seconds": int | float, "unsigned_topics": list, "keys": dict}
 _HALVES = ("secret", "private", "public")
 
@@ -35,13 +36,25 @@ def load_seal(path: str | os.PathLike[str]) -> Seal:
     Raises:
         UsageError: what cannot be read, or describes no seal.
     """
-    path = Path(path)
-    settings = toml_of(path, "the seal")
-    for name, value in settings.items():
-        if name not in _SETTINGS or not isinstance(value, _SETTINGS[name]):
-            raise UsageError(f"{path}: a seal has no such {name!r}; it takes: {', '.join(_SETTINGS)}.")
-    keys = [_key(name, entries) for name, entries in settings.pop("keys", {}).items()]
-    return Seal(keys, **settings)
+    return _load(Path(path), "the seal")
+
+
+def seal_of_environment() -> Seal | None:
+    """That of the file which ``KANTOKU_SEAL`` names, if it is set. Raises UsageError."""
+    named = os.environ.get(_VARIABLE)
+    return _load(Path(named), _VARIABLE) if named else None
+
+
+def _load(path: Path, what: str) -> Seal:
+    settings = toml_of(path, what)
+    try:
+        for name, value in settings.items():
+            if name not in _SETTINGS or not isinstance(value, _SETTINGS[name]):
+                raise UsageError(f"a seal has no such {name!r}; it takes: {', '.join(_SETTINGS)}.")
+        keys = [_key(name, entries) for name, entries in settings.pop("keys", {}).items()]
+        return Seal(keys, **settings)
+    except UsageError as error:
+        raise UsageError(f"{what}: {path}: {error}") from error
 
 
 def _key(name: str, entries: Any) -> Key:

@@ -102,7 +102,7 @@ class Seal:
             if self._required:
                 raise UsageError(
                     f"Task {task.type!r} has to be signed, and this app only has keys that check: "
-                    "spawn it where one is that signs, or give this Seal one."
+                    "spawn it where one is that signs, or give its Seal (KANTOKU_SEAL) one."
                 )
             return headers
         claim = claim_of(kind, self._signer.id, end_us)

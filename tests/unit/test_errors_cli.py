@@ -201,7 +201,7 @@ def test_no_app_is_made_by_the_command_line_itself(tmp_path: Path) -> None:
     version = subprocess.run([*command, "--version"], env=environment, capture_output=True, timeout=60)
     assert (version.returncode, version.stderr) == (0, b"")
     spawn = subprocess.run([*command, "spawn", "t"], env=environment, capture_output=True, timeout=60)
-    assert spawn.returncode == 2 and spawn.stderr.startswith(b"error: the seal: "), spawn.stderr
+    assert spawn.returncode == 2 and spawn.stderr.startswith(b"error: KANTOKU_SEAL: "), spawn.stderr
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

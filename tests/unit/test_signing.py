@@ -258,10 +258,16 @@ def test_a_bad_file_is_said_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
 ) -> None:
     monkeypatch.setitem(os.environb, b"NO_UTF8", 20 * b"\xff0")
-    (tmp_path / "seal.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    file = tmp_path / "seal.toml"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match=says) as told:
-        load_seal(tmp_path / "seal.toml")
+        load_seal(file)
     assert "0123456789" not in str(told.value)
+    assert str(told.value).startswith(f"the seal: {file}")
+    monkeypatch.setenv("KANTOKU_SEAL", str(file))
+    with pytest.raises(UsageError, match=says) as told:
+        Kantoku("n")
+    assert str(told.value).startswith(f"KANTOKU_SEAL: {file}")
 
 
 # --- signed and checked
@@ -375,7 +381,7 @@ def test_until_all_sign_the_unsigned_may_be_let_through_and_the_forged_not() -> 
     assert refusal(lenient, (task, key_, carried)) is None
     assert refusal(lenient, (task._replace(data=b"x"), key_, carried)) == "forged"
     assert signed(Kantoku("n", seal=lenient), "t")[2] == (), "who has no key to sign with, does not"
-    with pytest.raises(UsageError, match="only has keys that check"):
+    with pytest.raises(UsageError, match=r"only has keys that check: .*\(KANTOKU_SEAL\)"):
         signed(Kantoku("n", seal=CHECKS), "t")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from enum import StrEnum
 
+from kantoku_kafka.configuration.managed import is_managed, overridden
 from kantoku_kafka.configuration.masks import REGISTRY_PREFIX, is_secret
 from kantoku_kafka.configuration.properties import java_line, literal_line
 from kantoku_kafka.configuration.references import has_reference, resolved
@@ -13,6 +15,9 @@ from kantoku_kafka.configuration.sources import Configuration
 from kantoku_kafka.configuration.to_java import java_settings
 
 __all__ = ["Form", "converted", "profile_text"]
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_MOST_PARTS = 20  # as many tables in tables as are read
 
 
 class Form(StrEnum):
@@ -49,7 +54,10 @@ def converted(configuration: Configuration, form: Form, profile: str, *, resolve
     namespace = None if configuration.namespace is None else str(configuration.namespace.value)
     topics = {role: str(setting.value) for role, setting in configuration.topics.items()}
     if form is Form.TOML:
-        return profile_text(profile, settings, namespace=namespace, topics=topics), notices
+        if ignored := overridden(settings):
+            notices.append(f"left out, for they do not count here: {', '.join(ignored)}")
+        kept = {key: value for key, value in settings.items() if not is_managed(key)}
+        return profile_text(profile, kept, namespace=namespace, topics=topics), notices
     if namespace or topics:
         notices.append("left out: namespace and topics stand in profiles only")
     if form is Form.LIBRDKAFKA:
@@ -64,12 +72,24 @@ def profile_text(
     """A profile in TOML, with ``settings`` of librdkafka."""
     kafka = dict(settings)
     texts = {"bootstrap_servers": kafka.pop("bootstrap.servers", None), "namespace": namespace}
-    head = f"profiles.{_quoted(profile)}"
+    head = f"profiles.{profile if _BARE.fullmatch(profile) else _quoted(profile)}"
     lines = [f"[{head}]", *(f"{key} = {_quoted(value)}" for key, value in texts.items() if value is not None)]
     for name, table in (("topics", topics or {}), ("kafka", kafka)):
         if table:
-            lines += ["", f"[{head}.{name}]", *(f"{_quoted(key)} = {_quoted(value)}" for key, value in table.items())]
+            lines += [
+                "",
+                f"[{head}.{name}]",
+                *(f"{_key(key, table)} = {_quoted(value)}" for key, value in table.items()),
+            ]
     return "\n".join([*lines, ""])
+
+
+def _key(key: str, table: Container[str]) -> str:
+    """Without quotes a dot makes a table: of two keys the one cannot be a value and the other a value in it."""
+    parts = key.split(".")
+    shorter = (".".join(parts[:count]) for count in range(1, len(parts)))
+    bare = len(parts) <= _MOST_PARTS and all(map(_BARE.fullmatch, parts)) and not any(one in table for one in shorter)
+    return key if bare else _quoted(key)
 
 
 def _quoted(text: str) -> str:

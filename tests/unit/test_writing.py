@@ -123,6 +123,32 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert read_file(Path("f.toml"), "a b").kafka["sasl.password"].value == "${env:PW}"
 
 
+def test_a_profile_is_as_one_would_write_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("f").write_text(
+        "bootstrap.servers=h:1\nacks=1\nenable.idempotence=true\nmax.in.flight=2\nsecurity.protocol=SSL\na.b=1\na.b.c=2\n"
+    )
+    code, text, notices = convert(capsys, "--to", "toml", "f")
+    assert (code, text) == (
+        0,
+        '[profiles.default]\nbootstrap_servers = "h:1"\n\n[profiles.default.kafka]\nsecurity.protocol = "SSL"\n'
+        'a.b = "1"\n"a.b.c" = "2"\n',
+    )
+    assert "f: left out, for they do not count here: acks (a record counts only " in notices
+    assert "max.in.flight" in notices and "enable.idempotence" not in notices
+    Path("f.toml").write_text(text)
+    found = {key: setting.value for key, setting in read_file(Path("f.toml")).kafka.items()}
+    assert found == {"bootstrap.servers": "h:1", "security.protocol": "SSL", "a.b": "1", "a.b.c": "2"}
+
+
+DOTTED = st.lists(st.sampled_from("abA-_0é"), min_size=1, max_size=30).map(".".join)
+
+
+@given(st.dictionaries(DOTTED, WORDS, max_size=5), st.dictionaries(DOTTED, WORDS, max_size=2))
+def test_keys_of_which_one_begins_as_another(pairs: dict[str, str], more: dict[str, str]) -> None:
+    settings = {**pairs, **{f"{key}.{tail}": value for key in pairs for tail, value in more.items()}}
+    assert again(settings, Form.TOML) == settings
+
+
 @pytest.mark.parametrize("form", Form)
 def test_the_registry_is_kept(form: Form) -> None:
     Path("g").write_text("schema.registry.url=http://r\nbasic.auth.user.info=u:${env:PW}\nclient.id=a\n")

@@ -74,6 +74,8 @@ class PrintableFormatter(logging.Formatter):
 class Rows:
     """Rows as JSON lines, as they come; or at the end of the block, as a table or one JSON array.
 
+    In a table, a list has a line for each of its items.
+
     Parameters:
         form: ``table``, ``json``, ``jsonl``, or ``plain``.
         plain: the command's own form, in which only the essence of each row is printed; default: it has none.
@@ -113,19 +115,19 @@ class Rows:
             out(json.dumps(self._rows, indent=2))
         elif self._rows:
             head = list(self._rows[0])
-            lines = [head, *([_cell(row[name]) for name in head] for row in self._rows)]
-            widths = _fitted(head, [max(len(line[i]) for line in lines) for i in range(len(head))])
+            lines = [[[name] for name in head], *([_cell(row[name]) for name in head] for row in self._rows)]
+            widths = _fitted(head, [max(len(text) for line in lines for text in line[i]) for i in range(len(head))])
             for line in lines:
                 parts = [self._parts(cell, width) for cell, width in zip(line, widths, strict=True)]
                 for cells in zip_longest(*parts, fillvalue=""):
                     padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
                     out("  ".join(padded).rstrip())
 
-    def _parts(self, cell: str, width: int) -> list[str]:
-        """The lines of a cell."""
-        if self._wrapped and len(cell) > width:
-            return textwrap.wrap(cell, max(1, width))
-        return [_cut(cell, width)]
+    def _parts(self, cell: Iterable[str], width: int) -> list[str]:
+        """The lines of a cell, none longer than the width."""
+        if not self._wrapped:
+            return [_cut(text, width) for text in cell]
+        return [part for text in cell for part in (textwrap.wrap(text, width) if len(text) > width else [text])]
 
 
 def table(rows: Iterable[Mapping[str, Any]], form: str, *, wrapped: bool = False) -> None:
@@ -135,8 +137,10 @@ def table(rows: Iterable[Mapping[str, Any]], form: str, *, wrapped: bool = False
             printed.add(row)
 
 
-def _cell(value: object) -> str:
-    return "" if value is None else one_line(str(value))
+def _cell(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [one_line(str(item)) for item in value] or [""]
+    return ["" if value is None else one_line(str(value))]
 
 
 def _fitted(head: Sequence[str], widths: Sequence[int]) -> list[int]:

@@ -186,5 +186,5 @@ def _row(difference: Difference) -> dict[str, object]:
         "topic": plan.name,
         "state": "hidden" if seen is Seen.NOTHING else state,
         "wanted": ", ".join([f"partitions={plan.partitions}", *(f"{k}={v}" for k, v in plan.config.items())]),
-        "problem": "; ".join(problems),
+        "problems": problems,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
 import os
 import subprocess
 import sys
@@ -186,6 +187,18 @@ def test_a_narrow_terminal_still_tells_one_error_from_another(
     assert identity in printed
     assert "signature_expir\N{HORIZONTAL ELLIPSIS}" in printed
     assert "too late" not in printed
+
+
+def test_what_a_list_holds_has_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, object]] = [
+        {"topic": "a", "problems": ["too\nshort", "lost"], "state": "wrong"},
+        {"topic": "b", "problems": [], "state": "ok"},
+    ]
+    table(rows, "table", wrapped=True)
+    shown = ["topic  problems   state", "a      too short  wrong", "       lost", "b                 ok"]
+    assert capsys.readouterr().out.splitlines() == shown
+    table(rows, "jsonl")
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows
 
 
 @pytest.mark.parametrize("reference", ["", "module", "module:", ":kan", "kantoku_kafka.demo.tasks:no_such"])

@@ -36,8 +36,16 @@ def doctor(
     options: Options = ctx.obj
     kantoku = options.app(app) if app is not None else options.client()
     rights = app_rights(kantoku, Role.EXECUTOR)
-    foreign = kantoku.topics_of_others
-    findings = list(diagnose(kantoku.clients, kantoku.topics, kantoku.inputs, rights, foreign=foreign, timers=timers))
+    steps = diagnose(
+        kantoku.clients,
+        kantoku.topics,
+        kantoku.inputs,
+        rights,
+        app=app,
+        foreign=kantoku.topics_of_others,
+        timers=timers,
+    )
+    findings = list(steps)
     rows = ({"check": f.check, "state": "failed" if f.error else "ok", "detail": f.detail} for f in findings)
     table(rows, output, wrapped=True)
     failed = [finding.error for finding in findings if finding.error is not None]

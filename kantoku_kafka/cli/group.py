@@ -104,8 +104,8 @@ def executors(
         standing = Standing.take(kantoku, sample)
         _print_members(standing, output)
         if not standing.members:
-            start = "start one: kantoku-kafka run-executor APP; or name another namespace: -n"
-            tell(f"no executor runs in group {kantoku.topics.group}; {start}")
+            group = kantoku.topics.group
+            tell(f"no executor runs in group {group}: start one (run-executor), or name another namespace (-n)")
 
 
 def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> None:
@@ -120,8 +120,8 @@ def lag(ctx: typer.Context, sample: Sample = 1.0, output: Output = "table") -> N
         standing = Standing.take(kantoku, sample)
         table(map(_short, _inputs(standing)) if output == "table" else _inputs(standing), output)
         if not standing.lags:
-            create = "create them: kantoku-kafka topics create APP; or name another namespace: -n"
-            tell(f"namespace {kantoku.namespace} has no input topics; {create}")
+            namespace = kantoku.namespace
+            tell(f"{namespace} has no input topics: create them (topics create), or name another namespace (-n)")
 
 
 def top(

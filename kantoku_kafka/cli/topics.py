@@ -131,7 +131,9 @@ def check(
         raise TopicMismatch(_ABSENT.format(", ".join(absent)))
     if bad:
         names = ", ".join(d.plan.name for d in bad)
-        raise TopicMismatch(f"{len(bad)} topics are not as they should be: {names}. See: topics plan")
+        raise TopicMismatch(
+            f"{len(bad)} topics are not as they should be: {names}. See: kantoku-kafka topics plan {app}"
+        )
     _refuse_hidden(differences)
 
 

@@ -65,6 +65,6 @@ def kantoku_error(error: KafkaError, doing: str) -> KantokuError:
         return AccessDenied(f"The broker forbids {doing}: {error.str()}. Ask for the ACL, or check user and password.")
     if error.code() in NO_TOPIC:
         return TopicMismatch(
-            f"A topic is missing for {doing}: {error.str()}. Create it: kantoku-kafka topics create APP --yes"
+            f"A topic is missing for {doing}: {error.str()}. Create it (topics create), or name another namespace (-n)."
         )
     return KantokuError(f"Kafka failed while {doing}: {error.name()}: {error.str()}.")

@@ -40,6 +40,7 @@ def diagnose(
     inputs: Sequence[str],
     rights: Iterable[Right],
     *,
+    app: str | None = None,
     foreign: Sequence[str] = (),
     timers: bool = True,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -49,6 +50,7 @@ def diagnose(
     Parameters:
         inputs: the input topics of an app; what every namespace has is looked at anyway.
         rights: that an executor needs.
+        app: ``MODULE:ATTRIBUTE``, for the commands that help.
         foreign: topics of others that have to be there.
         timers: whether the executor is to fire timers; else nothing that these need is looked at.
         now_ms: this machine's clock.
@@ -58,7 +60,7 @@ def diagnose(
     if reached[-1].error is not None:
         return
     of_timers = {topics.timers_group, topics.schedules}
-    steps = _Steps(clients, topics, inputs, rights, foreign, frozenset() if timers else of_timers, now_ms)
+    steps = _Steps(clients, topics, inputs, rights, app, foreign, frozenset() if timers else of_timers, now_ms)
     checks = [steps.broker, steps.topics, steps.policies, steps.rights, steps.transactions, steps.group, steps.clock]
     for check in [*checks, steps.timers] if timers else checks:
         try:
@@ -86,6 +88,7 @@ class _Steps:
         topics: Topics,
         inputs: Sequence[str],
         rights: Iterable[Right],
+        app: str | None,
         foreign: Sequence[str],
         left_out: AbstractSet[str],
         now_ms: Callable[[], int],
@@ -95,6 +98,7 @@ class _Steps:
         self._plans = [one for one in plan(topics, [], inputs=inputs) if one.name not in left_out]
         asked = (right for right in rights if right.resource is not Resource.TRANSACTIONAL_ID)
         self._rights = [right for right in asked if right.name not in left_out]
+        self._app = app
         self._foreign = foreign
         self._now_ms = now_ms
 
@@ -104,9 +108,7 @@ class _Steps:
 
     def topics(self) -> str:
         if ours := self._names(Seen.MISSING):
-            raise TopicMismatch(
-                f"Topics are missing: {_list(ours)}. Create them: kantoku-kafka topics create APP --yes"
-            )
+            raise TopicMismatch(f"Topics are missing: {_list(ours)}. Create them: {self._command('topics create')}")
         if hidden := self._names(Seen.NOTHING):
             raise AccessDenied(f"Topics that we may not look at: {_list(hidden)}. Ask for the right Describe.")
         if others := missing(self._clients, self._foreign):
@@ -125,7 +127,7 @@ class _Steps:
         lacking = missing_rights(self._clients, self._rights)
         if lacking:
             told = _list(f"{right.operation} on {right.resource} {right.name}" for right in lacking)
-            raise AccessDenied(f"{len(lacking)} rights are missing: {told}. See: kantoku-kafka acls plan APP")
+            raise AccessDenied(f"{len(lacking)} rights are missing: {told}. See: {self._command('acls plan')}")
         return f"all {len(self._rights)} that an executor needs on topics and groups"
 
     def transactions(self) -> str:
@@ -160,6 +162,9 @@ class _Steps:
 
     def _names(self, seen: Seen) -> list[str]:
         return [one.plan.name for one in self._differences if one.seen is seen]
+
+    def _command(self, words: str) -> str:
+        return words if self._app is None else f"kantoku-kafka {words} {self._app}"
 
     def _members(self, name: str) -> str:
         found = describe(self._clients, name)

@@ -70,9 +70,7 @@ def partition_count(clients: Clients, topic: str, *, foreign: bool = False) -> i
         raise clients.error(found.error, f"looking up topic {topic}")
     if foreign:
         raise TopicMismatch(f"Topic {topic} is missing, and not ours to create: see from_topics and reply_to.")
-    raise TopicMismatch(
-        f"Topic {topic} is missing. Create it: kantoku-kafka topics create APP --yes; or name another namespace: -n"
-    )
+    raise TopicMismatch(f"Topic {topic} is missing. Create it (topics create), or name another namespace (-n).")
 
 
 def max_message_bytes(clients: Clients, names: Iterable[str]) -> dict[str, int]:

@@ -45,7 +45,10 @@ def cli(
 @pytest.mark.unsecured("in a namespace of its own")
 def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP.format(namespace=f"{namespace}-cli", bootstrap=bootstrap))
-    assert cli("topics", "check", "app:kan", cwd=tmp_path).returncode == 7
+    checked = cli("topics", "check", "app:kan", cwd=tmp_path)
+    assert checked.returncode == 7 and b"kantoku-kafka topics plan app:kan" in checked.stderr
+    looked = cli("doctor", "app:kan", "-o", "json", cwd=tmp_path)
+    assert looked.returncode == 7 and b"kantoku-kafka topics create app:kan" in looked.stdout
     created = cli("topics", "create", "app:kan", "--yes", cwd=tmp_path)
     assert created.returncode == 0, created.stderr
     assert cli("topics", "check", "app:kan", cwd=tmp_path).returncode == 0

@@ -81,6 +81,6 @@ def test_without_the_topic_tasks_run_all_the_same(
     with caplog.at_level(logging.WARNING), running():
         assert kan.spawn(Task("echo", b"x")).result(timeout_seconds=30).data == b"x"
     assert [record.getMessage() for record in caplog.records if "no heartbeats" in record.getMessage()] == [
-        f"no heartbeats: Topic {kan.topics.control} is missing. Create it: kantoku-kafka topics create APP --yes; "
-        "or name another namespace: -n"
+        f"no heartbeats: Topic {kan.topics.control} is missing. Create it (topics create), or name another "
+        "namespace (-n)."
     ]

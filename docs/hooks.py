@@ -111,7 +111,7 @@ def _options(command: Any) -> list[Any]:
 def _pages(command: Any, name: str, parent: Any) -> list[str]:
     context = command.make_context(name.rsplit(" ", 1)[-1], [], parent=parent, resilient_parsing=True)
     pages = []
-    commands = {sub: found for sub, found in getattr(command, "commands", {}).items() if not found.hidden}
+    commands = getattr(command, "commands", {})
     if parent is None or not commands or command.invoke_without_command:
         text = re.sub(r"\x1b\[[0-9;]*m", "", command.get_help(context))
         pages.append(f"## {name}\n\n```text\n{text.strip()}\n```\n")

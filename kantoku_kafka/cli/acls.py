@@ -11,6 +11,7 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.cli.parameters import App, Output
 from kantoku_kafka.emit import strimzi, terraform, tools
 from kantoku_kafka.errors import AccessDenied, UsageError
 from kantoku_kafka.kafka.permissions import missing_rights
@@ -19,8 +20,6 @@ from kantoku_kafka.names import is_topic
 
 __all__ = ["app_rights", "register"]
 
-App = Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku")]
-Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 Reads = Annotated[
     list[str] | None,
     typer.Option(metavar="[ROLE=]TOPIC[*]", help="A further topic to read; default role: executor. Repeatable."),
@@ -91,7 +90,7 @@ def check(
     writes: Writes = None,
     output: Output = "table",
 ) -> None:
-    """Say which rights of a role we lack on this cluster, with the credentials that are given; exit code 4 if any.
+    """Say which rights of a role we lack on this cluster. With the credentials that are given; exit code 4 if any.
 
     Example: kantoku-kafka acls check shop.tasks:kan --role spawner -F client.properties
     """

@@ -11,6 +11,7 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.cli.parameters import OptionalApp, Output
 from kantoku_kafka.configuration.known import hints
 from kantoku_kafka.configuration.managed import note
 from kantoku_kafka.configuration.masks import REGISTRY_PREFIX, masked
@@ -29,13 +30,11 @@ def register(app: typer.Typer) -> None:
 
 def show(
     ctx: typer.Context,
-    app: Annotated[
-        str | None, typer.Argument(metavar="[APP]", help="MODULE:ATTRIBUTE: with what the app itself says.")
-    ] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    app: OptionalApp = None,
+    output: Output = "table",
 ) -> None:
-    """Show every setting that was given, its value, and where it comes from. Secrets are masked, references are not
-    looked up; no broker is asked.
+    """Show every setting that was given, and its origin. Secrets are masked, references are not looked up; no broker is
+    asked.
 
     Example: kantoku-kafka config show -F client.properties
     """

@@ -9,8 +9,8 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
-from kantoku_kafka.cli.events import Labels, Type
 from kantoku_kafka.cli.output import Rows, tell
+from kantoku_kafka.cli.parameters import Labels, Output, Type
 from kantoku_kafka.cli.views import BACKLOG, states
 from kantoku_kafka.engine.cancel import QUIET, STOP, command_message
 from kantoku_kafka.errors import NotFound, UsageError
@@ -20,20 +20,22 @@ from kantoku_kafka.replay.backlog import backlog
 
 __all__ = ["cancel", "quiet", "stop"]
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[EXECUTOR-ID...]")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="EXECUTOR-ID")]
 All = Annotated[bool, typer.Option("--all", help="All executors that run now.")]
 
 
 def cancel(
     ctx: typer.Context,
-    task_id: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    task_id: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
     type: Type = None,  # noqa: A002
     label: Labels = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Stands in the results.")] = None,
-    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the results.", min=0.0, max=3600.0)] = 5.0,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    timeout: Annotated[
+        float, typer.Option("-t", "--timeout", help="Seconds to wait for the results.", min=0.0, max=3600.0)
+    ] = 5.0,
+    output: Output = "table",
 ) -> None:
-    """Cancel tasks, by id or all of a type or label so far: waiting, delayed, between attempts, running.
+    """Cancel tasks, by id or all of a type or label so far. They may wait, be delayed, between attempts, or run.
 
     Exit code 1: a task had ended before; 5: an id that nobody knows.
 
@@ -54,14 +56,14 @@ def cancel(
         asked = [one for one in ids if one not in ended]
         if asked:
             kantoku.cancel(*asked, reason=reason)
-        found = {**ended, **kantoku.find_results(asked, timeout_seconds=wait)}
+        found = {**ended, **kantoku.find_results(asked, timeout_seconds=timeout)}
         unknown = _unknown(kantoku, [one for one in asked if one not in found])
         for one in ids:
             if one in found:
                 rows.add({"id": one, "status": found[one].status.value, "ended_before": one in ended})
             elif one not in unknown:
                 rows.add({"id": one, "status": None, "ended_before": False})
-                tell(f"task {one} is cancelled when an executor comes to it: none has within {wait:g} s")
+                tell(f"task {one} is cancelled when an executor comes to it: none has within {timeout:g} s")
     for one in ids:
         if one in found and found[one].status is not Status.CANCELLED:
             tell(f"task {one} had ended: {found[one].status}")
@@ -72,7 +74,7 @@ def cancel(
 
 
 def quiet(ctx: typer.Context, executor_id: Ids = None, everyone: All = False) -> None:
-    """Let executors take no new tasks: they end what they run, leave the group, and wait for their stop.
+    """Let executors take no new tasks. They end what they run, leave the group, and wait for their stop.
 
     Example: kantoku-kafka -n shop executors quiet worker-1-4711-0a1b2c
     """

@@ -20,6 +20,7 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, tell
+from kantoku_kafka.cli.parameters import Output
 from kantoku_kafka.cli.progress import progress
 from kantoku_kafka.configuration.profiles import DEFAULT_PROFILE, FILE_NAME
 from kantoku_kafka.configuration.writing import profile_text
@@ -27,7 +28,6 @@ from kantoku_kafka.demo.fleet import Fleet
 from kantoku_kafka.demo.scenario import Outcome, Scenario
 from kantoku_kafka.demo.topics import own_topics
 from kantoku_kafka.dev import EmbeddedBroker
-from kantoku_kafka.errors import UsageError
 
 _APP = "kantoku_kafka.demo.tasks:kan"
 _EXECUTORS = 2
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     ctx: typer.Context,
     tasks: Annotated[int, typer.Option(help="How many tasks to spawn at once.", min=60, max=1_000_000)] = 6_000,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    output: Output = "table",
 ) -> None:
     """Show on a real Kafka what is promised. Kills an executor amid thousands of tasks, and accounts for every one.
 
@@ -50,8 +50,6 @@ def demo(
 
     Example: kantoku-kafka demo --tasks 20000
     """
-    if output not in ("table", "json", "jsonl"):
-        raise UsageError(f"-o takes table, json or jsonl, not {output!r}.")
     started = time.monotonic()
     options: Options = ctx.obj
     if logging.getLogger().level == logging.INFO:  # the default; the demo tells its own story

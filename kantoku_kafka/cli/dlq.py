@@ -9,17 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from kantoku_kafka.cli.common import connected
-from kantoku_kafka.cli.events import Since, Type
 from kantoku_kafka.cli.output import Rows, out, printable, tell
+from kantoku_kafka.cli.parameters import DryRun, Output, PageOutput, Since, Type, Until, Yes
 from kantoku_kafka.cli.times import parse_time, parse_time_us
-from kantoku_kafka.cli.views import Until, states
+from kantoku_kafka.cli.views import states
 from kantoku_kafka.errors import NotFound, UsageError
 from kantoku_kafka.kafka.scan import delete_before
 from kantoku_kafka.replay.letters import Letter, LetterFilter, letters, redrive
 
 Error = Annotated[str | None, typer.Option("--error", help="Only of this error type, e.g. ConnectionError.")]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[TASK-ID...]")]
-Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="TASK-ID")]
 
 _CHUNK = 200
 
@@ -64,7 +63,7 @@ def list_(
 def show(
     ctx: typer.Context,
     place: Annotated[str, typer.Argument(metavar="ID|PARTITION:OFFSET")],
-    output: Annotated[str, typer.Option("-o", "--output", help="text, json")] = "text",
+    output: PageOutput = "text",
 ) -> None:
     """Show one dead letter whole: cause, headers, task, bytes.
 
@@ -93,10 +92,10 @@ def redrive_(
     until: Until = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     rate: Annotated[float, typer.Option("--rate", help="At most so many a second; 0: as fast as it goes.", min=0)] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    dry_run: DryRun = False,
     output: Output = "table",
 ) -> None:
-    """Put dead letters back to work; to repeat it, or to go on after an interruption, doubles nothing.
+    """Put dead letters back to work. To repeat it, or to go on after an interruption, doubles nothing.
 
     A task that had its result is spawned anew, under an id that follows from the old one; a record that could not be
     read, and can be now, goes back as it was. Exit code 7: the input of a letter is gone.
@@ -126,9 +125,9 @@ def purge(
         str | None, typer.Option("--until", help="Those written before: ISO 8601, or how long ago: 2h.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Delete dead letters for good: all, or those written before a time. Kafka can delete no others.
+    """Delete dead letters for good. All, or those written before a time: Kafka can delete no others.
 
     Example: kantoku-kafka -n shop dlq purge --until 7d --yes
     """

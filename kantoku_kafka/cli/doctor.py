@@ -9,6 +9,7 @@ import typer
 from kantoku_kafka.cli.acls import app_rights
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import table
+from kantoku_kafka.cli.parameters import OptionalApp, Output
 from kantoku_kafka.kafka.diagnosis import diagnose
 from kantoku_kafka.kafka.rights import Role
 
@@ -20,11 +21,9 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     ctx: typer.Context,
-    app: Annotated[
-        str | None, typer.Argument(metavar="[APP]", help="MODULE:ATTRIBUTE: its input topics are looked at as well.")
-    ] = None,
+    app: OptionalApp = None,
     timers: Annotated[bool, typer.Option(help="Also what executors need to fire timers.")] = True,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    output: Output = "table",
 ) -> None:
     """Look for what would keep an executor from running. Exits with the code of the first thing found.
 

@@ -16,11 +16,11 @@ import typer
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
 from kantoku_kafka.cli.output import Rows, escaped, one_line, out, tell
+from kantoku_kafka.cli.parameters import DryRun, Labels, Output, Since, Status, Type, output_option
 from kantoku_kafka.cli.times import parse_time
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.kafka.topics import retention_warnings, topic_identity
 from kantoku_kafka.model import Event
-from kantoku_kafka.model import Status as ResultStatus
 from kantoku_kafka.replay.again import copy_events
 from kantoku_kafka.replay.export import (
     EventSink,
@@ -37,15 +37,8 @@ from kantoku_kafka.replay.log import EventFilter
 from kantoku_kafka.replay.prune import prune
 from kantoku_kafka.replay.query import TaskQuery
 
-Type = Annotated[str | None, typer.Option("--type", help="Only of this task type.")]
 TaskId = Annotated[str | None, typer.Option("--task", help="Only of the task with this id.")]
 Name = Annotated[str | None, typer.Option("--name", help="Only of this name, e.g. sent_outputs.")]
-Status = Annotated[
-    ResultStatus | None,
-    typer.Option("--status", case_sensitive=False, help="Only results of this status, e.g. FAILED."),
-]
-Labels = Annotated[list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="Repeatable.")]
-Since = Annotated[str | None, typer.Option("--since", help="ISO 8601, or how long ago: 2h.")]
 
 _SINKS: Mapping[str, Callable[[Path], EventSink]] = {"sqlite": SqliteFile, "parquet": ParquetFile}
 
@@ -68,15 +61,13 @@ def tail(
     status: Status = None,
     label: Labels = None,
     since: Since = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="lines, jsonl")] = "lines",
+    output: Annotated[str, output_option("lines", "jsonl")] = "lines",
 ) -> None:
     """Show events as they happen, until Ctrl-C.
 
     Example: kantoku-kafka -n shop events tail --status FAILED
     """
     wanted = _filter(task, type, name, status, label)
-    if output not in ("lines", "jsonl"):
-        raise UsageError(f"-o takes lines, jsonl, not {output!r}.")
     with connected(ctx.obj) as kantoku:
         start = _time(since, "--since")
         for batch in kantoku.events.tail(since=start, wanted=wanted).batches():
@@ -101,18 +92,18 @@ def replay(
             help="Go on where the last replay with this file ended; it is made, and renewed at the end.",
         ),
     ] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="jsonl, sqlite, parquet")] = "jsonl",
+    output: Annotated[str, output_option("jsonl", *_SINKS)] = "jsonl",
     file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default for jsonl: stdout.")] = None,
     into: Annotated[str | None, typer.Option("--into", metavar="TOPIC", help="Copy them to another topic.")] = None,
 ) -> None:
-    """Write events from a point to an end that is fixed when the command starts.
+    """Write events from a point to a fixed end. It is fixed when the command starts.
 
     Example: kantoku-kafka -n shop events replay --since 24h -o sqlite --out day.db
     """
     if into is not None and (file is not None or output != "jsonl"):
         raise UsageError("--into copies events as they are: leave -o and --out away.")
-    if output != "jsonl" and (output not in _SINKS or file is None):
-        raise UsageError("-o takes jsonl, or sqlite or parquet with --out FILE.")
+    if output != "jsonl" and file is None:
+        raise UsageError(f"-o {output} takes --out FILE.")
     if since and since_offsets:
         raise UsageError("--since and --since-offsets exclude each other.")
     wanted = _filter(task, type, name, status, label)
@@ -149,10 +140,10 @@ def snapshot(
     phase: Annotated[Phase | None, typer.Option("--phase", help="Only tasks in this phase.")] = None,
     label: Labels = None,
     as_of: Annotated[str | None, typer.Option("--as-of", help="ISO 8601, or how long ago: 2h. Default: now.")] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="jsonl, json, table")] = "jsonl",
+    output: Output = "jsonl",
     file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="JSON lines go there.")] = None,
 ) -> None:
-    """Print the state of every task, now or as of a time, folded from the log.
+    """Print the state of every task, now or as of a time. It is folded from the log.
 
     Example: kantoku-kafka -n shop events snapshot --as-of 2026-01-31T08:00:00Z > tasks.jsonl
     """
@@ -180,9 +171,9 @@ def prune_(
     ],
     type: Type = None,  # noqa: A002
     limit: Annotated[int, typer.Option("--limit", help="At most so many tasks, the oldest first.", min=1)] = 1_000_000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Forget finished tasks: tombstones for their events, which compaction then removes. Can be repeated at any time.
+    """Forget finished tasks. Tombstones for their events, which compaction then removes; can be repeated at any time.
 
     Nothing of a task that has not ended goes, nor what says that a dead letter was redriven, as long as the letter is
     there. Results go by the retention of their own topic.

@@ -15,6 +15,7 @@ from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected
 from kantoku_kafka.cli.output import out, table, tell
 from kantoku_kafka.cli.page import duration
+from kantoku_kafka.cli.parameters import Output
 from kantoku_kafka.errors import AccessDenied, NotFound, TopicMismatch
 from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.group import InputLag, Member, input_topics, lag_of, members_of, worked_topics
@@ -23,7 +24,6 @@ from kantoku_kafka.model import Heartbeat, now_us
 from kantoku_kafka.names import NORMAL
 from kantoku_kafka.slots import host
 
-Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 Sample = Annotated[
     float, typer.Option("--sample", help="Seconds over which the rate is measured; 0: no rate.", min=0.0)
 ]
@@ -84,7 +84,7 @@ def executors(
     ] = False,
     output: Output = "table",
 ) -> None:
-    """Who is in the executors' group, what they serve and how fast.
+    """Who works, on what and how fast; quiet and stop them.
 
     What each of them serves and has in flight (handed to a pool: running, or next in line) is by its last heartbeat,
     which comes every 5 s.

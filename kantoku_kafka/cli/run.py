@@ -13,6 +13,7 @@ import typer
 
 from kantoku_kafka.cli.common import Options, relax_garbage_collection
 from kantoku_kafka.cli.lifeline import Lifeline
+from kantoku_kafka.cli.parameters import App
 from kantoku_kafka.cli.reload import Renewal, on_hangup, watch_files
 from kantoku_kafka.cli.status import shown
 from kantoku_kafka.cli.supervisor import MAX_PROCESSES, Supervisor
@@ -40,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def run_executor(
     ctx: typer.Context,
-    app: Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku, e.g. shop.tasks:kan")],
+    app: App,
     concurrency: Annotated[int, typer.Option("-c", "--concurrency", help="Tasks at once in each pool.")] = 16,
     processes: Annotated[int, typer.Option(help="Executor processes, supervised.", min=1, max=MAX_PROCESSES)] = 1,
     types: Annotated[str | None, typer.Option(help="Only these task types, comma-separated.")] = None,
@@ -68,7 +69,7 @@ def run_executor(
     timers: Annotated[bool, typer.Option(help="Also put tasks onto their inputs when they are due.")] = True,
     http: Http = None,
     reload: Annotated[
-        bool, typer.Option("-r", "--reload", help="For development: reload when Python files here change.")
+        bool, typer.Option("--reload", help="For development: reload when Python files here change.")
     ] = False,
 ) -> None:
     """Take tasks from the inputs, run them, publish results.
@@ -126,7 +127,7 @@ def _supervise(processes: int, drain_seconds: float, *, reload: bool, burst: boo
 
 def run_scheduler(
     ctx: typer.Context,
-    app: Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku, e.g. shop.tasks:kan")],
+    app: App,
     guarantee: Annotated[Guarantee, typer.Option(help="What is promised of timers.")] = Guarantee.EXACTLY_ONCE,
     group_protocol: Annotated[
         GroupProtocol, typer.Option(help="classic, or consumer (KIP-848).")

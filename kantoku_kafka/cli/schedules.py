@@ -10,8 +10,8 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
-from kantoku_kafka.cli.events import Labels
 from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.cli.parameters import Data, Key, Labels, Output, TaskType
 from kantoku_kafka.cli.tasks import data_of
 from kantoku_kafka.cli.times import parse_duration, parse_future, show_time
 from kantoku_kafka.engine.recurrence import Recurrence
@@ -41,9 +41,9 @@ def register(app: typer.Typer) -> None:
 
 def list_schedules(
     ctx: typer.Context,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    output: Output = "table",
 ) -> None:
-    """Every schedule: when it is due next, and what became of it so far.
+    """Every schedule, and when it is due next. Also what became of it so far.
 
     Example: kantoku-kafka -n shop schedules list
     """
@@ -58,10 +58,8 @@ def list_schedules(
 def add(
     ctx: typer.Context,
     name: Name,
-    type: Annotated[str, typer.Argument(metavar="TYPE", help="Task type.")],  # noqa: A002
-    data: Annotated[
-        str, typer.Argument(metavar="[DATA|-|@FILE]", help="What each task is given; - reads stdin, @FILE a file.")
-    ] = "",
+    type: TaskType,  # noqa: A002
+    data: Data = "",
     cron: Annotated[str | None, typer.Option(help="MINUTE HOUR DAY MONTH WEEKDAY, or @daily and its like.")] = None,
     every: Annotated[str | None, typer.Option(help="Instead of --cron: a duration like 90s, 10m, 6h.")] = None,
     time_zone: Annotated[str, typer.Option("--time-zone", "--tz", help="Of --cron, e.g. Europe/Berlin.")] = "UTC",
@@ -71,11 +69,11 @@ def add(
     overlap: Annotated[Overlap, typer.Option(help="If the last task has not ended.")] = Overlap.ALLOW,
     catch_up: Annotated[CatchUp, typer.Option(help="Of times that nobody was there to serve.")] = CatchUp.ONE,
     grace: Annotated[str, typer.Option(help="--catch-up skip: later than this is missed.")] = "60s",
-    key: Annotated[str | None, typer.Option(help="Ordering key of the task.")] = None,
+    key: Key = None,
     label: Labels = None,
     paused: Annotated[bool, typer.Option("--paused", help="Not before: schedules resume.")] = False,
 ) -> None:
-    """Spawn a task again and again, or change the schedule of this name; its next times are shown.
+    """Spawn a task again and again. Changes the schedule of this name if there is one; its next times are shown.
 
     Example: kantoku-kafka -n shop schedules add nightly report --cron "30 2 * * *" --tz Europe/Berlin --overlap skip
     """
@@ -113,7 +111,7 @@ def remove(ctx: typer.Context, name: Name) -> None:
 
 
 def pause(ctx: typer.Context, name: Name) -> None:
-    """Spawn nothing of it until it is resumed; what is due meanwhile is not made up for.
+    """Spawn nothing of it until it is resumed. What is due meanwhile is not made up for.
 
     Example: kantoku-kafka -n shop schedules pause nightly
     """
@@ -134,7 +132,7 @@ def resume(ctx: typer.Context, name: Name) -> None:
 
 
 def trigger(ctx: typer.Context, name: Name) -> None:
-    """Spawn its task now, whether it is paused or not; prints the task id.
+    """Spawn its task now, whether it is paused or not. Prints the task id.
 
     Example: kantoku-kafka -n shop schedules trigger nightly
     """

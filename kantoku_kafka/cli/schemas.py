@@ -14,16 +14,11 @@ from kantoku_kafka.asyncapi import describe
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.cli.common import Options
 from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.cli.parameters import App, DryRun, OptionalApp, Output
 from kantoku_kafka.errors import TopicMismatch, UsageError
 from kantoku_kafka.registry.subjects import State, Wanted, difference, state_of, wanted
 
 __all__ = ["register"]
-
-App = Annotated[
-    str | None,
-    typer.Argument(metavar="[APP]", help="MODULE:ATTRIBUTE of the Kantoku: for its inputs and payloads, and registry."),
-]
-Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Is made if it is not there.")],
 ) -> None:
-    """Write the schemas of the envelopes into a folder: what other languages need. Older versions go into history/.
+    """Write the schemas of the envelopes into a folder. Other languages need them. Older versions go into history/.
 
     Example: kantoku-kafka schemas export avro
     """
@@ -54,9 +49,9 @@ def export(
 
 def asyncapi(
     ctx: typer.Context,
-    app: Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku.")],
+    app: App,
 ) -> None:
-    """Write the topics of an app as an AsyncAPI 3 document in JSON: what its executors read and write, and the schemas.
+    """Write the topics of an app as an AsyncAPI 3 document. JSON: what its executors read and write, and the schemas.
 
     Example: kantoku-kafka schemas asyncapi shop.tasks:kan > asyncapi.json
     """
@@ -66,11 +61,11 @@ def asyncapi(
 
 def register_schemas(
     ctx: typer.Context,
-    app: App = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be registered.")] = False,
+    app: OptionalApp = None,
+    dry_run: DryRun = False,
     output: Output = "table",
 ) -> None:
-    """Register the schemas of envelopes and payloads, each under its subject. What is there already stays.
+    """Register the schemas of envelopes and payloads. Each under its subject; what is there already stays.
 
     Exit code 7 if one is not compatible with what stands under its subject; nothing is registered then.
 
@@ -84,8 +79,8 @@ def register_schemas(
     _show(found, output)
 
 
-def check(ctx: typer.Context, app: App = None, output: Output = "table") -> None:
-    """Show how each schema stands in the registry: registered, new, compatible, incompatible. Changes nothing.
+def check(ctx: typer.Context, app: OptionalApp = None, output: Output = "table") -> None:
+    """Show how each schema stands in the registry. It is registered, new, compatible or incompatible. Changes nothing.
 
     Exit code 7 if one is incompatible: for continuous integration, before what writes it is deployed.
 
@@ -94,8 +89,8 @@ def check(ctx: typer.Context, app: App = None, output: Output = "table") -> None
     _show(_compatible(ctx.obj, app, output), output)
 
 
-def diff(ctx: typer.Context, app: App = None) -> None:
-    """Show how each schema differs from the newest under its subject; nothing where it does not.
+def diff(ctx: typer.Context, app: OptionalApp = None) -> None:
+    """Show how each schema differs from the registered one. That is the newest; nothing where they do not differ.
 
     Example: kantoku-kafka schemas diff shop.tasks:kan
     """

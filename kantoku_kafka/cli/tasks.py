@@ -13,6 +13,7 @@ import typer
 from kantoku_kafka import options as task_options
 from kantoku_kafka.cli.common import Options, connected, parse_labels
 from kantoku_kafka.cli.output import Rows, tell
+from kantoku_kafka.cli.parameters import Data, Key, Labels, TaskType, output_option
 from kantoku_kafka.cli.progress import progress
 from kantoku_kafka.cli.times import parse_duration, parse_future
 from kantoku_kafka.errors import NotFound, UsageError
@@ -32,13 +33,11 @@ def register(app: typer.Typer) -> None:
 
 def spawn(
     ctx: typer.Context,
-    type: Annotated[str, typer.Argument(metavar="TYPE", help="Task type.")],  # noqa: A002 - the name users type
-    data: Annotated[
-        str, typer.Argument(metavar="[DATA|-|@FILE]", help="What the task is given; - reads stdin, @FILE a file.")
-    ] = "",
-    key: Annotated[str | None, typer.Option("-k", "--key", help="Ordering key.")] = None,
+    type: TaskType,  # noqa: A002 - the name users type
+    data: Data = "",
+    key: Key = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Derives the task id.")] = None,
-    label: Annotated[list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="Repeatable.")] = None,
+    label: Labels = None,
     priority: Annotated[str | None, typer.Option(help="One of those that the type has.")] = None,
     at: Annotated[str | None, typer.Option(help="Not to start before: a time, or a duration from now.")] = None,
     expires: Annotated[str | None, typer.Option(help="EXPIRED if it could not start within: 90s, 2h.")] = None,
@@ -49,7 +48,8 @@ def spawn(
         float, typer.Option("-t", "--timeout", help="Seconds to wait with --wait.", min=0.0, max=_LONGEST_SECONDS)
     ] = 60.0,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="table, json, jsonl (default: ids, or data)")
+        str | None,
+        output_option("ids", "data", "table", "json", "jsonl", about=" Default: ids; data with --wait."),
     ] = None,
 ) -> None:
     """Spawn tasks. Prints their ids once the broker has accepted them.
@@ -81,14 +81,14 @@ def spawn(
 
 def result(
     ctx: typer.Context,
-    task_id: Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids; - reads them from stdin.")],
+    task_id: Annotated[list[str], typer.Argument(metavar="ID", help="Task ids; - reads them from stdin.")],
     timeout: Annotated[
         float,
         typer.Option(
             "-t", "--timeout", help="Seconds to wait for what is not there yet.", min=0.0, max=_LONGEST_SECONDS
         ),
     ] = 0.0,
-    output: Annotated[str, typer.Option("-o", "--output", help="data, table, json, jsonl")] = "data",
+    output: Annotated[str, output_option("data", "table", "json", "jsonl")] = "data",
 ) -> None:
     """Print the results of tasks. Exit code 0: succeeded, 1: a task failed, 5: there is no result.
 

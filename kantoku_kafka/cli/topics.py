@@ -10,19 +10,18 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.output import out, table, tell
+from kantoku_kafka.cli.parameters import App, Output, Yes
 from kantoku_kafka.emit import strimzi, terraform, tools
 from kantoku_kafka.errors import AccessDenied, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.drift import Difference, Seen, compare
 from kantoku_kafka.kafka.wanted import TopicPlan
 
-App = Annotated[str, typer.Argument(metavar="APP", help="MODULE:ATTRIBUTE of the Kantoku")]
 Partitions = Annotated[int, typer.Option("-p", "--partitions", help="Partitions of each topic.", min=1)]
 Replicas = Annotated[
     int | None,
     typer.Option("-r", "--replication-factor", help="Default: the broker's.", min=1, max=32_767),
 ]
-Output = Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")]
 _REPLICAS = 3
 _ABSENT = "Topics of others are missing, and not ours to create: {}. See from_topics and reply_to of the task types."
 _UNSEEN = {
@@ -59,7 +58,7 @@ def plan(
     cluster: Annotated[str, typer.Option(help="--emit strimzi: the name of the Kafka resource.")] = "my-cluster",
     output: Output = "table",
 ) -> None:
-    """Show how each topic differs from what it should be; change nothing.
+    """Show how each topic differs from what it should be. Changes nothing.
 
     Exit code 0: nothing is missing, and no difference loses data or breaks a promise; else 7; 4 if we may not look.
     With --emit no broker is asked.
@@ -90,9 +89,9 @@ def create(
     app: App,
     partitions: Partitions = 4,
     replication_factor: Replicas = None,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Create the topics that are missing; those that exist are left as they are.
+    """Create the topics that are missing. Those that exist are left as they are.
 
     Example: kantoku-kafka topics create shop.tasks:kan --yes
     """
@@ -119,7 +118,7 @@ def check(
     replication_factor: Replicas = None,
     output: Output = "table",
 ) -> None:
-    """Exit with 7 if a topic is missing, or is so that data are lost or a promise is broken; show only those.
+    """Show the topics that are missing or wrong; exit code 7 if any. What is wrong loses data or breaks a promise.
 
     Example: kantoku-kafka topics check shop.tasks:kan
     """

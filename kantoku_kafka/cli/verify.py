@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from kantoku_kafka.cli.common import connected
-from kantoku_kafka.cli.events import Since
 from kantoku_kafka.cli.output import table, tell
+from kantoku_kafka.cli.parameters import OptionalApp, Output, Since
 from kantoku_kafka.cli.times import parse_time_us
 from kantoku_kafka.engine.foreign import foreign_readers
 from kantoku_kafka.kafka.group import worked_topics
@@ -26,12 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     ctx: typer.Context,
-    app: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[APP]", help="MODULE:ATTRIBUTE of the Kantoku: for its topics, and how others' are read."
-        ),
-    ] = None,
+    app: OptionalApp = None,
     since: Since = None,
     at_rest: Annotated[
         bool, typer.Option("--at-rest", help="Nothing runs or waits any more: a task without a result is lost.")
@@ -43,7 +38,7 @@ def verify(
         EventDetail | None,
         typer.Option(help="What all executors log (run-executor --events); default: each is judged by what it logs."),
     ] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    output: Output = "table",
 ) -> None:
     """Check from the topics alone that promises are kept. Every task has one result, for one. Changes nothing.
 

@@ -12,9 +12,10 @@ import typer
 
 from kantoku_kafka.app import Kantoku
 from kantoku_kafka.cli.common import connected, parse_labels
-from kantoku_kafka.cli.events import Labels, Since, Status, Type, warn_of_gaps, warn_of_unreadable
+from kantoku_kafka.cli.events import warn_of_gaps, warn_of_unreadable
 from kantoku_kafka.cli.output import Rows, out, printable, tell
 from kantoku_kafka.cli.page import page, shown_data, when
+from kantoku_kafka.cli.parameters import DryRun, Labels, Output, PageOutput, Since, Status, Type, Until
 from kantoku_kafka.cli.times import parse_time_us
 from kantoku_kafka.errors import KantokuError, NotFound, UsageError
 from kantoku_kafka.replay.again import originals
@@ -24,7 +25,6 @@ from kantoku_kafka.replay.fold import Phase, TaskState
 from kantoku_kafka.replay.query import TaskQuery
 from kantoku_kafka.replay.store import TaskStore
 
-Until = Annotated[str | None, typer.Option("--until", help="As --since.")]
 Text = Annotated[str | None, typer.Option("--text", help="Occurs in the id, an error or an attribute.")]
 Live = Annotated[bool, typer.Option("--live", help="Read the whole log instead of the local view.")]
 
@@ -38,7 +38,6 @@ def tasks_group() -> typer.Typer:
     group.command("list")(list_)
     group.command("show")(show)
     group.command("restart")(restart)
-    group.command("retry", hidden=True)(restart)  # the same by another name
     return group
 
 
@@ -56,7 +55,7 @@ def list_(
         bool, typer.Option("--inputs", help="Also tasks that stand on their inputs and have no event yet.")
     ] = False,
     live: Live = False,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    output: Output = "table",
 ) -> None:
     """List tasks, the newest first.
 
@@ -90,14 +89,12 @@ def show(
     ctx: typer.Context,
     task_id: Annotated[str, typer.Argument(metavar="ID")],
     live: Live = False,
-    output: Annotated[str, typer.Option("-o", "--output", help="text, json")] = "text",
+    output: PageOutput = "text",
 ) -> None:
     """Show one task: where it is, its steps, its result. Exit code 5 if nothing is known of it.
 
     Example: kantoku-kafka -n shop tasks show 0194f1c2-7c1e-7aaa-8bbb-123456789abc
     """
-    if output not in ("text", "json"):
-        raise UsageError(f"-o takes text, json, not {output!r}.")
     with connected(ctx.obj) as kantoku, states(kantoku, live) as store:
         state = store.get(task_id)
         if state is None:
@@ -121,7 +118,7 @@ def show(
 
 def restart(
     ctx: typer.Context,
-    task_id: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    task_id: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
     type: Type = None,  # noqa: A002
     status: Status = None,
     label: Labels = None,
@@ -129,10 +126,10 @@ def restart(
     until: Until = None,
     text: Text = None,
     again: Annotated[bool, typer.Option("--again", help="Also those that were restarted already.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
-    output: Annotated[str, typer.Option("-o", "--output", help="table, json, jsonl")] = "table",
+    dry_run: DryRun = False,
+    output: Output = "table",
 ) -> None:
-    """Spawn finished tasks again, each under a new id that names the old one. Exit code 5: an input no longer has one.
+    """Spawn finished tasks again, each under a new id. It names the old one. Exit code 5: an input no longer has one.
 
     Of tasks that are named by their ids those are meant that match the other options, too.
 

@@ -107,7 +107,7 @@ def test_the_command_line_cancels_by_id_by_type_and_by_label(
     assert kan.wait(plain.id, timeout_seconds=20).ok, "the label is another one"
     done = cli(*common, "tasks", "cancel", ended.id)
     assert (done.returncode, b"had ended: OK" in done.stderr) == (1, True), done.stderr
-    done = cli(*common, "tasks", "cancel", "0194f1c2-7c1e-7aaa-8bbb-123456789abc", "--wait", "0.5")
+    done = cli(*common, "tasks", "cancel", "0194f1c2-7c1e-7aaa-8bbb-123456789abc", "--timeout", "0.5")
     assert (done.returncode, b"Nobody knows" in done.stderr) == (5, True), done.stderr
     later = kan.spawn(Task("waits", b"30"))
     time.sleep(0.5)

@@ -110,7 +110,7 @@ def test_a_signal_at_any_moment_leaves_nothing(
 def test_what_is_wrong_is_said_in_one_sentence() -> None:
     done = subprocess.run([*COMMAND, "-o", "xml"], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: -o takes table, json or jsonl, not 'xml'.\n"
+    assert done.stderr == "error: -o takes table, json, jsonl, not 'xml'.\n"
     refused = [*COMMAND, "-b", "127.0.0.1:1"]
     done = subprocess.run(refused, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3, done.stderr

@@ -100,7 +100,7 @@ def test_every_role_at_its_work(broker: GrantingBroker, spawner: Kantoku, tmp_pa
         admin("tasks", "restart", high.id)
         admin("dlq", "redrive", "--all")
         long = spawner.spawn(Task("echo").with_(delay(seconds=3600)))
-        admin("tasks", "cancel", long.id, "--wait", "30")
+        admin("tasks", "cancel", long.id, "--timeout", "30")
         admin("executors", "stop", "--all")
         assert running.wait(60) == 0
         assert "forbid" not in running.log(), running.log()

@@ -31,7 +31,6 @@ from registries import Apicurio, Gateway, running_registry
 
 from kantoku_kafka import Kantoku, Status
 from kantoku_kafka.avro import schemas
-from kantoku_kafka.errors import NotFound
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.registry import Registry
@@ -326,14 +325,6 @@ def test_an_id_that_nobody_knows_is_waited_for_and_then_a_dead_letter(world: Wor
     assert b"does not have schema 999999" in said and b"must begin with C3 01" in said
     asked = [path for path in world.gateway.asked if path.startswith("/schemas/ids/999999")]
     assert 2 < len(asked) < 25  # for some seconds; the next ones once each
-
-
-def test_what_the_registry_takes_for_no_mark_at_all_is_of_no_schema(apicurio: Apicurio) -> None:
-    registry = Registry(apicurio.url)
-    for mark in (2**32 - 1, uuid.UUID(int=0)):  # Apicurio knows ids of 31 bits, and no GUIDs
-        with pytest.raises(NotFound, match=f"does not have schema {mark}"):
-            registry.schema(mark)
-    registry.close()
 
 
 def test_a_registry_that_goes_away_loses_nothing(

@@ -61,10 +61,11 @@ TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO
 
 def kantoku_error(error: KafkaError, doing: str) -> KantokuError:
     """The error of ours that one stands for which does not pass by itself."""
+    said = error.str().rstrip(".")
     if error.code() in DENIED:
-        return AccessDenied(f"The broker forbids {doing}: {error.str()}. Ask for the ACL, or check user and password.")
+        return AccessDenied(f"The broker forbids {doing}: {said}. Ask for the ACL, or check user and password.")
     if error.code() in NO_TOPIC:
         return TopicMismatch(
-            f"A topic is missing for {doing}: {error.str()}. Create it (topics create), or name another namespace (-n)."
+            f"A topic is missing for {doing}: {said}. Create it (topics create), or name another namespace (-n)."
         )
-    return KantokuError(f"Kafka failed while {doing}: {error.name()}: {error.str()}.")
+    return KantokuError(f"Kafka failed while {doing}: {error.name()}: {said}.")

@@ -68,7 +68,7 @@ class Run:
 
     @property
     def dead_letters(self) -> list[Record]:
-        """Records that no task could be read from, and tasks of unknown types."""
+        """Records that no task could be read from, tasks of unknown types, and those whose attempts are used up."""
         return self.log.read(self.kantoku.topics.dlq)
 
 

@@ -81,6 +81,11 @@ class Offset(NamedTuple):
     offset: int
     metadata: str
 
+    @property
+    def place(self) -> Place:
+        """Whose offset it is."""
+        return self.topic, self.partition
+
 
 def place_of(topic: str, number: int) -> str:
     """A partition, as commit metadata name it."""

@@ -3,15 +3,62 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from kantoku_kafka.job import Offset, Place
 from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.codes import UNSTABLE
 from kantoku_kafka.kafka.membership import writer_of
 
-__all__ = ["CommittedOffsets"]
+__all__ = ["CommittedOffsets", "committed_offsets", "observer", "offsets_of"]
+
+
+@contextmanager
+def observer(clients: Clients, group: str, *, settled: bool) -> Iterator[Consumer]:
+    """A consumer that knows the group's offsets and is no member of it.
+
+    Parameters:
+        settled: wait for what open transactions may change; else they say what was committed before.
+    """
+    isolation = "read_committed" if settled else "read_uncommitted"
+    consumer = clients.consumer(**{"group.id": group, "isolation.level": isolation})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def offsets_of(consumer: Consumer, places: Iterable[Place], timeout_seconds: float) -> list[Offset]:
+    """What the consumer's group has committed, negative where nothing. Raises KafkaException, also for one of them."""
+    found = consumer.committed([TopicPartition(*place) for place in places], timeout_seconds)
+    for one in found:
+        if one.error is not None:
+            raise KafkaException(one.error)
+    return [Offset(one.topic, one.partition, one.offset, one.metadata or "") for one in found]
+
+
+def committed_offsets(
+    clients: Clients, group: str, places: Iterable[Place], *, settled: bool, seconds: float | None = None
+) -> list[Offset]:
+    """As :func:`offsets_of` of an :func:`observer`, asked until it answers.
+
+    Parameters:
+        seconds: how long, default: the connection's timeout.
+
+    Raises:
+        AccessDenied, BrokerUnavailable, KantokuError.
+    """
+    wanted, timeout_seconds = list(places), clients.connection.timeout_seconds
+    with observer(clients, group, settled=settled) as consumer:
+        return clients.insist(
+            lambda: offsets_of(consumer, wanted, timeout_seconds),
+            f"reading the committed offsets of {group}",
+            UNSTABLE,
+            seconds,
+        )
 
 
 class CommittedOffsets:
@@ -36,10 +83,10 @@ class CommittedOffsets:
         self._lock = threading.Lock()
         self._known: dict[Place, Offset] = {}
 
-    def watch(self, found: Iterable[TopicPartition]) -> None:
+    def watch(self, found: Iterable[Offset]) -> None:
         """We hold these from now on, and this is how we have found them."""
         with self._lock:
-            self._known |= _by_place(found)
+            self._known |= {offset.place: offset for offset in found}
 
     def forget(self, places: Iterable[Place]) -> None:
         """We hold these no longer."""
@@ -50,9 +97,7 @@ class CommittedOffsets:
     def note(self, offsets: Sequence[Offset]) -> None:
         """We have committed these."""
         with self._lock:
-            for o in offsets:
-                if (o.topic, o.partition) in self._known:
-                    self._known[o.topic, o.partition] = o
+            self._known |= {offset.place: offset for offset in offsets if offset.place in self._known}
 
     def by_a_twin(self, *, settled: bool = True) -> bool:
         """Whether another process of our slot has committed what we hold. Raises KantokuError if nobody tells.
@@ -71,25 +116,16 @@ class CommittedOffsets:
 
         Each names its checkpoint, so one that is found is enough: a partition that went elsewhere may name another.
         """
-        found = self._read([(o.topic, o.partition) for o in offsets])
-        happened = any(found[o.topic, o.partition] == o for o in offsets)
+        found = self._read([offset.place for offset in offsets])
+        happened = any(found[offset.place] == offset for offset in offsets)
         if happened:
             self.note(offsets)
         return happened
 
-    def _read(self, places: Collection[Place], *, settled: bool = True) -> dict[Place, Offset]:
-        isolation = "read_committed" if settled else "read_uncommitted"
-        observer = self._clients.consumer(**{"group.id": self._group, "isolation.level": isolation})
+    def _read(self, places: Iterable[Place], *, settled: bool = True) -> dict[Place, Offset]:
         try:
-            found = observer.committed([TopicPartition(*place) for place in places], self._timeout_seconds)
+            with observer(self._clients, self._group, settled=settled) as consumer:
+                found = offsets_of(consumer, places, self._timeout_seconds)
         except KafkaException as error:
             raise self._clients.error(error.args[0], "reading the committed offsets") from error
-        finally:
-            observer.close()
-        if failed := next((f.error for f in found if f.error is not None), None):
-            raise self._clients.error(failed, "reading the committed offsets") from KafkaException(failed)
-        return _by_place(found)
-
-
-def _by_place(committed: Iterable[TopicPartition]) -> dict[Place, Offset]:
-    return {(c.topic, c.partition): Offset(c.topic, c.partition, c.offset, c.metadata or "") for c in committed}
+        return {offset.place: offset for offset in found}

@@ -9,9 +9,10 @@ from typing import Any
 from confluent_kafka import TopicPartition
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.job import place_of
+from kantoku_kafka.job import Offset, place_of
 from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.codes import UNSTABLE
+from kantoku_kafka.kafka.committed import committed_offsets, observer
 from kantoku_kafka.kafka.scan import beginnings, ends, pick, stable_ends
 from kantoku_kafka.kafka.topics import existing_topics, partition_counts
 from kantoku_kafka.names import Topics
@@ -73,14 +74,11 @@ def worked_topics(clients: Clients, topics: Topics) -> list[str]:
     librdkafka 2.16.) Raises KantokuError.
     """
     places = [TopicPartition(topic, n) for topic, count in partition_counts(clients).items() for n in range(count)]
-    observer = clients.consumer(**{"group.id": topics.group})
-    try:
+    with observer(clients, topics.group, settled=True) as consumer:
         committed = clients.insist(
-            lambda: observer.committed(places, clients.connection.timeout_seconds),
+            lambda: consumer.committed(places, clients.connection.timeout_seconds),
             f"reading the committed offsets of {topics.group}",
         )
-    finally:
-        observer.close()
     worked = {p.topic for p in committed if p.offset >= 0 or (p.error is not None and p.error.code() in UNSTABLE)}
     return sorted(worked.union(input_topics(clients, topics)))
 
@@ -120,19 +118,10 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
         TopicMismatch, AccessDenied, BrokerUnavailable.
         WaitTimeout: the oldest record of a partition does not come.
     """
-    found: list[InputLag] = []
-    observer = clients.consumer(**{"group.id": topics.group, "isolation.level": "read_uncommitted"})
-    try:
-        for topic in inputs:
-            first, present = beginnings(clients, topic), ends(clients, topic)
-            places = [TopicPartition(topic, p) for p in present]
-            committed = clients.insist(
-                lambda: observer.committed(places, clients.connection.timeout_seconds),  # noqa: B023 - called at once
-                f"reading the committed offsets of {topics.group}",
-            )
-            found += [_lag(place, first[place.partition], present[place.partition]) for place in committed]
-    finally:
-        observer.close()
+    first = {(topic, n): offset for topic in inputs for n, offset in beginnings(clients, topic).items()}
+    present = {(topic, n): offset for topic in inputs for n, offset in ends(clients, topic).items()}
+    committed = committed_offsets(clients, topics.group, present, settled=False) if present else []
+    found = [_lag(offset, first[offset.place], present[offset.place]) for offset in committed]
     return _with_oldest(clients, found) if oldest else found
 
 
@@ -156,9 +145,9 @@ def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
     return found
 
 
-def _lag(place: TopicPartition, first: int, end: int) -> InputLag:
-    base = max(place.offset, first)  # before the first one stands what was deleted, and "nothing committed"
-    name = place_of(place.topic, place.partition)
-    done = doneset.decode(place.metadata, name, place.offset) if place.metadata else None
+def _lag(committed: Offset, first: int, end: int) -> InputLag:
+    base = max(committed.offset, first)  # before the first one stands what was deleted, and "nothing committed"
+    name = place_of(*committed.place)
+    done = doneset.decode(committed.metadata, name, committed.offset) if committed.metadata else None
     runs = [(max(start, base), stop) for start, stop in done.runs if stop > base] if done else []
-    return InputLag(place.topic, place.partition, base, end, runs, None)
+    return InputLag(*committed.place, base, end, runs, None)

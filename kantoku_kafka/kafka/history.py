@@ -6,12 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from confluent_kafka import TopicPartition
-
 from kantoku_kafka.engine.past import Past, Recollection
 from kantoku_kafka.errors import WaitTimeout
 from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.clients import Clients
+from kantoku_kafka.kafka.committed import committed_offsets
 from kantoku_kafka.kafka.records import value_of
 from kantoku_kafka.kafka.scan import Record, Scan, beginnings, ends, first_at, pick
 from kantoku_kafka.kafka.topics import existing_topics
@@ -79,17 +78,8 @@ class KafkaHistory:
 
     def _committed(self, places: Sequence[Place]) -> list[Place]:
         """Those in which the group has an offset."""
-        observer = self._clients.consumer(**{"group.id": self._topics.group, "isolation.level": "read_uncommitted"})
-        wanted = [TopicPartition(*place) for place in places]
-        seconds = self._clients.connection.timeout_seconds
-        try:
-            found = self._clients.insist(lambda: observer.committed(wanted, seconds), "reading committed offsets")
-        finally:
-            observer.close()
-        for place in found:
-            if place.error is not None:
-                raise self._clients.error(place.error, "reading committed offsets")
-        return [(place.topic, place.partition) for place in found if place.offset >= 0]
+        found = committed_offsets(self._clients, self._topics.group, places, settled=False)
+        return [offset.place for offset in found if offset.offset >= 0]
 
     def _oldest_ms(self, places: Sequence[Place]) -> int | None:
         """When the oldest record in them was written, 0 if one does not come; None if they are empty."""

@@ -33,30 +33,30 @@ class Inheritance:
         self.consumer = clients.consumer(**{"group.id": group, **settings})
         self._template: bytes = self.consumer.consumer_group_metadata()
 
-    def find(self, takeover: Takeover, topics: Iterable[str], slot: str) -> list[TopicPartition]:
+    def find(self, takeover: Takeover, topics: Iterable[str], slot: str) -> list[Offset]:
         """Where the partitions stand whose last writer is a member of this slot that the group still has.
 
         Call it once the slot's last transaction has ended, and before joining the group.
         """
-        partitions = [TopicPartition(t, n) for t in topics for n in range(partition_count(self._clients, t))]
+        places = [(topic, n) for topic in topics for n in range(partition_count(self._clients, topic))]
         found = []
         members = takeover.members()
-        for position in takeover.peek(partitions):
+        for position in takeover.peek(places):
             writer = writer_of(position)
             if writer is not None and writer.slot == slot and members.get(writer.member_id) == slot:
-                self._memberships[position.topic, position.partition] = writer
+                self._memberships[position.place] = writer
                 found.append(position)
         return found
 
-    def membership_of(self, topic: str, partition: int) -> Membership | None:
+    def membership_of(self, place: Place) -> Membership | None:
         """Under whom to commit; None for a partition that is not inherited."""
-        return self._memberships.get((topic, partition))
+        return self._memberships.get(place)
 
     def shares(self, own: bytes | None, offsets: Iterable[Offset]) -> list[tuple[bytes, list[Offset]]] | None:
         """The offsets by the group metadata to commit them with; None if it takes ``own`` and there are none."""
         shares: dict[bytes, list[Offset]] = {}
         for offset in offsets:
-            membership = self.membership_of(offset.topic, offset.partition)
+            membership = self.membership_of(offset.place)
             metadata = own if membership is None else membership.group_metadata(self._template)
             if metadata is None:
                 return None

@@ -239,7 +239,7 @@ class KafkaInputs:
     def writer(self, partition: Partition) -> str:
         """Whom the metadata of a commit name: a successor then knows whose transaction may hang."""
         inheritance = self._inheritance
-        inherited = inheritance.membership_of(partition.topic, partition.number) if inheritance else None
+        inherited = inheritance.membership_of((partition.topic, partition.number)) if inheritance else None
         return (inherited or self._membership).text
 
     def slot_is_taken(self) -> bool:
@@ -261,8 +261,9 @@ class KafkaInputs:
     def _on_assign(self, _: Consumer, assigned: list[TopicPartition]) -> None:
         if self._leaving:  # librdkafka gives them back by itself; asking it for offsets would not be answered
             return
-        self._let_go((p.topic, p.partition) for p in assigned)
-        positions = self._open(self._takeover.committed(self.consumer, assigned))
+        places = [(p.topic, p.partition) for p in assigned]
+        self._let_go(places)
+        positions = self._open(self._takeover.committed(self.consumer, places))
         self.consumer.incremental_assign(positions)
         # Pauses outlive an assignment in librdkafka: begin with a clean state.
         self.consumer.resume([TopicPartition(p.topic, p.partition) for p in positions])
@@ -270,13 +271,13 @@ class KafkaInputs:
         if self._inherits and self._metadata is not None:
             self._membership = Membership.of(self._slot, self._metadata)
         if assigned:
-            _log.info("assigned %s", names(assigned), extra={"action": "assigned"})
+            _log.info("assigned %s", names(places), extra={"action": "assigned"})
 
-    def _open(self, committed: Sequence[TopicPartition]) -> list[TopicPartition]:
+    def _open(self, committed: Sequence[Offset]) -> list[TopicPartition]:
         """Begin an assignment of these; answers from where to read."""
         if self._inherits:
             self._committed.watch(committed)
-        positions = [Offset(p.topic, p.partition, self._start_of(p), p.metadata or "") for p in committed]
+        positions = [offset._replace(offset=self._start_of(offset)) for offset in committed]
         begins = []
         for position, partition in zip(positions, self._rebalance.assigned(positions), strict=True):
             self._partitions[partition.topic, partition.number] = partition
@@ -285,27 +286,25 @@ class KafkaInputs:
         return begins
 
     def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:
-        _log.info("revoked %s", names(revoked), extra={"action": "revoked"})
+        places = [(p.topic, p.partition) for p in revoked]
+        _log.info("revoked %s", names(places), extra={"action": "revoked"})
         if self._classic:  # the group has a new generation by now
             self._metadata = self._fresh_metadata()
-        self._rebalance.revoked(self._known(revoked))
+        self._rebalance.revoked([self._partitions[place] for place in places if place in self._partitions])
         self._stored.commit(self.consumer, wait=True)
-        self._forget((p.topic, p.partition) for p in revoked)
+        self._forget(places)
         self._metadata = None
 
     def _on_lost(self, _: Consumer, lost: list[TopicPartition]) -> None:
-        _log.warning("lost %s", names(lost), extra={"action": "lost"})
-        self._lose([(p.topic, p.partition) for p in lost])
+        places = [(p.topic, p.partition) for p in lost]
+        _log.warning("lost %s", names(places), extra={"action": "lost"})
+        self._lose(places)
         self._metadata = None
 
     def _lose(self, keys: Collection[Place]) -> None:
         """These belong to somebody else by now: also what was stored of them must not be committed."""
         self._rebalance.lost(self._forget(keys))
         self._stored.drop(set(keys))
-
-    def _known(self, partitions: Iterable[TopicPartition]) -> list[Partition]:
-        found = (self._partitions.get((p.topic, p.partition)) for p in partitions)
-        return [partition for partition in found if partition is not None]
 
     def _forget(self, keys: Iterable[Place]) -> list[Partition]:
         found = [partition for key in keys if (partition := self._partitions.pop(key, None)) is not None]
@@ -323,7 +322,7 @@ class KafkaInputs:
         if positions:
             self._inheritance = inheritance
             inheritance.consumer.assign(self._open(positions))
-            _log.info("inherited %s", names(positions), extra={"action": "inherited"})
+            _log.info("inherited %s", names(offset.place for offset in positions), extra={"action": "inherited"})
         else:
             inheritance.consumer.close()
 
@@ -359,13 +358,13 @@ class KafkaInputs:
 
     def _reader_of(self, partition: Partition) -> Consumer:
         inheritance = self._inheritance
-        inherited = inheritance and inheritance.membership_of(partition.topic, partition.number)
+        inherited = inheritance and inheritance.membership_of((partition.topic, partition.number))
         return inheritance.consumer if inheritance and inherited else self.consumer
 
-    def _start_of(self, committed: TopicPartition) -> int:
+    def _start_of(self, committed: Offset) -> int:
         """Where to begin: the committed offset; else the oldest record, or the first since the time that was given."""
         if committed.offset >= 0:
-            return int(committed.offset)
+            return committed.offset
         place = TopicPartition(committed.topic, committed.partition)
         since_ms = self._foreign.get(committed.topic)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from confluent_kafka import TopicPartition
-
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.job import Offset, place_of
 
@@ -59,7 +57,7 @@ class Membership:
         return cls(slot, member_id.decode(), int.from_bytes(group_metadata[_EPOCH], sys.byteorder, signed=True))
 
 
-def writer_of(committed: TopicPartition | Offset) -> Membership | None:
+def writer_of(committed: Offset) -> Membership | None:
     """Who committed this; None if the metadata are not ours."""
     place = place_of(committed.topic, committed.partition)
     done = doneset.decode(committed.metadata, place, committed.offset) if committed.metadata else None

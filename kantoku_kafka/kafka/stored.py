@@ -38,5 +38,5 @@ class StoredOffsets:
 
     def drop(self, places: Collection[Place]) -> None:
         """These are somebody else's by now."""
-        kept = [[o for o in offsets if (o.topic, o.partition) not in places] for offsets in self._stored]
+        kept = [[o for o in offsets if o.place not in places] for offsets in self._stored]
         self._stored = deque(offsets for offsets in kept if offsets)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.job import Offset, Place
 from kantoku_kafka.kafka.clients import Clients
-from kantoku_kafka.kafka.codes import PASSING
+from kantoku_kafka.kafka.codes import PASSING, UNSTABLE
+from kantoku_kafka.kafka.committed import observer, offsets_of
 from kantoku_kafka.kafka.group import describe, slot_of
 from kantoku_kafka.kafka.membership import writer_of
 from kantoku_kafka.kafka.transaction import end_transaction_of
@@ -19,7 +21,7 @@ __all__ = ["Takeover", "names", "transactional_id"]
 
 _log = logging.getLogger(__name__)
 _PATIENCE_SECONDS, _ASK_AGAIN_SECONDS, _MOST_SECONDS = 1.0, 0.1, 60.0
-_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.STALE_MEMBER_EPOCH})
+_NOT_YET = PASSING | UNSTABLE | {KafkaError.STALE_MEMBER_EPOCH}
 
 
 class Takeover:
@@ -49,7 +51,7 @@ class Takeover:
         """Slot by member id of the group's present members. Raises KantokuError."""
         return {member.member_id: slot_of(member.client_id) for member in describe(self._clients, self._group).members}
 
-    def committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def committed(self, consumer: Consumer, places: Sequence[Place]) -> list[Offset]:
         """Offsets and metadata as of the last checkpoint; ends what a dead member left open.
 
         An open transaction that holds offsets already makes the read wait; one that has only records in it does
@@ -62,32 +64,30 @@ class Takeover:
         deadline = time.monotonic() + _MOST_SECONDS
         while True:
             try:
-                found = self._read(consumer, partitions, patience)
+                found = offsets_of(consumer, places, patience)
             except KafkaException as error:
-                if error.args[0].code() not in PASSING | _UNSTABLE or time.monotonic() > deadline:
+                if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                     raise self._clients.error(error.args[0], "reading the committed offsets") from error
             else:
                 self._end_transactions(found)
                 return found
-            _log.info("waiting for the offsets of %s", names(partitions), extra={"action": "unstable_offsets"})
-            self._end_transactions(self.peek(partitions))
+            _log.info("waiting for the offsets of %s", names(places), extra={"action": "unstable_offsets"})
+            self._end_transactions(self.peek(places))
             patience = self._timeout_seconds
             time.sleep(_ASK_AGAIN_SECONDS)
 
-    def peek(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def peek(self, places: Sequence[Place]) -> list[Offset]:
         """What was committed, whatever transaction is open; nothing if it cannot be read."""
-        observer = self._clients.consumer(**{"group.id": self._group, "isolation.level": "read_uncommitted"})
         try:
-            return self._read(observer, partitions, self._timeout_seconds)
+            with observer(self._clients, self._group, settled=False) as consumer:
+                return offsets_of(consumer, places, self._timeout_seconds)
         except KafkaException as error:
             _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
             return []
-        finally:
-            observer.close()
 
-    def _end_transactions(self, committed: Iterable[TopicPartition]) -> None:
+    def _end_transactions(self, committed: Iterable[Offset]) -> None:
         """The metadata name their writer. If it is gone, a new epoch of its id ends its transaction."""
-        writers = (writer_of(position) for position in committed)
+        writers = map(writer_of, committed)
         slots = {writer.slot for writer in writers if writer is not None} - {self._slot}
         if not slots or not self._exactly_once:
             return
@@ -98,21 +98,12 @@ class Takeover:
         except (KafkaException, KantokuError) as error:
             _log.warning("takeover failed, waiting instead: %s", error, extra={"action": "takeover_failed"})
 
-    def _read(
-        self, consumer: Consumer, partitions: list[TopicPartition], timeout_seconds: float
-    ) -> list[TopicPartition]:
-        found = consumer.committed([TopicPartition(p.topic, p.partition) for p in partitions], timeout_seconds)
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-        return list(found)
-
 
 def transactional_id(group: str, slot: str) -> str:
     """The transactional id of a member: an ACL can name the prefix ``{ns}.executors.``."""
     return f"{group}.{slot}"
 
 
-def names(partitions: Iterable[TopicPartition]) -> str:
+def names(places: Iterable[Place]) -> str:
     """For the log."""
-    return ", ".join(f"{p.topic}[{p.partition}]" for p in partitions) or "nothing"
+    return ", ".join(f"{topic}[{number}]" for topic, number in places) or "nothing"

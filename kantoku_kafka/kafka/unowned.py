@@ -20,6 +20,7 @@ from kantoku_kafka.errors import AccessDenied, KantokuError
 from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.group import describe
+from kantoku_kafka.kafka.takeover import names
 from kantoku_kafka.kafka.topics import partition_count
 
 __all__ = ["UnownedWatch"]
@@ -59,7 +60,9 @@ class UnownedWatch(threading.Thread):
                 if unowned is None or unowned != before:
                     due = self._due()
                 elif time.monotonic() > due:
-                    _log.warning("nobody has %s: asking for a rebalance", _names(unowned), extra={"action": "unowned"})
+                    _log.warning(
+                        "nobody has %s: asking for a rebalance", names(sorted(unowned)), extra={"action": "unowned"}
+                    )
                     self._pass_by()
                     due = self._due()
                 before = unowned
@@ -99,7 +102,3 @@ class UnownedWatch(threading.Thread):
                 passer.poll(0.1)
         finally:
             passer.close()
-
-
-def _names(keys: set[Place]) -> str:
-    return ", ".join(f"{topic}[{number}]" for topic, number in sorted(keys))

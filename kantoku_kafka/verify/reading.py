@@ -16,13 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from confluent_kafka import KafkaException, TopicPartition
-
 from kantoku_kafka.engine.foreign import ForeignReader
-from kantoku_kafka.errors import BrokerUnavailable, EnvelopeError, WaitTimeout
+from kantoku_kafka.errors import EnvelopeError, WaitTimeout
 from kantoku_kafka.job import Job, Partition
 from kantoku_kafka.kafka.clients import Clients
-from kantoku_kafka.kafka.codes import UNSTABLE
+from kantoku_kafka.kafka.committed import committed_offsets
 from kantoku_kafka.kafka.records import headers_of, value_of
 from kantoku_kafka.kafka.scan import Offsets, Record, Scan, beginnings, ends, first_at
 from kantoku_kafka.kafka.topics import partition_count, topic_configs
@@ -178,27 +176,6 @@ def _positions(
     clients: Clients, group: str, inputs: Iterable[str], patience_seconds: float
 ) -> dict[tuple[str, int], Position]:
     """Where the group stands; waits for transactions that are about to change it, also for one whose member is dead."""
-    places = [TopicPartition(topic, p) for topic in inputs for p in range(partition_count(clients, topic))]
-    observer = clients.consumer(**{"group.id": group})
-
-    def asked() -> list[TopicPartition]:
-        found = list(observer.committed(places, clients.connection.timeout_seconds))
-        for place in found:
-            if place.error is not None:
-                raise KafkaException(place.error)
-        return found
-
-    deadline = time.monotonic() + patience_seconds
-    try:
-        while True:
-            try:
-                answered = clients.insist(asked, f"reading the committed offsets of {group}", UNSTABLE)
-                break
-            except BrokerUnavailable:  # so the client says that an offset is unstable for long
-                if time.monotonic() > deadline:
-                    raise
-    finally:
-        observer.close()
-    return {
-        (p.topic, p.partition): position(p.topic, p.partition, p.offset, p.metadata) for p in answered if p.offset >= 0
-    }
+    places = [(topic, n) for topic in inputs for n in range(partition_count(clients, topic))]
+    found = committed_offsets(clients, group, places, settled=True, seconds=patience_seconds)
+    return {offset.place: position(*offset) for offset in found if offset.offset >= 0}

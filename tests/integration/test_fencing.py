@@ -113,7 +113,7 @@ def test_what_was_inherited_and_goes_to_another_slot_is_no_twin_s(app: Kantoku) 
 
     held = [commit("ours", partition, 5) for partition in (0, 1)]
     committed = CommittedOffsets(app.clients, app.topics.group, "ours", 10.0)
-    committed.watch(TopicPartition(o.topic, o.partition, o.offset, metadata=o.metadata) for o in held)
+    committed.watch(held)
     assert not committed.by_a_twin()
     commit("theirs", 0, 6)
     assert not committed.by_a_twin()

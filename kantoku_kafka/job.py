@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kantoku_kafka.engine.reply import Reply
     from kantoku_kafka.model import TaskEnvelope
 
-__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Place", "Raised", "place_of"]
+__all__ = ["Job", "Limits", "Message", "Move", "Offset", "Partition", "Place", "Raised", "place_name"]
 
 Place = tuple[str, int]
 """A partition, by topic and number."""
@@ -87,7 +87,7 @@ class Offset(NamedTuple):
         return self.topic, self.partition
 
 
-def place_of(topic: str, number: int) -> str:
+def place_name(topic: str, number: int) -> str:
     """A partition, as commit metadata name it."""
     return f"{topic}/{number}"
 
@@ -109,9 +109,9 @@ class Partition:
         self.waiting = self.waiting_bytes = 0  # jobs of it that have not started
 
     @property
-    def place(self) -> str:
-        """For the commit metadata."""
-        return place_of(self.topic, self.number)
+    def place(self) -> Place:
+        """Which partition it is."""
+        return self.topic, self.number
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}] in epoch {self.epoch}"

@@ -14,7 +14,7 @@ from kantoku_kafka.engine.culprits import culprits_among, withdraw
 from kantoku_kafka.engine.prepared import Prepared, Preparer
 from kantoku_kafka.engine.steps import Note, Steps
 from kantoku_kafka.errors import KantokuError
-from kantoku_kafka.job import Job, Offset, Partition
+from kantoku_kafka.job import Job, Offset, Partition, place_name
 from kantoku_kafka.meter import UNMETERED, Committed, Meters
 from kantoku_kafka.model import now_us
 from kantoku_kafka.protocols import EXACTLY_ONCE, CheckpointRefused, Events, Outputs, Transaction
@@ -249,9 +249,9 @@ class Checkpoint:
         base = window.base
         writer, runs = self._writer(partition), window.done_runs()
         metadata = doneset.encode(
-            writer, partition.place, base, runs, self._number, window.remembered_from, window.past_end
+            writer, place_name(*partition.place), base, runs, self._number, window.remembered_from, window.past_end
         )
-        return Offset(partition.topic, partition.number, base, metadata)
+        return Offset(*partition.place, base, metadata)
 
     def _withdraw(self, batch: Batch, refusal: CheckpointRefused) -> list[Job]:
         """Shorten what can never be published; whose it was. Raises the refusal if there is nothing to shorten."""

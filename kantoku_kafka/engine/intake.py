@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.past import NO_PAST, History, Past
 from kantoku_kafka.engine.window import Window
-from kantoku_kafka.job import Job, Offset, Partition, Place, place_of
+from kantoku_kafka.job import Job, Offset, Partition, Place, place_name
 from kantoku_kafka.meter import Undone
 
 __all__ = ["Intake"]
@@ -41,9 +41,11 @@ class Intake:
 
     def open(self, offsets: Iterable[Offset]) -> list[Partition]:
         """Open a window for each partition, as the last checkpoint left it."""
-        found = [(offset, doneset.decode(offset.metadata, place_of(*offset[:2]), offset.offset)) for offset in offsets]
-        past = self._history([o[:2] for o, done in found if done is None or done.past_end is not None])
-        return [self._open(offset, done, past.get(offset[:2], NO_PAST)) for offset, done in found]
+        found = [
+            (offset, doneset.decode(offset.metadata, place_name(*offset.place), offset.offset)) for offset in offsets
+        ]
+        past = self._history([offset.place for offset, done in found if done is None or done.past_end is not None])
+        return [self._open(offset, done, past.get(offset.place, NO_PAST)) for offset, done in found]
 
     def _open(self, committed: Offset, done: doneset.DoneSet | None, past: Past) -> Partition:
         topic, number, offset, metadata = committed
@@ -120,7 +122,7 @@ class Intake:
         for partition, window in self.windows.items():
             parked = self._parked.get(partition)
             taken_to, records = (parked[-1].offset + 1, len(parked)) if parked else (window.next_offset, 0)
-            found[partition.topic, partition.number] = Undone(taken_to, window.unfinished + records)
+            found[partition.place] = Undone(taken_to, window.unfinished + records)
         return found
 
     @property

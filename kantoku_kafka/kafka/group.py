@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import TopicPartition
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.job import Offset, place_of
+from kantoku_kafka.job import Offset, place_name
 from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.codes import UNSTABLE
 from kantoku_kafka.kafka.committed import committed_offsets, observer
@@ -147,7 +147,7 @@ def _with_oldest(clients: Clients, lags: Sequence[InputLag]) -> list[InputLag]:
 
 def _lag(committed: Offset, first: int, end: int) -> InputLag:
     base = max(committed.offset, first)  # before the first one stands what was deleted, and "nothing committed"
-    name = place_of(*committed.place)
+    name = place_name(*committed.place)
     done = doneset.decode(committed.metadata, name, committed.offset) if committed.metadata else None
     runs = [(max(start, base), stop) for start, stop in done.runs if stop > base] if done else []
     return InputLag(*committed.place, base, end, runs, None)

@@ -182,8 +182,8 @@ class KafkaInputs:
 
     def ends_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""
-        ends = ends_of(self._clients, [(p.topic, p.number) for p in partitions], _OFFSETS_SECONDS)
-        return {partition: ends[partition.topic, partition.number] for partition in partitions}
+        ends = ends_of(self._clients, [p.place for p in partitions], _OFFSETS_SECONDS)
+        return {partition: ends[partition.place] for partition in partitions}
 
     def read_up_to(self, partition: Partition) -> int:
         """See :class:`~kantoku_kafka.protocols.TableInputs`; 0 as long as the end was not met."""
@@ -191,13 +191,13 @@ class KafkaInputs:
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            self._reader_of(partition).pause([TopicPartition(partition.topic, partition.number)])
-            self._paused.add((partition.topic, partition.number))
+            self._reader_of(partition).pause([TopicPartition(*partition.place)])
+            self._paused.add(partition.place)
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            self._reader_of(partition).resume([TopicPartition(partition.topic, partition.number)])
-            self._paused.discard((partition.topic, partition.number))
+            self._reader_of(partition).resume([TopicPartition(*partition.place)])
+            self._paused.discard(partition.place)
 
     def close(self) -> None:
         if not self._closed:
@@ -239,7 +239,7 @@ class KafkaInputs:
     def writer(self, partition: Partition) -> str:
         """Whom the metadata of a commit name: a successor then knows whose transaction may hang."""
         inheritance = self._inheritance
-        inherited = inheritance.membership_of((partition.topic, partition.number)) if inheritance else None
+        inherited = inheritance.membership_of(partition.place) if inheritance else None
         return (inherited or self._membership).text
 
     def slot_is_taken(self) -> bool:
@@ -280,9 +280,9 @@ class KafkaInputs:
         positions = [offset._replace(offset=self._start_of(offset)) for offset in committed]
         begins = []
         for position, partition in zip(positions, self._rebalance.assigned(positions), strict=True):
-            self._partitions[partition.topic, partition.number] = partition
+            self._partitions[partition.place] = partition
             begin = position.offset if partition.begin is None else partition.begin
-            begins.append(TopicPartition(partition.topic, partition.number, begin))
+            begins.append(TopicPartition(*partition.place, begin))
         return begins
 
     def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:
@@ -310,8 +310,8 @@ class KafkaInputs:
         found = [partition for key in keys if (partition := self._partitions.pop(key, None)) is not None]
         for partition in found:
             self._read_up_to.pop(partition, None)
-            self._paused.discard((partition.topic, partition.number))
-        self._committed.forget((partition.topic, partition.number) for partition in found)
+            self._paused.discard(partition.place)
+        self._committed.forget(partition.place for partition in found)
         return found
 
     # --- what a dead process of our slot still holds
@@ -358,21 +358,21 @@ class KafkaInputs:
 
     def _reader_of(self, partition: Partition) -> Consumer:
         inheritance = self._inheritance
-        inherited = inheritance and inheritance.membership_of((partition.topic, partition.number))
+        inherited = inheritance and inheritance.membership_of(partition.place)
         return inheritance.consumer if inheritance and inherited else self.consumer
 
     def _start_of(self, committed: Offset) -> int:
         """Where to begin: the committed offset; else the oldest record, or the first since the time that was given."""
         if committed.offset >= 0:
             return committed.offset
-        place = TopicPartition(committed.topic, committed.partition)
+        place = TopicPartition(*committed.place)
         since_ms = self._foreign.get(committed.topic)
 
         def oldest() -> int:
             first, end = self.consumer.get_watermark_offsets(place, self._timeout_seconds)
             if since_ms is None:
                 return int(first)
-            at = TopicPartition(committed.topic, committed.partition, since_ms)
+            at = TopicPartition(*committed.place, since_ms)
             (found,) = self.consumer.offsets_for_times([at], self._timeout_seconds)
             if found.error is not None:
                 raise KafkaException(found.error)

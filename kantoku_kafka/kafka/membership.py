@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.job import Offset, place_of
+from kantoku_kafka.job import Offset, place_name
 
 __all__ = ["Membership", "writer_of"]
 
@@ -59,7 +59,7 @@ class Membership:
 
 def writer_of(committed: Offset) -> Membership | None:
     """Who committed this; None if the metadata are not ours."""
-    place = place_of(committed.topic, committed.partition)
+    place = place_name(*committed.place)
     done = doneset.decode(committed.metadata, place, committed.offset) if committed.metadata else None
     if done is None:
         return None

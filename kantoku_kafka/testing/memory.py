@@ -57,21 +57,21 @@ class InMemoryInputs:
 
     def ends_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""
-        return {partition: self._log.end((partition.topic, partition.number)) for partition in partitions}
+        return {partition: self._log.end(partition.place) for partition in partitions}
 
     def read_up_to(self, partition: Partition) -> int:
         """See :class:`~kantoku_kafka.protocols.TableInputs`."""
-        place = partition.topic, partition.number
+        place = partition.place
         end, position = self._log.stable_end(place), self._positions[place]
         return position if self._log.fetch(place, position, 1) else end
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """See :class:`~kantoku_kafka.protocols.Inputs`."""
-        self._paused |= {(partition.topic, partition.number) for partition in partitions}
+        self._paused |= {partition.place for partition in partitions}
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         """See :class:`~kantoku_kafka.protocols.Inputs`."""
-        self._paused -= {(partition.topic, partition.number) for partition in partitions}
+        self._paused -= {partition.place for partition in partitions}
 
     def close(self) -> None:
         """See :class:`~kantoku_kafka.protocols.Inputs`."""

@@ -15,7 +15,7 @@ from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.deadletter import cause_of, source_of
 from kantoku_kafka.engine.judge import was_moved
 from kantoku_kafka.errors import EnvelopeError
-from kantoku_kafka.job import place_of
+from kantoku_kafka.job import place_name
 from kantoku_kafka.model import Headers
 from kantoku_kafka.protocols import Codec
 from kantoku_kafka.replay.fold import LoggedEvent
@@ -210,5 +210,5 @@ class Gathering:
 
 def position(topic: str, partition: int, offset: int, metadata: str | None) -> Position:
     """What a commit says."""
-    done = doneset.decode(metadata, place_of(topic, partition), offset) if metadata else None
+    done = doneset.decode(metadata, place_name(topic, partition), offset) if metadata else None
     return Position(offset, tuple(done.runs) if done else ())

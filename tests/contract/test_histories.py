@@ -12,7 +12,7 @@ from test_kafka import KafkaRig
 from test_memory import MemoryRig
 
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.job import Job, Message, Offset, place_of
+from kantoku_kafka.job import Job, Message, Offset, place_name
 from kantoku_kafka.kafka.partitioner import partition_of
 from kantoku_kafka.protocols import CheckpointRefused
 from kantoku_kafka.settings import GroupProtocol
@@ -120,7 +120,7 @@ class Stage:
     def _checkpoint(self, owner: Member, jobs: list[Job]) -> str:
         last = jobs[-1]
         offset = last.offset + 1
-        note = doneset.encode("writer", last.partition.place, offset, [(offset + 1, offset + 3)])
+        note = doneset.encode("writer", place_name(*last.partition.place), offset, [(offset + 1, offset + 3)])
         owner.transaction.begin()
         owner.outputs.stage(owner.outputs.prepare([a_result(job.value, job.value.decode()) for job in jobs]))
         try:
@@ -166,7 +166,7 @@ class Stage:
 
 def _noted(offset: Offset) -> object:
     """Metadata without what is the topic's own."""
-    return offset.metadata and doneset.decode(offset.metadata, place_of(offset.topic, offset.partition), offset.offset)
+    return offset.metadata and doneset.decode(offset.metadata, place_name(*offset.place), offset.offset)
 
 
 @pytest.mark.parametrize("protocol", GroupProtocol)

@@ -16,7 +16,7 @@ from executors import ExecutorUnderTest, until
 
 from kantoku_kafka import Kantoku, Task
 from kantoku_kafka.engine import doneset
-from kantoku_kafka.job import Offset, place_of
+from kantoku_kafka.job import Offset, place_name
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.membership import Membership
@@ -107,7 +107,7 @@ def test_what_was_inherited_and_goes_to_another_slot_is_no_twin_s(app: Kantoku) 
     observer = app.clients.consumer(**{"group.id": app.topics.group})
 
     def commit(slot: str, partition: int, offset: int) -> Offset:
-        metadata = doneset.encode(Membership(slot, "m", 1).text, place_of(topic, partition), offset, [])
+        metadata = doneset.encode(Membership(slot, "m", 1).text, place_name(topic, partition), offset, [])
         observer.commit(offsets=[TopicPartition(topic, partition, offset, metadata=metadata)], asynchronous=False)
         return Offset(topic, partition, offset, metadata)
 

@@ -17,7 +17,7 @@ from kantoku_kafka.engine.judge import PUT_BACK, Judge
 from kantoku_kafka.engine.rules import Rules
 from kantoku_kafka.engine.window import Window
 from kantoku_kafka.ids import idempotent_id, new_task_id, packed_id
-from kantoku_kafka.job import Job, Message, Partition, place_of
+from kantoku_kafka.job import Job, Message, Partition, place_name
 from kantoku_kafka.model import EventName, TaskEnvelope
 from kantoku_kafka.names import Topics
 from kantoku_kafka.testing import InMemoryLog, Run, run_tasks
@@ -212,5 +212,5 @@ def test_tasks_without_keys_let_it_be_forgotten_too() -> None:
     run_tasks(kan, [], log=log)
     (place,) = {(record.topic, record.partition) for record in log.read(kan.topics.of_type("t"))}
     _, _, offset, metadata = log.committed(*place)
-    found = doneset.decode(metadata, place_of(*place), offset)
+    found = doneset.decode(metadata, place_name(*place), offset)
     assert (offset, found and found.remembered_from) == (4, None) and found is not None

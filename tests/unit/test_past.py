@@ -9,7 +9,7 @@ from kantoku_kafka.engine import doneset
 from kantoku_kafka.engine.intake import Intake
 from kantoku_kafka.engine.past import NO_PAST, Past, Recollection
 from kantoku_kafka.ids import idempotent_id, packed_id
-from kantoku_kafka.job import Offset, Place, place_of
+from kantoku_kafka.job import Offset, Place, place_name
 from kantoku_kafka.model import Event, Result, Source, Status, Trail
 
 CODEC = AvroCodec()
@@ -65,10 +65,10 @@ def test_the_past_does_not_grow_with_each_owner() -> None:
         return dict.fromkeys(places, Past({packed_id(KEY): 90}, frozenset(), 10, 91))
 
     intake = Intake(100, 1 << 20, history)
-    metadata = doneset.encode("writer", place_of(*PLACE), 10, [], past_end=58)
+    metadata = doneset.encode("writer", place_name(*PLACE), 10, [], past_end=58)
     (partition,) = intake.open([Offset(*PLACE, 10, metadata)])
     assert intake.windows[partition].past_end == 58
-    metadata = doneset.encode("writer", place_of(*PLACE), 60, [], past_end=58)
+    metadata = doneset.encode("writer", place_name(*PLACE), 60, [], past_end=58)
     (partition,) = intake.open([Offset(*PLACE, 60, metadata)])
     assert intake.windows[partition].memory.past == NO_PAST
     assert asked == [[PLACE], []]

@@ -12,7 +12,7 @@ import pytest
 
 from kantoku_kafka.engine import doneset
 from kantoku_kafka.ids import new_task_id
-from kantoku_kafka.job import Job, Message, Offset, Partition
+from kantoku_kafka.job import Job, Message, Offset, Partition, place_name
 from kantoku_kafka.model import Event, Headers, Result, Source, Status, Trail, now_us
 from kantoku_kafka.protocols import (
     EXACTLY_ONCE,
@@ -178,7 +178,7 @@ class LogContract:
         jobs = first.poll(10)
         last = jobs[3]
         done = [(jobs[5].offset, jobs[6].offset)]
-        note = doneset.encode("slot", last.partition.place, last.offset + 1, done)
+        note = doneset.encode("slot", place_name(*last.partition.place), last.offset + 1, done)
         first.transaction.begin()
         first.transaction.commit(first.positions(jobs[:4], note))
         first.inputs.close()

@@ -7,9 +7,9 @@ to nobody else, and refuses it from then on. So the slot's next process goes on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from kantoku_kafka.job import Offset, Place
 from kantoku_kafka.kafka.clients import Clients
@@ -23,15 +23,19 @@ __all__ = ["Inheritance"]
 class Inheritance:
     """Reads the inherited partitions by a consumer that is no member, and knows under whom to commit each.
 
-    The loop thread owns it; the publisher may call :meth:`shares` and :meth:`refused`.
+    The loop thread owns it; the publisher may call :meth:`shares`, :meth:`refused` and :meth:`membership_of`.
+
+    Attributes:
+        consumer: reads them; None as long as nothing is inherited.
     """
 
-    def __init__(self, clients: Clients, group: str, settings: dict[str, object]) -> None:
+    def __init__(self, clients: Clients, group: str, settings: Mapping[str, object]) -> None:
         self._clients = clients
+        self._config = {"group.id": group, **settings}
         self._memberships: dict[Place, Membership] = {}
         self._refused: set[Membership] = set()
-        self.consumer = clients.consumer(**{"group.id": group, **settings})
-        self._template: bytes = self.consumer.consumer_group_metadata()
+        self._template = b""
+        self.consumer: Consumer | None = None
 
     def find(self, takeover: Takeover, topics: Iterable[str], slot: str) -> list[Offset]:
         """Where the partitions stand whose last writer is a member of this slot that the group still has.
@@ -48,12 +52,20 @@ class Inheritance:
                 found.append(position)
         return found
 
+    def begin(self, positions: list[TopicPartition]) -> None:
+        """Read what was found from these positions on."""
+        self.consumer = self._clients.consumer(**self._config)
+        self._template = self.consumer.consumer_group_metadata()
+        self.consumer.assign(positions)
+
     def membership_of(self, place: Place) -> Membership | None:
         """Under whom to commit; None for a partition that is not inherited."""
         return self._memberships.get(place)
 
-    def shares(self, own: bytes | None, offsets: Iterable[Offset]) -> list[tuple[bytes, list[Offset]]] | None:
+    def shares(self, own: bytes | None, offsets: Sequence[Offset]) -> Sequence[tuple[bytes, Sequence[Offset]]] | None:
         """The offsets by the group metadata to commit them with; None if it takes ``own`` and there are none."""
+        if not self._memberships:
+            return None if own is None else [(own, offsets)]
         shares: dict[bytes, list[Offset]] = {}
         for offset in offsets:
             membership = self.membership_of(offset.place)
@@ -72,9 +84,18 @@ class Inheritance:
         gone = self._refused | {self._memberships[key] for key in assigned if key in self._memberships}
         return {key for key, membership in self._memberships.items() if membership in gone}
 
-    def drop(self, keys: Iterable[Place]) -> bool:
-        """Read these no more. Whether anything is left."""
-        for key in keys:
-            del self._memberships[key]
-            self.consumer.incremental_unassign([TopicPartition(*key)])
-        return bool(self._memberships)
+    def drop(self, places: Iterable[Place]) -> None:
+        """Read these no more."""
+        for place in places:
+            del self._memberships[place]
+            if self.consumer is not None:
+                self.consumer.incremental_unassign([TopicPartition(*place)])
+        if not self._memberships:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of all. Idempotent."""
+        self._memberships.clear()
+        if self.consumer is not None:
+            self.consumer.close()
+            self.consumer = None

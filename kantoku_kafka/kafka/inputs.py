@@ -10,13 +10,13 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from kantoku_kafka.errors import BrokerUnavailable, SlotTaken
+from kantoku_kafka.errors import SlotTaken
 from kantoku_kafka.job import Job, Offset, Partition, Place
 from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.codes import NO_TOPIC, PASSING, kantoku_error
 from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.inheritance import Inheritance
-from kantoku_kafka.kafka.membership import Membership
+from kantoku_kafka.kafka.memberships import SlotMemberships
 from kantoku_kafka.kafka.records import headers_of
 from kantoku_kafka.kafka.scan import ends_of
 from kantoku_kafka.kafka.statistics import Watch
@@ -44,9 +44,9 @@ _OFFSETS_SECONDS = 60.0
 class KafkaInputs:
     """The input topics of some task types, shared with the other members of the group.
 
-    The loop thread owns it; only :meth:`group_metadata` and :meth:`store` may be called from the publisher. They never
-    touch the consumer: confluent-kafka lets one thread at a time into it, and a rebalance inside ``poll`` waits for
-    the publisher.
+    The loop thread owns it; the publisher may call :meth:`store` only, and what :attr:`memberships` has for it.
+    They never touch the consumer: confluent-kafka lets one thread at a time into it, and a rebalance inside ``poll``
+    waits for the publisher.
 
     Parameters:
         clients: the connection.
@@ -60,6 +60,9 @@ class KafkaInputs:
         foreign: those of the topics that others write, and from which time on to read where nothing was ever committed,
             in milliseconds since the epoch; None: from the oldest record on.
         watch: is told of the consumer; jobs then know when their records were written.
+
+    Attributes:
+        memberships: under which to commit.
     """
 
     def __init__(
@@ -88,40 +91,36 @@ class KafkaInputs:
         self._foreign = foreign
         self._clients = clients
         self._group = group
-        self._slot = self._next_slot = slot
         self._classic = group_protocol is GroupProtocol.CLASSIC
         self._static = static and self._classic
         self._inherits = static and exactly_once and not self._classic
         self._timeout_seconds = timeout_seconds
         self._exactly_once = exactly_once
         self._partitions: dict[Place, Partition] = {}
-        self._inheritance: Inheritance | None = None
+        self._inheritance = Inheritance(clients, group, self._reading)
+        self.memberships = SlotMemberships(slot, self._inheritance, classic=self._classic, inherits=self._inherits)
         self._unowned: UnownedWatch | None = None
-        self._metadata: bytes | None = None
         self._stored = StoredOffsets()
         self._committed = committed
         self._closed = self._leaving = False
-        self._untrusted = self._outdated = False
         self._connect()
 
     def _connect(self) -> None:
-        self._slot = self._next_slot
         self._takeover = Takeover(
             self._clients,
             self._group,
-            slot=self._slot,
+            slot=self.memberships.begin(),
             exactly_once=self._exactly_once,
             timeout_seconds=self._timeout_seconds,
         )
         self.consumer = self._clients.consumer(**self._member_config())
-        self._member_id = Membership.of(self._slot, self.consumer.consumer_group_metadata()).member_id
-        self._membership = Membership(self._slot)
+        self.memberships.joins(self.consumer, self._takeover)
 
     def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
         self._rebalance = rebalance
         self._subscribed = sorted(topics)
         if self._inherits:
-            self._inherit(self._subscribed)
+            self._inherit()
         self._join()
         if self._static:
             self._unowned = UnownedWatch(self._clients, self._group, self._subscribed, self._group_config())
@@ -137,17 +136,16 @@ class KafkaInputs:
 
     def poll(self, max_jobs: int, timeout_seconds: float) -> list[Job]:
         self._stored.commit(self.consumer)
-        if self._untrusted:
+        if self.memberships.untrusted:
             self._start_over()
         self._let_go()
-        if self._inheritance is None:
+        inherited = self._inheritance.consumer
+        if inherited is None:
             jobs = self._poll(self.consumer, max_jobs, timeout_seconds)
         else:
-            jobs = self._poll(self._inheritance.consumer, max_jobs, timeout_seconds)
+            jobs = self._poll(inherited, max_jobs, timeout_seconds)
             jobs += self._poll(self.consumer, max_jobs, 0)
-        if self._classic or self._outdated:
-            self._outdated = False
-            self._metadata = self._fresh_metadata()
+        self.memberships.polled()
         return jobs
 
     def _poll(self, consumer: Consumer, max_jobs: int, timeout_seconds: float) -> list[Job]:
@@ -205,52 +203,7 @@ class KafkaInputs:
             if self._unowned is not None:
                 self._unowned.close()
             self._leave()
-            if self._inheritance is not None:
-                self._inheritance.consumer.close()
-
-    def shares(self, offsets: Sequence[Offset]) -> Sequence[tuple[bytes, Sequence[Offset]]] | None:
-        """The group metadata to commit each offset with; None while we are no member, for nobody would be fenced.
-
-        Classic brokers refuse every old generation, so it is that of the last poll. KIP-848 fences by the epoch in
-        which a partition was assigned: what was valid after the last rebalance stays so for all that we hold. (A
-        broker before 4.3 fences as with classic: after a refusal the next poll renews them there too.)
-        """
-        if self._untrusted:
-            return None
-        if self._inheritance is not None:
-            return self._inheritance.shares(self._metadata, offsets)
-        return None if self._metadata is None else [(self._metadata, offsets)]
-
-    def refused(self, group_metadata: bytes) -> None:
-        """A commit with these was refused by the group. The next poll renews them; what was inherited it lets go."""
-        self._outdated = True
-        if self._inheritance is not None:
-            self._inheritance.refused(group_metadata)
-
-    def fenced(self, slot: str) -> None:
-        """Our producer was fenced; we go on in this slot, which may be the same.
-
-        By the slot others know us, and who inherits from us may have committed under our membership meanwhile. In
-        either case nothing is committed under it any more; the next poll starts over with another one.
-        """
-        self._next_slot = slot
-        self._untrusted = self._inherits or slot != self._slot
-
-    def writer(self, partition: Partition) -> str:
-        """Whom the metadata of a commit name: a successor then knows whose transaction may hang."""
-        inheritance = self._inheritance
-        inherited = inheritance.membership_of(partition.place) if inheritance else None
-        return (inherited or self._membership).text
-
-    def slot_is_taken(self) -> bool:
-        """Whether another live member of a KIP-848 group has our slot. (A classic broker tells by itself.)"""
-        if self._classic:
-            return False
-        try:
-            members = self._takeover.members()
-        except BrokerUnavailable:
-            return False
-        return any(slot == self._slot and member != self._member_id for member, slot in members.items())
+            self._inheritance.close()
 
     def store(self, offsets: Sequence[Offset]) -> None:
         """Commit these outside of any transaction, with the next poll, or before the partitions go."""
@@ -267,9 +220,7 @@ class KafkaInputs:
         self.consumer.incremental_assign(positions)
         # Pauses outlive an assignment in librdkafka: begin with a clean state.
         self.consumer.resume([TopicPartition(p.topic, p.partition) for p in positions])
-        self._metadata = self._fresh_metadata()
-        if self._inherits and self._metadata is not None:
-            self._membership = Membership.of(self._slot, self._metadata)
+        self.memberships.assigned()
         if assigned:
             _log.info("assigned %s", names(places), extra={"action": "assigned"})
 
@@ -288,18 +239,17 @@ class KafkaInputs:
     def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:
         places = [(p.topic, p.partition) for p in revoked]
         _log.info("revoked %s", names(places), extra={"action": "revoked"})
-        if self._classic:  # the group has a new generation by now
-            self._metadata = self._fresh_metadata()
+        self.memberships.is_revoked()
         self._rebalance.revoked([self._partitions[place] for place in places if place in self._partitions])
         self._stored.commit(self.consumer, wait=True)
         self._forget(places)
-        self._metadata = None
+        self.memberships.ended()
 
     def _on_lost(self, _: Consumer, lost: list[TopicPartition]) -> None:
         places = [(p.topic, p.partition) for p in lost]
         _log.warning("lost %s", names(places), extra={"action": "lost"})
         self._lose(places)
-        self._metadata = None
+        self.memberships.ended()
 
     def _lose(self, keys: Collection[Place]) -> None:
         """These belong to somebody else by now: also what was stored of them must not be committed."""
@@ -316,26 +266,18 @@ class KafkaInputs:
 
     # --- what a dead process of our slot still holds
 
-    def _inherit(self, topics: Sequence[str]) -> None:
-        inheritance = Inheritance(self._clients, self._group, self._reading)
-        positions = inheritance.find(self._takeover, topics, self._slot)
-        if positions:
-            self._inheritance = inheritance
-            inheritance.consumer.assign(self._open(positions))
-            _log.info("inherited %s", names(offset.place for offset in positions), extra={"action": "inherited"})
-        else:
-            inheritance.consumer.close()
+    def _inherit(self) -> None:
+        offsets = self._inheritance.find(self._takeover, self._subscribed, self.memberships.slot)
+        if offsets:
+            self._inheritance.begin(self._open(offsets))
+            _log.info("inherited %s", names(offset.place for offset in offsets), extra={"action": "inherited"})
 
     def _start_over(self) -> None:
         """Forget all that was not committed, and join the group as a new member."""
-        _log.warning("slot %s was fenced: joining anew", self._slot, extra={"action": "start_over"})
+        _log.warning("slot %s was fenced: joining anew", self.memberships.slot, extra={"action": "start_over"})
         self._lose(list(self._partitions))
-        if self._inheritance is not None:
-            self._inheritance.consumer.close()
-            self._inheritance = None
+        self._inheritance.close()
         self._leave()
-        self._metadata = None
-        self._untrusted = False
         self._connect()
         self._join()
 
@@ -346,20 +288,17 @@ class KafkaInputs:
 
     def _let_go(self, assigned: Iterable[Place] = ()) -> None:
         """End what was inherited of members that have gone, which an assignment of theirs to somebody tells too."""
-        inheritance = self._inheritance
-        ended = inheritance.ended(assigned) if inheritance else ()
-        if inheritance is None or not ended:
-            return
-        _log.info("inherited no longer: %d partitions", len(ended), extra={"action": "inheritance_ended"})
-        self._lose(ended)
-        if not inheritance.drop(ended):
-            inheritance.consumer.close()
-            self._inheritance = None
+        ended = self._inheritance.ended(assigned)
+        if ended:
+            _log.info("inherited no longer: %d partitions", len(ended), extra={"action": "inheritance_ended"})
+            self._lose(ended)
+            self._inheritance.drop(ended)
 
     def _reader_of(self, partition: Partition) -> Consumer:
-        inheritance = self._inheritance
-        inherited = inheritance and inheritance.membership_of(partition.place)
-        return inheritance.consumer if inheritance and inherited else self.consumer
+        inherited = self._inheritance.consumer
+        if inherited is not None and self._inheritance.membership_of(partition.place) is not None:
+            return inherited
+        return self.consumer
 
     def _start_of(self, committed: Offset) -> int:
         """Where to begin: the committed offset; else the oldest record, or the first since the time that was given."""
@@ -381,13 +320,6 @@ class KafkaInputs:
         # A partition that was added just now is known to some brokers before others.
         return self._clients.insist(oldest, f"reading {place.topic}", NO_TOPIC, _OFFSETS_SECONDS)
 
-    def _fresh_metadata(self) -> bytes | None:
-        try:
-            metadata: bytes = self.consumer.consumer_group_metadata()
-        except RuntimeError:  # a consumer that closes has none any more; out of a callback it becomes a SystemError
-            return None
-        return metadata if Membership.joined(metadata) else None
-
     def _on_error(self, message: KafkaMessage) -> None:
         error = message.error()
         assert error is not None
@@ -396,7 +328,7 @@ class KafkaInputs:
             return
         # librdkafka reports it as _FATAL; a static classic member has no other fatal error.
         if error.code() == KafkaError.FENCED_INSTANCE_ID or (self._static and error.code() == KafkaError._FATAL):
-            raise SlotTaken.of(self._group, self._slot)
+            raise SlotTaken.of(self._group, self.memberships.slot)
         if error.code() in _MEMBERS_PASSING and not error.fatal():
             _log.info("consumer: %s", error.str(), extra={"action": "consumer_error"})
             return
@@ -409,7 +341,7 @@ class KafkaInputs:
             self._read_up_to[partition] = message.offset()
 
     def _member_config(self) -> dict[str, object]:
-        names = {"group.instance.id": self._slot} if self._static else {}
+        names = {"group.instance.id": self.memberships.slot} if self._static else {}
         return {
             **self._group_config(),
             "client.id": self._takeover.client_id,

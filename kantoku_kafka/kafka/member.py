@@ -96,7 +96,7 @@ class Member:
             transaction=self.transaction,
             detail=self._settings.events,
             executor_id=executor_id,
-            writer=self.inputs.writer,
+            writer=self.inputs.memberships.writer,
             meters=self._meters,
         )
 
@@ -126,7 +126,7 @@ class Member:
         return ExactlyOnceTransaction(
             self._clients,
             group=self._group,
-            memberships=self.inputs,
+            memberships=self.inputs.memberships,
             committed=self._committed,
             transactional_id=transactional_id(self._group, self.slot.name),
             on_fenced=self._on_fenced,
@@ -138,12 +138,12 @@ class Member:
     def _on_fenced(self) -> str:
         """Another producer took our transactional id, or the broker gave up on us: which id to go on with."""
         self._meters.tell(lambda meter, loop: meter.fenced(loop))
-        if self.slot.explicit and self.inputs.slot_is_taken():
+        if self.slot.explicit and self.inputs.memberships.slot_is_taken():
             raise SlotTaken.of(self._group, self.slot.name)
         if not self.slot.explicit:
             self.slot = self.slot.elsewhere()
             _log.warning("fenced: moving to slot %s", self.slot.name, extra={"action": "fenced"})
         else:
             _log.warning("fenced in slot %s: starting a new epoch", self.slot.name, extra={"action": "fenced"})
-        self.inputs.fenced(self.slot.name)
+        self.inputs.memberships.fenced(self.slot.name)
         return transactional_id(self._group, self.slot.name)

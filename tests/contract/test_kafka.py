@@ -67,7 +67,7 @@ class KafkaRig(LogRig):
             transaction = ExactlyOnceTransaction(
                 self._kan.clients,
                 group=self._topics.group,
-                memberships=inputs,
+                memberships=inputs.memberships,
                 committed=committed,
                 transactional_id=name,
                 on_fenced=lambda: name,

@@ -63,4 +63,4 @@ def test_a_member_that_is_asked_for_nothing_any_more_gives_its_partitions_back(m
     monkeypatch.setattr(inputs, "_rebalance", _Loop(), raising=False)
     consumer.closing = True
     inputs._on_revoke(consumer, [])  # type: ignore[arg-type]  # likewise
-    assert inputs.shares([Offset("t", 0, 1, "")]) is None
+    assert inputs.memberships.shares([Offset("t", 0, 1, "")]) is None

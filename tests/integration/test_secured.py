@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import task_app
@@ -21,6 +24,7 @@ from kantoku_kafka.executor import ExecutorProcess
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.kafka.rights import Role, rights_of
 from kantoku_kafka.names import Topics
+from kantoku_kafka.observability.health import PROBES
 
 NAMESPACE = "secured"
 TOPICS = Topics(namespace=NAMESPACE)
@@ -175,7 +179,7 @@ def test_a_token_endpoint_is_trusted_as_the_system_trusts(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_no_secret_is_told(cluster: SecuredCluster, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in logs (all that librdkafka has to say included), errors, what commands print, ``ps``, or a repr."""
+    """Not in logs (all that librdkafka says included), errors, what commands print or serve, ``ps``, or a repr."""
     secrets = {password_of("executor"), cluster.tokens.SECRET}
     settings = cluster.client(mode, "executor") | {"debug": "all"}
     (tmp_path / "secret").write_text(password_of("executor"))
@@ -197,10 +201,14 @@ def test_no_secret_is_told(cluster: SecuredCluster, mode: str, tmp_path: Path, m
 
     cluster.tokens.issued.clear()
     with (
-        executor(cluster, by_reference, mode, *debug) as running,
+        executor(cluster, by_reference, mode, "--http", f"{HOST}:0", *debug) as running,
         closing(spawner(cluster, mode)) as kan,
     ):
         kan.spawn(Task("echo", b"x")).result(timeout_seconds=90)
+        served = re.search(r"listening on (http:\S+)", running.log())
+        assert served is not None
+        told |= {path: _page(served[1] + path) for path in ("/metrics", *PROBES, "/no-such-page")}
+        assert "kantoku_tasks" in told["/metrics"]
         told["ps"] = "\n".join(_command_lines())
         told["repr of a client"] = f"{kan!r} {kan.connection!r} {kan.clients!r} {vars(kan.clients)!r}"
     told["log"] = running.log()
@@ -226,6 +234,14 @@ def test_no_secret_is_told(cluster: SecuredCluster, mode: str, tmp_path: Path, m
     secrets |= set(cluster.tokens.issued)
     leaks = [(place, secret) for place, text in told.items() for secret in _forms(secrets) if secret in text]
     assert leaks == []
+
+
+def _page(url: str) -> str:
+    try:
+        with urlopen(url, timeout=10) as answer:
+            return f"{answer.headers}{answer.read().decode()}"
+    except HTTPError as error:
+        return f"{error.headers}{error.read().decode()}"
 
 
 def _forms(secrets: set[str]) -> set[str]:

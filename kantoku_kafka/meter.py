@@ -1,4 +1,4 @@
-"""Who measures an executor is told by these calls: once a checkpoint, a rebalance or a second, never once a task.
+"""Who measures an executor is told by these calls: once a fetch, a checkpoint, a rebalance or a second, never a task.
 
 A plugin that is a :class:`Meter` as well is told: ``class Mine(Plugin, Meter)``, ``Kantoku(..., plugins=[Mine()])``.
 """

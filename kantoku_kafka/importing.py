@@ -38,5 +38,6 @@ def imported(reference: str, example: str) -> Any:
     except SystemExit as error:
         raise UsageError(f"{module_name} does not import: it ends the program with {error.code!r}.") from error
     except Exception as error:
-        raise UsageError(f"{module_name} does not import: {type(error).__name__}: {error}") from error
+        told = " ".join(str(error).split())  # a failed validation tells of itself in many lines
+        raise UsageError(f"{module_name} does not import: {type(error).__name__}: {told}") from error
     return getattr(module, attribute, None)

@@ -454,7 +454,7 @@ def test_a_default_timeout_of_sockets_is_none_for_ours() -> None:
     [
         ("", "'kan' in broken_app is missing"),
         ("import nowhere_to_be_found", "broken_app does not import: no module 'nowhere_to_be_found'"),
-        ("raise ValueError('half done')", "broken_app does not import: ValueError: half done"),
+        ("raise ValueError('half\\n done')", "broken_app does not import: ValueError: half done"),
         ("raise SystemExit(9)", "ends the program with 9"),
         ("import os; os._exit(5)", "ended with exit code 5"),
         ("import time; time.sleep(60)", "was not ready within 1 s"),

@@ -39,6 +39,7 @@ class ExecutorUnderTest:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
+            self._log_begin = log.tell()
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._cwd,
@@ -67,6 +68,10 @@ class ExecutorUnderTest:
     def wait(self, timeout_seconds: float) -> int:
         assert self._process is not None
         return self._process.wait(timeout_seconds)
+
+    def is_up(self) -> bool:
+        """It has said who it is: signals have their meaning by now."""
+        return b" kantoku_kafka.executor: executor " in self._log.read_bytes()[self._log_begin :]
 
     def log(self) -> str:
         return self._log.read_text()

@@ -67,6 +67,7 @@ def test_each_task_has_one_result_though_executors_are_killed(
         killer.join()
         kan.gather(spawned, timeout_seconds=200)
         for executor in executors:
+            until(executor.is_up, 60, "it is up")
             executor.kill(signal.SIGTERM)
         assert [executor.wait(40) for executor in executors] == [0, 0, 0]
     finally:

@@ -36,6 +36,7 @@ _FIRST_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
+_MOST_LOOKED_AT, _PLACES_SECONDS = 30, 8.0
 _MOST_TOLD = 400  # characters of what a server said
 
 
@@ -125,6 +126,19 @@ class Clients:
     def obstacle(self) -> KantokuError | None:
         """What is in the way to the brokers. For who begins, and has the time: it may take LOOK_SECONDS."""
         return reachability.obstacle(librdkafka_config(self.connection))
+
+    def check_places(self, metadata: Any, doing: str) -> None:
+        """Make sure that a name and a port of brokers exist where they send us on to. For who begins.
+
+        Raises:
+            BrokerUnavailable: none does; it takes 8 s at most to know.
+        """
+        self._places = [_place(broker.host, broker.port) for broker in metadata.brokers.values()]
+        if self._is_sent_on():
+            servers = ",".join(self._places[:_MOST_LOOKED_AT])
+            config = {**librdkafka_config(self.connection), "bootstrap.servers": servers}
+            if reachability.look(config, _PLACES_SECONDS, tcp_only=True)[-1].error:
+                raise self._silence(doing, None)
 
     def error(self, error: KafkaError, doing: str) -> KantokuError:
         """The error of ours that a KafkaError stands for."""
@@ -229,6 +243,10 @@ class Clients:
         reason = _told(refusal, self._log.config)
         return AccessDenied(f"Access is denied to {who} while {doing}: {reason}. Check {check}.")
 
+    def _is_sent_on(self) -> bool:
+        known = str(resolved("bootstrap.servers", self.connection.bootstrap_servers))
+        return bool(self._places) and not any(place in known for place in self._places)
+
     def _silence(self, doing: str, error: KafkaError | None) -> BrokerUnavailable:
         reason = f" ({error.name()})" if error else ""
         servers = masked("bootstrap.servers", self.connection.bootstrap_servers)
@@ -238,8 +256,7 @@ class Clients:
                 f"No broker lets us in at {servers} while {doing}{reason}: is there a token yet? Check that {source} "
                 "gives one within seconds."
             )
-        known = str(resolved("bootstrap.servers", self.connection.bootstrap_servers))
-        if self._places and not any(place in known for place in self._places):
+        if self._is_sent_on():
             return BrokerUnavailable(
                 f"No broker answers at {', '.join(self._places[:3])}, where {servers} sends us on to, while {doing}"
                 f"{reason}. Check that these addresses (advertised.listeners of the brokers) are reached from here, "

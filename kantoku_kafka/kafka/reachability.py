@@ -50,7 +50,7 @@ def obstacle(config: Mapping[str, object]) -> KantokuError | None:
     return look(config)[-1].error
 
 
-def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS) -> list[Finding]:
+def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS, *, tcp_only: bool = False) -> list[Finding]:
     """DNS, TCP, TLS if we speak it, SASL (or just Kafka's protocol), in this order, up to the one that fails.
 
     All bootstrap servers are looked at, at once; what is told is how far the best of them lets us get.
@@ -58,9 +58,10 @@ def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS) -> list[Fi
     Parameters:
         config: librdkafka's settings, as a client is given them.
         seconds: how long at most; default 3.
+        tcp_only: whether to stop there.
     """
     try:
-        walks = [_Walk(endpoint, seconds) for endpoint in _endpoints(config)]
+        walks = [_Walk(endpoint, seconds, tcp_only) for endpoint in _endpoints(config)]
     except UsageError as error:
         return [Finding("settings", str(error), error)]
     for walk in walks:
@@ -71,14 +72,15 @@ def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS) -> list[Fi
 class _Walk(threading.Thread):
     """The steps to one endpoint. A thread that keeps nobody from ending: to look up a name may take for ever."""
 
-    def __init__(self, endpoint: _Endpoint, seconds: float) -> None:
+    def __init__(self, endpoint: _Endpoint, seconds: float, tcp_only: bool) -> None:
         super().__init__(name="kantoku-look", daemon=True)
         self._endpoint = endpoint
+        self._steps = endpoint.steps()[: 2 if tcp_only else None]
         self._deadline = time.monotonic() + seconds
         self._found: list[Finding] = []
 
     def run(self) -> None:
-        for name, step in self._endpoint.steps():
+        for name, step in self._steps:
             try:
                 half = (self._deadline - time.monotonic()) / 2  # where one way failed, a step tries the other
                 self._found.append(Finding(name, step(max(0.1, half))))
@@ -89,7 +91,7 @@ class _Walk(threading.Thread):
     def result(self) -> list[Finding]:
         """What was found by the end; a step that takes longer has failed."""
         self.join(max(0.0, self._deadline - time.monotonic()))
-        found, steps = self._found[:], self._endpoint.steps()
+        found, steps = self._found[:], self._steps
         if len(found) == len(steps) or (found and found[-1].error):
             return found
         name, _ = steps[len(found)]

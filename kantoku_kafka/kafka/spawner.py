@@ -114,16 +114,18 @@ class Spawner:
         """Else librdkafka asks for a producer id before it knows a broker, and again half a second later.
 
         Raises:
-            UsageError, AccessDenied: to wait for a broker would not help.
+            UsageError, AccessDenied, BrokerUnavailable: to wait for a broker would not help.
         """
         try:
-            self._producer.list_topics(_NO_TOPIC, timeout=_INTRODUCTION_SECONDS)
+            known = self._producer.list_topics(_NO_TOPIC, timeout=_INTRODUCTION_SECONDS)
         except KafkaException as error:
             self._poll(0)  # a denial is told here
             obstacle = self._clients.obstacle() if self._delivery_timeout_seconds > LOOK_SECONDS else None
             reason = obstacle or self._clients.unreachable("connecting", error.args[0])
             if not isinstance(reason, BrokerUnavailable):
                 raise reason from error
+        else:
+            self._clients.check_places(known, "spawning")
 
     def send(self, record: Written, ticket: Ticket) -> None:
         """Hand a record to the local queue; the broker's answer goes to ``ticket``.

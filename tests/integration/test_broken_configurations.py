@@ -194,6 +194,12 @@ BROKEN = {
         3,
         ("no-such-host.invalid", "advertised.listeners"),
     ),
+    "brokers that are reached elsewhere, by who spawns": Broken(
+        lambda w: {"bootstrap.servers": w.cluster.servers["astray"]},
+        3,
+        ("no-such-host.invalid", "advertised.listeners"),
+        ("spawn", "echo", "x"),
+    ),
     "expired token": Broken(
         lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"{w.expired.url}/token"), 4, ("token",)
     ),

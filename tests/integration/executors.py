@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -66,8 +67,16 @@ class ExecutorUnderTest:
             self._process.wait()
 
     def wait(self, timeout_seconds: float) -> int:
+        """The exit code. Before the time is over in vain, the log has where all threads are."""
         assert self._process is not None
-        return self._process.wait(timeout_seconds)
+        try:
+            return self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGUSR1)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+            sys.stderr.write(self.log()[-10_000:])
+            raise
 
     def is_up(self) -> bool:
         """It has said who it is: signals have their meaning by now."""

@@ -15,12 +15,12 @@ $(BIN)/kantoku-kafka: pyproject.toml constraints.txt
 install: $(BIN)/kantoku-kafka ## Install the project and its tools into .venv
 
 test: install ## Run all tests; the integration tests run on a real Kafka
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 MODE ?= scram
 SECURED ?= tests/integration
 test-secured: install ## The integration tests on a secured Kafka, each client with the rights of its role; MODE=scram|mtls
-	KANTOKU_TEST_SECURED=$(MODE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SECURED) $(ARGS)
+	KANTOKU_TEST_SECURED=$(MODE) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SECURED) $(ARGS)
 
 lint: install ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .

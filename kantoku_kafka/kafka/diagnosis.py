@@ -164,7 +164,7 @@ class _Steps:
         return [one.plan.name for one in self._differences if one.seen is seen]
 
     def _command(self, words: str) -> str:
-        return words if self._app is None else f"kantoku-kafka {words} {self._app}"
+        return f"kantoku-kafka {words}" + (", and name your app" if self._app is None else f" {self._app}")
 
     def _members(self, name: str) -> str:
         found = describe(self._clients, name)

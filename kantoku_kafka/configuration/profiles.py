@@ -53,11 +53,11 @@ def find_profiles(environment: Mapping[str, str]) -> Path | None:
 
 def read_profile(path: Path, name: str | None) -> Profile:
     """One profile of a file; without a name, ``[profiles.default]``. Raises UsageError."""
-    document = toml_of(path, "--config")
+    document = toml_of(path)
     _check_names(document, ("profiles",), str(path))
     profiles = document.get("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
-        raise UsageError(f"--config: {path}: profiles are tables, [profiles.NAME].")
+        raise UsageError(f"{path}: profiles are tables, [profiles.NAME].")
     chosen = name or DEFAULT_PROFILE
     if chosen not in profiles:
         names = ", ".join(sorted(profiles)) or "none"

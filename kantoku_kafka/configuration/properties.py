@@ -36,31 +36,32 @@ class Entry(NamedTuple):
     line: int
 
 
-def text_of(path: Path, what: str) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark. Raises UsageError."""
+def text_of(path: Path, what: str = "") -> str:
+    """The text of a file in UTF-8, with or without a byte order mark. Raises UsageError, which names ``what``, too."""
+    told = f"{what}: {path}" if what else f"{path}"
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else "its name has a NUL character"
-        raise UsageError(f"{what}: {path} cannot be read: {reason}.") from error
+        raise UsageError(f"{told} cannot be read: {reason}.") from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UsageError(f"{what}: {path} cannot be read: it is UTF-16. Save it as UTF-8.")
+        raise UsageError(f"{told} cannot be read: it is UTF-16. Save it as UTF-8.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{what}: {path} cannot be read: line {number} is not UTF-8. Save it as UTF-8.") from None
+        raise UsageError(f"{told} cannot be read: line {number} is not UTF-8. Save it as UTF-8.") from None
 
 
-def toml_of(path: Path, what: str) -> dict[str, Any]:
-    """What a file of TOML says. Raises UsageError."""
-    text = text_of(path, what)
+def toml_of(path: Path, what: str = "") -> dict[str, Any]:
+    """What a file of TOML says. Raises as :func:`text_of`."""
+    text, told = text_of(path, what), f"{what}: {path}" if what else f"{path}"
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError is one; so is a number of too many digits
-        raise UsageError(f"{what}: {path} is no TOML: {error}.") from None
+        raise UsageError(f"{told} is no TOML: {error}.") from None
     except RecursionError:
-        raise UsageError(f"{what}: {path} is nested too deeply.") from None
+        raise UsageError(f"{told} is nested too deeply.") from None
 
 
 def literal_entries(text: str, where: object) -> list[Entry]:
@@ -74,7 +75,7 @@ def literal_entries(text: str, where: object) -> list[Entry]:
         if line and not line.startswith("#"):
             key, equals, value = line.partition("=")
             if not (equals and key.strip()):
-                raise UsageError(f"--config: line {number} of {where} is not KEY=VALUE.")
+                raise UsageError(f"line {number} of {where} is not KEY=VALUE.")
             entries.append(Entry(key.strip(), value.strip(), number))
     return entries
 
@@ -129,13 +130,13 @@ def _unescaped(text: str, where: str) -> str:
         if match[1]:
             return chr(int(match[1], 16))
         if match[2] == "u":
-            raise UsageError(f"--config: {where} has \\u without four hexadecimal digits.")
+            raise UsageError(f"{where} has \\u without four hexadecimal digits.")
         return _ESCAPED.get(match[2], match[2])
 
     try:  # pairs of surrogates are one character
         return _ESCAPE.sub(character, text).encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
-        raise UsageError(f"--config: {where} has half a character: \\uD800 to \\uDFFF come in pairs.") from None
+        raise UsageError(f"{where} has half a character: \\uD800 to \\uDFFF come in pairs.") from None
 
 
 def _escaped(text: str, more: str) -> str:

@@ -104,17 +104,18 @@ def load(
     variables = os.environ if environment is None else environment
     _warn_of_misspelt(variables)
     named = str(config_file or "") or variables.get("KANTOKU_CONFIG")
+    namer = "--config" if config_file else "KANTOKU_CONFIG"
     file = Path(named) if named else None
     profiles = file if file is not None and is_toml(file) else find_profiles(variables)
     chosen = profile or variables.get("KANTOKU_PROFILE")
     files: list[tuple[bool, Configuration]] = []
     if profiles is not None:
         of_command = bool(profile) or (profiles == file and bool(config_file))
-        files.append((of_command, read_file(profiles, chosen)))
+        files.append((of_command, _read(profiles, namer if profiles == file else "", chosen)))
     elif chosen:
         raise UsageError(f"There is no kantoku.toml for profile {chosen!r}: write one here, or name it by --config.")
     if file is not None and file != profiles:
-        files.append((bool(config_file), read_file(file)))
+        files.append((bool(config_file), _read(file, namer)))
     weakest_first = [
         *(one for of_command, one in files if not of_command),
         _of_environment(variables),
@@ -128,12 +129,20 @@ def load(
     return found
 
 
+def _read(path: Path, namer: str, profile: str | None = None) -> Configuration:
+    """As :func:`read_file`; an error says who named the file."""
+    try:
+        return read_file(path, profile)
+    except UsageError as error:
+        raise UsageError(f"{namer}: {error}" if namer else str(error)) from error
+
+
 def read_file(path: Path, profile: str | None = None) -> Configuration:
     """The settings in a file of properties, or in a profile of a TOML file. Raises UsageError."""
     if is_toml(path):
         found = read_profile(path, profile)
         return replace(_of_kafka(found.kafka), namespace=found.namespace, topics=found.topics)
-    text = text_of(path, "--config")
+    text = text_of(path)
     java = is_java((key, value) for key, value, _ in raw_java_entries(text))
     entries = java_entries(text, path) if java else literal_entries(text, path)
     return _of_kafka({key: Setting(value, f"{path}:{line}") for key, value, line in entries})

@@ -145,6 +145,15 @@ def test_a_profile_that_is_nowhere() -> None:
         load(environment={"KANTOKU_PROFILE": "x"})
 
 
+@pytest.mark.parametrize("name", ["missing.properties", "missing.toml", "no-pair.properties"])
+def test_what_is_wrong_with_a_file_is_told_with_who_named_it(name: str) -> None:
+    Path("no-pair.properties").write_text("a=b\nc")
+    with pytest.raises(UsageError, match=f"^--config: .*{name}"):
+        load(config_file=name, environment={"KANTOKU_CONFIG": "other"})
+    with pytest.raises(UsageError, match=f"^KANTOKU_CONFIG: .*{name}"):
+        load(environment={"KANTOKU_CONFIG": name})
+
+
 @given(st.text(max_size=60), st.sampled_from(["f.toml", "f.properties"]))
 def test_any_file_is_read_or_refused(text: str, name: str) -> None:
     Path(name).write_text(text, "utf-8")

@@ -59,8 +59,10 @@ def read_profile(path: Path, name: str | None) -> Profile:
     if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
         raise UsageError(f"{path}: profiles are tables, [profiles.NAME].")
     chosen = name or DEFAULT_PROFILE
+    if not profiles:
+        raise UsageError(f"{path} has no profile: write one, [profiles.{chosen}].")
     if chosen not in profiles:
-        names = ", ".join(sorted(profiles)) or "none"
+        names = ", ".join(sorted(profiles))
         wanted = f"no profile {name!r}" if name else f"no [profiles.{DEFAULT_PROFILE}], and none is chosen"
         raise UsageError(f"{path} has {wanted}: give --profile or KANTOKU_PROFILE, one of: {names}.")
     return _profile(profiles[chosen], f"{path} [profiles.{chosen}]")

@@ -118,6 +118,7 @@ def test_a_file_of_profiles_by_name() -> None:
         ("nonsense", "no TOML"),
         ("profiles = 3", "[profiles.NAME]"),
         ("[profiles]\nprod = 3", "[profiles.NAME]"),
+        ("", "has no profile: write one, [profiles.default]"),
         ("[profile.prod]", "did you mean 'profiles'"),
         ("[profiles.a]\n[profiles.b]", "none is chosen: give --profile or KANTOKU_PROFILE, one of: a, b"),
         ("[profiles.default]\nbootstrap-servers = 'h:1'", "did you mean 'bootstrap_servers'"),

@@ -36,7 +36,7 @@ _FIRST_SLICE_SECONDS = 0.5  # between slices Python serves signals
 _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
-_MOST_LOOKED_AT, _PLACES_SECONDS = 30, 8.0
+_MOST_LOOKED_AT = 30
 _MOST_TOLD = 400  # characters of what a server said
 
 
@@ -127,18 +127,18 @@ class Clients:
         """What is in the way to the brokers. For who begins, and has the time: it may take LOOK_SECONDS."""
         return reachability.obstacle(librdkafka_config(self.connection))
 
-    def check_places(self, metadata: Any, doing: str) -> None:
-        """Make sure that a name and a port of brokers exist where they send us on to. For who begins.
+    def check_places(self, metadata: Any, doing: str, within_seconds: float) -> None:
+        """Make sure, once, that brokers may be where they send us on to. For who begins.
 
         Raises:
-            BrokerUnavailable: none does; it takes 8 s at most to know.
+            BrokerUnavailable: no name that they tell is known here, or no port takes connections.
         """
-        self._places = [_place(broker.host, broker.port) for broker in metadata.brokers.values()]
-        if self._is_sent_on():
-            servers = ",".join(self._places[:_MOST_LOOKED_AT])
-            config = {**librdkafka_config(self.connection), "bootstrap.servers": servers}
-            if reachability.look(config, _PLACES_SECONDS, tcp_only=True)[-1].error:
-                raise self._silence(doing, None)
+        first, self._places = (
+            not self._places,
+            [_place(broker.host, broker.port) for broker in metadata.brokers.values()],
+        )
+        if first and self._is_sent_on() and reachability.nobody_at(self._places[:_MOST_LOOKED_AT], within_seconds):
+            raise self._silence(doing, None)
 
     def error(self, error: KafkaError, doing: str) -> KantokuError:
         """The error of ours that a KafkaError stands for."""
@@ -218,11 +218,11 @@ class Clients:
             AccessDenied, UsageError: they would. Where they have not, this costs nothing.
         """
         if self._refusals.lasting:
-            self._refusals.forget()
             self.check_refused(doing)
 
     def check_refused(self, doing: str) -> None:
         """Raise as :meth:`metadata` if anybody like us would be refused now; not if only nobody answers."""
+        self._refusals.forget()  # who still refuses says so again
         with suppress(BrokerUnavailable):
             self.metadata(doing)
 

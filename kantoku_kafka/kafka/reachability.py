@@ -10,16 +10,17 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from kantoku_kafka.errors import AccessDenied, BrokerUnavailable, KantokuError, UsageError
 from kantoku_kafka.kafka import handshake, tls
 
-__all__ = ["LOOK_SECONDS", "Finding", "check_settings", "look", "obstacle"]
+__all__ = ["LOOK_SECONDS", "Finding", "check_settings", "look", "nobody_at", "obstacle"]
 
 LOOK_SECONDS = 3.0
+_LOOK_AGAIN_SECONDS = 0.01
 _REFUSAL_SECONDS = 0.5  # in TLS 1.3 the server judges our certificate when we are through with the handshake
 _NO_MECHANISM = "NONE"  # a broker answers with those that it has
 _TXN_OFFSET_COMMIT, _FENCED_SINCE, _CONSUMER_HEARTBEAT = 28, 3, 68  # requests of Kafka's protocol, and a version
@@ -50,7 +51,7 @@ def obstacle(config: Mapping[str, object]) -> KantokuError | None:
     return look(config)[-1].error
 
 
-def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS, *, tcp_only: bool = False) -> list[Finding]:
+def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS) -> list[Finding]:
     """DNS, TCP, TLS if we speak it, SASL (or just Kafka's protocol), in this order, up to the one that fails.
 
     All bootstrap servers are looked at, at once; what is told is how far the best of them lets us get.
@@ -58,10 +59,9 @@ def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS, *, tcp_onl
     Parameters:
         config: librdkafka's settings, as a client is given them.
         seconds: how long at most; default 3.
-        tcp_only: whether to stop there.
     """
     try:
-        walks = [_Walk(endpoint, seconds, tcp_only) for endpoint in _endpoints(config)]
+        walks = [_Walk(endpoint, seconds) for endpoint in _endpoints(config)]
     except UsageError as error:
         return [Finding("settings", str(error), error)]
     for walk in walks:
@@ -69,13 +69,35 @@ def look(config: Mapping[str, object], seconds: float = LOOK_SECONDS, *, tcp_onl
     return max((walk.result() for walk in walks), key=lambda found: (found[-1].error is None, len(found)))
 
 
+def nobody_at(addresses: Iterable[str], seconds: float) -> bool:
+    """Whether it is certain that none of these (``HOST:PORT``) is known here and takes TCP connections.
+
+    Parameters:
+        seconds: how long to find out at most; what has no answer by then may be there.
+    """
+    walks = [
+        _Walk(_Endpoint(address, mechanism=None, context=None, certificate=None), seconds) for address in addresses
+    ]
+    for walk in walks:
+        walk.start()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        underway = any(walk.is_alive() for walk in walks)
+        if any(walk.arrived for walk in walks):
+            return False
+        if not underway:
+            return True
+        time.sleep(_LOOK_AGAIN_SECONDS)
+    return False
+
+
 class _Walk(threading.Thread):
     """The steps to one endpoint. A thread that keeps nobody from ending: to look up a name may take for ever."""
 
-    def __init__(self, endpoint: _Endpoint, seconds: float, tcp_only: bool) -> None:
+    def __init__(self, endpoint: _Endpoint, seconds: float) -> None:
         super().__init__(name="kantoku-look", daemon=True)
         self._endpoint = endpoint
-        self._steps = endpoint.steps()[: 2 if tcp_only else None]
+        self._steps = endpoint.steps()
         self._deadline = time.monotonic() + seconds
         self._found: list[Finding] = []
 
@@ -87,6 +109,11 @@ class _Walk(threading.Thread):
             except KantokuError as error:
                 self._found.append(Finding(name, str(error), error))
                 return
+
+    @property
+    def arrived(self) -> bool:
+        """All steps went well."""
+        return len(self._found) == len(self._steps) and self._found[-1].error is None
 
     def result(self) -> list[Finding]:
         """What was found by the end; a step that takes longer has failed."""

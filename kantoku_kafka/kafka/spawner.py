@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _NO_TOPIC = "kantoku-kafka"  # metadata of one topic that need not exist: of all of them they may be large
 _INTRODUCTION_SECONDS = 1.0
+_PLACES_SECONDS = 8.0
 _POLL_SECONDS = 0.01
 _POLL_EVERY = 256
 _FLUSH_SLICE_SECONDS = 0.2
@@ -125,7 +126,7 @@ class Spawner:
             if not isinstance(reason, BrokerUnavailable):
                 raise reason from error
         else:
-            self._clients.check_places(known, "spawning")
+            self._clients.check_places(known, "spawning", min(_PLACES_SECONDS, self._delivery_timeout_seconds))
 
     def send(self, record: Written, ticket: Ticket) -> None:
         """Hand a record to the local queue; the broker's answer goes to ``ticket``.

@@ -110,10 +110,10 @@ class Tracing(Plugin, Meter):
 
     def _begin(self, job: Job) -> None:
         """A trace, for all attempts and the result to be in: from here on the record is as if it had come with it."""
-        none, topic = Surroundings(), job.partition.topic
+        within, topic = _extracted(job.headers), job.partition.topic  # no trace, but maybe baggage
         attributes = _attributes("receive", topic, job.task_id, job.type) | _place(job.source, job.attempt)
-        span = self._tracer.start_span(f"receive {topic}", none, trace.SpanKind.CLIENT, attributes)
-        job.raw_headers = _injected(tuple(job.raw_headers or ()), trace.set_span_in_context(span, none))
+        span = self._tracer.start_span(f"receive {topic}", within, trace.SpanKind.CLIENT, attributes)
+        job.raw_headers = _injected(tuple(job.raw_headers or ()), trace.set_span_in_context(span, within))
         span.end()
 
     @_harmless

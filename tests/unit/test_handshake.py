@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantoku_kafka.kafka.handshake import SaslAnswer, parse, versions
-from kantoku_kafka.kafka.reachability import look
+from kantoku_kafka.kafka.reachability import look, nobody_at
 
 
 def answer(code: int, *mechanisms: bytes) -> bytes:
@@ -98,3 +98,13 @@ def test_versions_are_read_from_the_wire() -> None:
     with here, there:
         there.sendall(supported(k1=17, k28=5))
         assert versions(here) == {1: 17, 28: 5}
+
+
+def test_nobody_is_there_only_if_that_is_certain() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # taken, and refuses
+        here, refused = (f"127.0.0.1:{one.getsockname()[1]}" for one in (server, silent))
+        unknown = "no-such-host.invalid:9092"
+        assert nobody_at([refused, unknown], 30)
+        assert not nobody_at([refused, unknown, here], 30)
+        assert not nobody_at([refused], 0), "there was no time to find out"

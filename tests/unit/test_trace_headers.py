@@ -137,7 +137,9 @@ def test_a_record_that_was_not_believed_has_no_span_and_its_neighbours_have() ->
     assert [span.name for span in traced.spans.get_finished_spans()] == ["settle work", "settle work"]
 
 
-@pytest.mark.parametrize("found", [(), (("traceparent", b"00-1"), ("other", b"x"))])
+@pytest.mark.parametrize(
+    "found", [(), (("traceparent", b"00-1"), ("other", b"x")), (("traceparent", b""), ("baggage", b"tenant=42"))]
+)
 def test_a_trace_begins_where_a_task_is_received_that_nobody_has_traced(found: tuple[tuple[str, bytes], ...]) -> None:
     traced = Traced()
     job, meters = traced.job(*found), Meters(traced.kan.meters)

@@ -119,8 +119,9 @@ def lag_of(clients: Clients, topics: Topics, inputs: Sequence[str], *, oldest: b
         WaitTimeout: the oldest record of a partition does not come.
     """
     first = {(topic, n): offset for topic in inputs for n, offset in beginnings(clients, topic).items()}
+    committed = committed_offsets(clients, topics.group, first, settled=False) if first else []
+    # Later: what is done is never beyond the end.
     present = {(topic, n): offset for topic in inputs for n, offset in ends(clients, topic).items()}
-    committed = committed_offsets(clients, topics.group, present, settled=False) if present else []
     found = [_lag(offset, first[offset.place], present[offset.place]) for offset in committed]
     return _with_oldest(clients, found) if oldest else found
 

@@ -31,6 +31,7 @@ __all__ = ["KafkaInputs"]
 _log = logging.getLogger(__name__)
 # Passing states of the connection or the group: librdkafka goes on by itself.
 _MEMBERS_PASSING = PASSING | {
+    KafkaError._AUTHENTICATION,  # one broker may lag behind: Clients.check_access judges what lasts
     KafkaError._MAX_POLL_EXCEEDED,
     KafkaError._AUTO_OFFSET_RESET,
     KafkaError.OFFSET_OUT_OF_RANGE,

@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 def text_of(path: Path, what: str = "") -> str:
     """The text of a file in UTF-8, with or without a byte order mark. Raises UsageError, which names ``what``, too."""
-    told = f"{what}: {path}" if what else f"{path}"
+    told = _named(path, what)
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -53,9 +53,13 @@ def text_of(path: Path, what: str = "") -> str:
         raise UsageError(f"{told} cannot be read: line {number} is not UTF-8. Save it as UTF-8.") from None
 
 
+def _named(path: Path, what: str) -> str:
+    return f"{what}: {path}" if what else str(path)
+
+
 def toml_of(path: Path, what: str = "") -> dict[str, Any]:
     """What a file of TOML says. Raises as :func:`text_of`."""
-    text, told = text_of(path, what), f"{what}: {path}" if what else f"{path}"
+    text, told = text_of(path, what), _named(path, what)
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError is one; so is a number of too many digits

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from kantoku_kafka.configuration import properties
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.importing import imported
+from kantoku_kafka.one_thread import OneThread
 
 __all__ = ["has_reference", "is_reference", "resolved", "token_callback"]
 
@@ -91,15 +91,16 @@ def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], A
         raise UsageError(f"oauth_cb: {name} is a {type(function).__name__}, where a function is wanted.")
 
     def answer(config: str | None) -> Any:
-        outcome: list[Any] = []
-        thread = threading.Thread(target=_call, args=(function, config, outcome), name="kantoku-token", daemon=True)
-        thread.start()
-        thread.join(_LONGEST_CALL_SECONDS)
-        if not outcome:
+        thread = OneThread("kantoku-token")  # one for each call: one that hangs must not hold up the next
+        future = thread.submit(function, config)
+        thread.close()
+        try:
+            error = future.exception(_LONGEST_CALL_SECONDS)
+        except TimeoutError:
             return _no_token(name, f"has not answered within {_LONGEST_CALL_SECONDS:g} s")
-        (found,) = outcome
-        if isinstance(found, BaseException):  # confluent-kafka would print it, or lose it in a SystemError
-            return _no_token(name, f"raised {type(found).__name__}")
+        if error is not None:  # confluent-kafka would print it, or lose it in a SystemError
+            return _no_token(name, f"raised {type(error).__name__}")
+        found = future.result()
         if not (
             isinstance(found, tuple)
             and len(found) >= 2
@@ -112,13 +113,6 @@ def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], A
         return found
 
     return answer
-
-
-def _call(function: Callable[..., Any], config: str | None, outcome: list[Any]) -> None:
-    try:
-        outcome.append(function(config))
-    except BaseException as error:  # noqa: BLE001 - sys.exit() too ends nothing but this call
-        outcome.append(error)
 
 
 def _no_token(name: str, why: str) -> None:

@@ -133,10 +133,8 @@ class Clients:
         Raises:
             BrokerUnavailable: no name that they tell is known here, or no port takes connections.
         """
-        first, self._places = (
-            not self._places,
-            [_place(broker.host, broker.port) for broker in metadata.brokers.values()],
-        )
+        first = not self._places
+        self._note_places(metadata)
         if first and self._is_sent_on() and reachability.nobody_at(self._places[:_MOST_LOOKED_AT], within_seconds):
             raise self._silence(doing, None)
 
@@ -196,7 +194,7 @@ class Clients:
         while True:
             try:
                 found: Any = ask(timeout=min(slice_seconds, max(_ASK_AGAIN_SECONDS, deadline - time.monotonic())))
-                self._places = [_place(broker.host, broker.port) for broker in found.brokers.values()]
+                self._note_places(found)
                 return found
             except KafkaException as error:
                 reason = self.error(error.args[0], doing)
@@ -242,6 +240,9 @@ class Clients:
         who = "us" if user is None else f"{user!r}"
         reason = _told(refusal, self._log.config)
         return AccessDenied(f"Access is denied to {who} while {doing}: {reason}. Check {check}.")
+
+    def _note_places(self, metadata: Any) -> None:
+        self._places = [_place(broker.host, broker.port) for broker in metadata.brokers.values()]
 
     def _is_sent_on(self) -> bool:
         known = str(resolved("bootstrap.servers", self.connection.bootstrap_servers))

@@ -15,6 +15,7 @@ import task_app
 from access import CLIENT, MODE_VARIABLE, as_user, rights, secured_run, super_user
 from confluent_kafka.admin import AdminClient
 from executors import CONFIG_VARIABLE
+from registries import Apicurio, running_registry
 
 from kantoku_kafka import Kantoku
 from kantoku_kafka.executor import ExecutorProcess
@@ -69,6 +70,13 @@ def inputs_of(names: Topics) -> Iterator[str]:
     for name in APPS:
         for task in importlib.import_module(name).kan.task_types.values():
             yield from task.inputs(names)
+
+
+@pytest.fixture(scope="module")
+def apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
+    """A real schema registry, for the tests of a module."""
+    with running_registry(tmp_path_factory.mktemp("apicurio") / "log") as registry:
+        yield registry
 
 
 @pytest.fixture

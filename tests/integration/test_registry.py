@@ -27,7 +27,7 @@ from confluent_kafka.schema_registry import (
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from executors import ExecutorUnderTest
-from registries import Apicurio, Gateway, running_registry
+from registries import Apicurio, Gateway
 
 from kantoku_kafka import Kantoku, Status
 from kantoku_kafka.avro import schemas
@@ -43,12 +43,6 @@ ROOT = Path(__file__).parents[2]
 TYPES = ("echo", "pay", "pay-async", "pay-child")
 TOPIC = {"auto.register.schemas": False, "subject.name.strategy.type": "TOPIC"}
 FORMS = {"wire": prefix_schema_id_serializer, "header": header_schema_id_serializer}
-
-
-@pytest.fixture(scope="module")
-def apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
-    with running_registry(tmp_path_factory.mktemp("apicurio") / "log") as registry:
-        yield registry
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from registries import Apicurio, running_registry
+from registries import Apicurio
 
 from kantoku_kafka.avro.safe import SafeSchema
 from kantoku_kafka.errors import NotFound
@@ -44,12 +44,6 @@ PARTS = {
 }  # fmt: skip
 WHOLE = {"type": "record", "name": "Whole", "fields": [{"name": name, "type": PARTS[name][0]} for name in PARTS]}
 VALUE = {name: value for name, (_, value) in PARTS.items()}
-
-
-@pytest.fixture(scope="module")
-def apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
-    with running_registry(tmp_path_factory.mktemp("apicurio") / "log") as registry:
-        yield registry
 
 
 @pytest.fixture

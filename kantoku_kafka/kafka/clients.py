@@ -62,6 +62,7 @@ class Clients:
         self._admin: AdminClient | None = None
         self._admin_until = 0.0
         self._places: list[str] = []  # where brokers say that they are; empty: none has let us in yet
+        self._places_checked = False
 
     @property
     def client_id(self) -> str:
@@ -133,7 +134,7 @@ class Clients:
         Raises:
             BrokerUnavailable: no name that they tell is known here, or no port takes connections.
         """
-        first = not self._places
+        first, self._places_checked = not self._places_checked, True
         self._note_places(metadata)
         if first and self._is_sent_on() and reachability.nobody_at(self._places[:_MOST_LOOKED_AT], within_seconds):
             raise self._silence(doing, None)

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from access import environment_of
+from access import environment_of, rights
 from accounting import Account, read_all
 from executors import ExecutorUnderTest, until
 
@@ -42,9 +43,16 @@ def cli(
     return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=timeout, env=environment)
 
 
-@pytest.mark.unsecured("in a namespace of its own")
-def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(APP.format(namespace=f"{namespace}-cli", bootstrap=bootstrap))
+@pytest.fixture
+def unprepared(namespace: str) -> Iterator[str]:
+    """A namespace without topics."""
+    name = f"{namespace}-cli"
+    with rights(name, [f"{name}.tasks.double"]):
+        yield name
+
+
+def test_from_nothing_to_a_result(bootstrap: str, unprepared: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.format(namespace=unprepared, bootstrap=bootstrap))
     checked = cli("topics", "check", "app:kan", cwd=tmp_path)
     assert checked.returncode == 7 and b"kantoku-kafka topics plan app:kan" in checked.stderr
     looked = cli("doctor", "app:kan", "-o", "json", cwd=tmp_path)
@@ -54,10 +62,8 @@ def test_from_nothing_to_a_result(bootstrap: str, namespace: str, tmp_path: Path
     assert cli("topics", "check", "app:kan", cwd=tmp_path).returncode == 0
     plan = json.loads(cli("topics", "plan", "app:kan", "-o", "json", cwd=tmp_path).stdout)
     assert {row["state"] for row in plan} == {"ok"}
-    common = ["-b", bootstrap, "-n", f"{namespace}-cli"]
-    with ExecutorUnderTest(
-        bootstrap, f"{namespace}-cli", log=tmp_path / "log", app="app:kan", cwd=tmp_path
-    ) as executor:
+    common = ["-b", bootstrap, "-n", unprepared]
+    with ExecutorUnderTest(bootstrap, unprepared, log=tmp_path / "log", app="app:kan", cwd=tmp_path) as executor:
         ids = cli(*common, "spawn", "double", "ab", "--count", "1000").stdout.decode().split()
         assert len(set(ids)) == 1000
         found = cli(*common, "result", "-", "-t", "30", "-o", "jsonl", stdin="\n".join(ids).encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from access import as_user, environment_of, rights
 from deploy_tools import DEPLOY, tool
 from executors import HERE, until
 from retry_app import kan as retrying
@@ -27,9 +27,6 @@ from kantoku_kafka import Kantoku, Task, delay, idempotency_key
 from kantoku_kafka.dev.layout import reserved_ports
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.observability.metrics import METRICS, Kind
-from kantoku_kafka.testing.broker import BrokerHandle
-
-pytestmark = pytest.mark.unsecured("namespaces of its own")
 
 JOB = "kantoku"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "kantoku.json").read_text("utf-8"))
@@ -78,22 +75,20 @@ class Observed:
 
 
 @pytest.fixture(scope="module")
-def observed(kantoku_broker: BrokerHandle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+def observed(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     program, folder = tool("prometheus"), tmp_path_factory.mktemp("prometheus")
     namespace = f"t-{uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
-        kan = Kantoku(namespace, bootstrap_servers=kantoku_broker.bootstrap_servers)
+        kan = Kantoku(namespace, **as_user(bootstrap))
         stack.callback(kan.close)
+        stack.enter_context(rights(namespace, map(kan.topics.of_type, retrying.task_types)))
         topics.create(kan.clients, topics.plan(kan.topics, retrying.task_types))
         with reserved_ports(2) as (port, prometheus_port):
             executor, prometheus = f"127.0.0.1:{port}", f"127.0.0.1:{prometheus_port}"
         found = Observed(prometheus, executor)
-        environment = {
-            **os.environ,
-            "KANTOKU_BOOTSTRAP_SERVERS": kantoku_broker.bootstrap_servers,
-            "KANTOKU_NAMESPACE": namespace,
-        }
         command = [sys.executable, "-m", "kantoku_kafka", *container_arguments(executor)]
+        where = {"KANTOKU_BOOTSTRAP_SERVERS": bootstrap, "KANTOKU_NAMESPACE": namespace}
+        environment = environment_of(*command) | where
         stack.enter_context(running(command, folder / "executor.log", environment))
         until(lambda: found.probe("/readyz") == 200, 60, "ready")
         command = [program, f"--config.file={configuration(folder, executor)}"]

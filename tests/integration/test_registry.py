@@ -13,11 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import registry_app
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from access import as_user, environment_of, rights, super_user
+from accounting import read_all
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import (
     SchemaRegistryClient,
@@ -37,8 +40,6 @@ from kantoku_kafka.registry import Registry
 from kantoku_kafka.registry.envelopes import RegistryCodec
 from kantoku_kafka.replay import EventFilter
 
-pytestmark = pytest.mark.unsecured("namespaces of its own")
-
 ROOT = Path(__file__).parents[2]
 TYPES = ("echo", "pay", "pay-async", "pay-child")
 TOPIC = {"auto.register.schemas": False, "subject.name.strategy.type": "TOPIC"}
@@ -53,7 +54,7 @@ def gateway(apicurio: Apicurio) -> Iterator[Gateway]:
 
 
 class World:
-    """A namespace of its own on the broker, and confluent-kafka's clients."""
+    """A namespace of its own on the broker, and confluent-kafka's clients; for the block."""
 
     gateway: Gateway
 
@@ -61,16 +62,22 @@ class World:
         self.namespace = f"r-{uuid.uuid4().hex[:8]}"
         self.bootstrap, self.url = bootstrap, url
         self.registry = SchemaRegistryClient({"url": url})
-        self.kan = Kantoku(self.namespace, bootstrap_servers=bootstrap, registry=Registry(url))
+        self.kan = Kantoku(self.namespace, **as_user(bootstrap), registry=Registry(url))
         self.topics = self.kan.topics
-        topics.create(self.kan.clients, topics.plan(self.topics, TYPES))
         self.orders = f"{self.namespace}-orders"
-        admin = AdminClient({"bootstrap.servers": bootstrap})
-        admin.create_topics([NewTopic(self.orders, 1)])[self.orders].result(30)
+        self._rights = rights(self.namespace, map(self.topics.of_type, TYPES), [self.orders])
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        self._rights.__enter__()
+        topics.create(self.kan.clients, topics.plan(self.topics, TYPES))
+        admin = AdminClient(super_user(self.bootstrap))
+        admin.create_topics([NewTopic(self.orders, 1)])[self.orders].result(30)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
         self.kan.close()
         self.registry.close()
+        self._rights.__exit__(*error)
 
     def register(self) -> None:
         """All that ``registry_app`` reads and writes; in this order, for ids to be the same in an empty registry."""
@@ -101,7 +108,7 @@ class World:
         return Message(topic, task_id.encode(), value, tuple(headers))
 
     def produce(self, record: Message) -> None:
-        producer = Producer({"bootstrap.servers": self.bootstrap})
+        producer = Producer(super_user(self.bootstrap))
         producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
         assert producer.flush(30) == 0
 
@@ -110,24 +117,9 @@ class World:
         while not any(event.name == name for event in self.kan.events.replay(wanted=EventFilter(task_id=task_id))):
             assert time.monotonic() < deadline, name
 
-    def records(self, topic: str) -> list[Any]:
+    def records(self, topic: str) -> list[KafkaMessage]:
         """All that stands in a topic, as another program sees it."""
-        settings = {"bootstrap.servers": self.bootstrap, "group.id": "x", "enable.partition.eof": True}
-        consumer = Consumer({**settings, "isolation.level": "read_committed"})
-        unread = set(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
-        found, deadline = [], time.monotonic() + 60
-        while unread:
-            assert time.monotonic() < deadline
-            message = consumer.poll(1.0)
-            error = message and message.error()
-            if error:
-                assert error.code() == KafkaError._PARTITION_EOF
-                unread.discard(message.partition())
-            elif message:
-                found.append(message)
-        consumer.close()
-        return found
+        return read_all(self.bootstrap, topic)
 
     def deserialized(self, topic: str) -> list[dict[str, Any]]:
         """By confluent-kafka's AvroDeserializer."""
@@ -143,11 +135,10 @@ class World:
 
 @pytest.fixture
 def world(bootstrap: str, gateway: Gateway) -> Iterator[World]:
-    made = World(bootstrap, gateway.url)
-    made.gateway = gateway
-    made.register()
-    yield made
-    made.close()
+    with World(bootstrap, gateway.url) as made:
+        made.gateway = gateway
+        made.register()
+        yield made
 
 
 Executing = Callable[..., ExecutorUnderTest]
@@ -185,7 +176,8 @@ def cli(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command that knows the registry, and no app."""
     command = [sys.executable, "-m", "kantoku_kafka", *arguments, "-b", world.bootstrap, "-n", world.namespace]
     command += ["-X", f"schema.registry.url={world.url}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parent)
+    environment, folder = environment_of(*command), Path(__file__).parent
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder, env=environment)
 
 
 @pytest.mark.parametrize("form", ["wire", "header"])
@@ -239,9 +231,8 @@ def test_a_registry_that_is_down_at_the_start_ends_an_executor_with_a_sentence(
 def test_a_schema_that_is_not_registered_is_said_at_the_start(
     bootstrap: str, gateway: Gateway, executing_at: Callable[[World], Executing], tmp_path: Path
 ) -> None:
-    world = World(bootstrap, gateway.url)
-    assert executing_at(world)().wait(30) == 7
-    world.close()
+    with World(bootstrap, gateway.url) as world:
+        assert executing_at(world)().wait(30) == 7
     said = (tmp_path / "executor.log").read_text().splitlines()[-1]
     assert said == (
         f"error: Topic {world.topics.results} is to be written in form 'wire', and its schema Result is not registered "
@@ -249,6 +240,7 @@ def test_a_schema_that_is_not_registered_is_said_at_the_start(
     )
 
 
+@pytest.mark.unsecured("its script is of an open broker")
 def test_the_page_runs_and_what_is_incompatible_is_refused(bootstrap: str, gateway: Gateway, tmp_path: Path) -> None:
     name, page = f"parcels-{uuid.uuid4().hex[:6]}", (ROOT / "docs/howto/schema-registry.md").read_text("utf-8")
     page = page.replace("http://localhost:8081", gateway.url)
@@ -256,13 +248,14 @@ def test_the_page_runs_and_what_is_incompatible_is_refused(bootstrap: str, gatew
     app, weigh = (
         re.findall(rf"```python\n(# {file}\.py\n.*?)```", page, re.DOTALL)[0] for file in ("parcels", "weigh")
     )
-    where = {"cwd": tmp_path, "env": {**os.environ, "KANTOKU_BOOTSTRAP_SERVERS": bootstrap}, "text": True}
 
     def write_app(kind: str) -> None:
         (tmp_path / "parcels.py").write_text(app.replace('"int"', f'"{kind}"'), "utf-8")
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, *words], capture_output=True, timeout=120, **where)
+        environment = {**os.environ, "KANTOKU_BOOTSTRAP_SERVERS": bootstrap}
+        command = [sys.executable, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment)
 
     def command(line: str) -> subprocess.CompletedProcess[str]:
         return run("-m", "kantoku_kafka", *line.removeprefix("kantoku-kafka ").split())
@@ -307,7 +300,7 @@ def test_an_id_that_nobody_knows_is_waited_for_and_then_a_dead_letter(world: Wor
     bad = [b"\0\0\x0f\x42\x3f" + b"x" * n for n in range(3)] + [b"\1" + bytes(16) + b"x", b"\0", b"{}"]
     bad.append(b"\0\xff\xff\xff\xffx")  # Apicurio answers 404 without a code
     topic = world.topics.of_type("echo")
-    producer = Producer({"bootstrap.servers": world.bootstrap})
+    producer = Producer(super_user(world.bootstrap))
     for value in bad:
         producer.produce(topic, value, b"k")
     assert producer.flush(30) == 0
@@ -325,38 +318,37 @@ def test_a_registry_that_goes_away_loses_nothing(
     bootstrap: str, apicurio: Apicurio, executing_at: Callable[[World], Executing], tmp_path: Path
 ) -> None:
     apicurio.restart()  # empty: ids are the same when all is registered again
-    world = World(bootstrap, apicurio.url)
-    world.register()
-    executing = executing_at(world)
-    executor = executing()
-    before = world.produce_task("wire", "echo", b"before")
-    assert world.result(before).data == b"before"
-    world.await_event(before, "sent_outputs")  # what is known here is not asked for again
-    serialize = AvroSerializer(world.registry, json.dumps(registry_app.ORDER), conf=TOPIC)
-    order = serialize({"id": "o-1", "amount": 1}, SerializationContext("orders", MessageField.VALUE))
-    newer = json.dumps({**schemas.load("Task.avsc"), "doc": "The same, and so an id of its own."})
-    late = world.task_record("wire", "echo", b"late", schema=newer)
-    meanwhile, pay = world.task_record("wire", "echo", b"meanwhile"), world.task_record("wire", "pay", order or b"")
-    apicurio.kill()
+    with World(bootstrap, apicurio.url) as world:
+        world.register()
+        executing = executing_at(world)
+        executor = executing()
+        before = world.produce_task("wire", "echo", b"before")
+        assert world.result(before).data == b"before"
+        world.await_event(before, "sent_outputs")  # what is known here is not asked for again
+        serialize = AvroSerializer(world.registry, json.dumps(registry_app.ORDER), conf=TOPIC)
+        order = serialize({"id": "o-1", "amount": 1}, SerializationContext("orders", MessageField.VALUE))
+        newer = json.dumps({**schemas.load("Task.avsc"), "doc": "The same, and so an id of its own."})
+        late = world.task_record("wire", "echo", b"late", schema=newer)
+        meanwhile, pay = world.task_record("wire", "echo", b"meanwhile"), world.task_record("wire", "pay", order or b"")
+        apicurio.kill()
 
-    world.produce(meanwhile)
-    world.produce(pay)
-    assert world.result(meanwhile.key.decode()).data == b"meanwhile"
-    world.await_event(pay.key.decode(), "retry_scheduled")
-    world.produce(late)
-    assert executor.wait(60) == 3
-    said = (tmp_path / "executor.log").read_text().splitlines()[-1]
-    assert f"The schema registry at {apicurio.url} gave no answer about schema " in said
+        world.produce(meanwhile)
+        world.produce(pay)
+        assert world.result(meanwhile.key.decode()).data == b"meanwhile"
+        world.await_event(pay.key.decode(), "retry_scheduled")
+        world.produce(late)
+        assert executor.wait(60) == 3
+        said = (tmp_path / "executor.log").read_text().splitlines()[-1]
+        assert f"The schema registry at {apicurio.url} gave no answer about schema " in said
 
-    apicurio.start()
-    world.kan.codec.registry.close()  # else it remembers that all is registered
-    world.register()
-    world.kan.codec.registry.register(f"{world.topics.of_type('echo')}-value", newer)
-    executing()
-    assert world.result(late.key.decode()).data == b"late"
-    result = world.result(pay.key.decode())
-    assert result.status is Status.OK and result.attempt > 1
-    assert AvroDeserializer(world.registry)(result.data) == {"order": "o-1", "total": 2}
-    assert sorted(record.key() for record in world.records(world.topics.results)).count(late.key) == 1
-    assert not world.records(world.topics.dlq)
-    world.close()
+        apicurio.start()
+        world.kan.codec.registry.close()  # else it remembers that all is registered
+        world.register()
+        world.kan.codec.registry.register(f"{world.topics.of_type('echo')}-value", newer)
+        executing()
+        assert world.result(late.key.decode()).data == b"late"
+        result = world.result(pay.key.decode())
+        assert result.status is Status.OK and result.attempt > 1
+        assert AvroDeserializer(world.registry)(result.data) == {"order": "o-1", "total": 2}
+        assert sorted(record.key() for record in world.records(world.topics.results)).count(late.key) == 1
+        assert not world.records(world.topics.dlq)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
+from access import super_user
 from accounting import Account, read_all
+from confluent_kafka import Producer
 from conftest import Running
 from executors import until
 
 from kantoku_kafka import Kantoku, Spawned, Task, delay
 from kantoku_kafka.ids import new_task_id
 from kantoku_kafka.kafka.partitioner import partition_of
-
-pytestmark = pytest.mark.unsecured("plays a producer that dies")
 
 PARTITIONS, FAR = 4, 40
 
@@ -23,7 +20,7 @@ def test_what_has_fired_behind_an_open_transaction_does_not_fire_again(
 ) -> None:
     """The mark that it has fired stands where nobody sees it yet: behind the last stable offset."""
     far = kan.spawn_many([Task("echo", b"far").with_(delay(seconds=3600))] * FAR)  # the next owner reads from there
-    blocking: Any = kan.clients.producer(**{"transactional.id": f"{kan.namespace}.blocking"})
+    blocking = Producer({**super_user(bootstrap), "transactional.id": f"{kan.namespace}.blocking"})
     blocking.init_transactions(10)
     with running():
         warm = kan.spawn_many([Task("echo", b"warm").with_(delay(seconds=0.5))] * FAR)
@@ -32,7 +29,7 @@ def test_what_has_fired_behind_an_open_transaction_does_not_fire_again(
         until(lambda: spawned.id in _keys(bootstrap, kan.topics.timers), 4, "its timer stands there")
         blocking.begin_transaction()
         number = partition_of(spawned.id.encode(), PARTITIONS)
-        blocking.produce(kan.topics.timers, None, new_task_id().encode(), number)
+        blocking.produce(kan.topics.timers, None, new_task_id().encode(), partition=number)
         assert blocking.flush(10) == 0
         assert kan.wait(spawned.id, timeout_seconds=30).ok
     with running():

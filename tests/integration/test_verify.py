@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from access import super_user
+from access import environment_of, super_user
 from accounting import Account, read_all
 from administration import alter_topic
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from conftest import Running
 from executors import ExecutorUnderTest, until
 
@@ -31,8 +32,6 @@ from kantoku_kafka.model import TaskEnvelope, now_us
 from kantoku_kafka.names import Topics
 from kantoku_kafka.verify import collect, judge
 
-pytestmark = pytest.mark.unsecured("plays clients of every kind that break promises")
-
 ROOT = Path(__file__).parents[2]
 Verify = Callable[..., tuple[int, dict[str, list[dict[str, Any]]]]]
 
@@ -43,7 +42,8 @@ def verify(bootstrap: str, namespace: str) -> Verify:
 
     def run(*options: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
         command = (sys.executable, "-m", "kantoku_kafka", "-b", bootstrap, "-n", namespace, "verify", "-o", "jsonl")
-        done = subprocess.run((*command, *options), capture_output=True, text=True, timeout=90)
+        environment = environment_of(*command)
+        done = subprocess.run((*command, *options), capture_output=True, text=True, timeout=90, env=environment)
         assert done.returncode in (0, 1), done.stderr
         findings = [json.loads(line) for line in done.stdout.splitlines()]
         assert [finding["name"] for finding in findings] == [f"I{n}" for n in range(1, 9)]
@@ -62,8 +62,9 @@ def ended(kan: Kantoku, running: Running) -> list[str]:
     return [task.id for task in spawned]
 
 
-def commit(kan: Kantoku, offsets: Sequence[TopicPartition]) -> None:
-    client = kan.clients.consumer(**{"group.id": kan.topics.group})
+def commit(bootstrap: str, kan: Kantoku, offsets: Sequence[TopicPartition]) -> None:
+    """As somebody who may do more than any role needs."""
+    client = Consumer({**super_user(bootstrap), "group.id": kan.topics.group})
     client.commit(offsets=list(offsets), asynchronous=False)
     client.close()
 
@@ -94,7 +95,7 @@ def test_a_transaction_that_is_half_written_when_it_is_read_is_well(
     result = next(r for r in results if r.task_id == ended[0])._replace(task_id=task.id, source=source)
     events = [kan.codec.decode_event(r.value() or b"") for r in read_all(bootstrap, kan.topics.events)]
     writer = EventWriter.connect(kan.clients, kan.topics.events, kan.codec)
-    producer: Any = kan.clients.producer(**{"transactional.id": f"{kan.namespace}.half"})
+    producer: Any = Producer({**super_user(bootstrap), "transactional.id": f"{kan.namespace}.half"})
     producer.init_transactions(10)
     producer.begin_transaction()
     producer.produce(kan.topics.results, kan.codec.encode_result(result), task.id.encode())
@@ -108,7 +109,7 @@ def test_a_transaction_that_is_half_written_when_it_is_read_is_well(
         for event in events:
             if event.task_id == ended[0] and event.name != "spawned":
                 producer.produce(*arguments(*writer.message(event._replace(task_id=task.id, source=source))))
-        group = kan.clients.consumer(**{"group.id": kan.topics.group})
+        group = Consumer({**super_user(bootstrap), "group.id": kan.topics.group})
         behind = TopicPartition(task.topic, task.partition, task.offset + 1)
         producer.send_offsets_to_transaction([behind], group.consumer_group_metadata(), 10)
         producer.commit_transaction(10)
@@ -142,7 +143,7 @@ def test_inputs_with_names_of_their_own_are_judged(
     kan: Kantoku, app: Kantoku, bootstrap: str, running: Running, verify: Verify
 ) -> None:
     for side in (kan, app):
-        side.topics = Topics(namespace=kan.namespace, overrides={"tasks.echo": f"legacy.{kan.namespace}"})
+        side.topics = Topics(namespace=kan.namespace, overrides={"tasks.echo": f"{kan.namespace}.shared"})
     topics.create(kan.clients, topics.plan(kan.topics, ["echo"]))
     with running():
         task = kan.spawn(Task("echo", b"x"))
@@ -166,33 +167,39 @@ def test_what_was_deleted_since_is_no_violation(
         assert junk.flush(10) == 0
         until(lambda: read_all(bootstrap, kan.topics.dlq), 30, "the dead letter")
     assert verify() == (0, {})
-    _delete_all(kan, kan.topics.dlq)
+    _delete_all(bootstrap, kan, kan.topics.dlq)
     assert verify() == (0, {}), "nobody can tell what that junk was"
-    commit(kan, [TopicPartition(lost.topic, lost.partition, lost.offset + 1) for lost in [kan.spawn(Task("echo"))]])
+    commit(
+        bootstrap,
+        kan,
+        [TopicPartition(lost.topic, lost.partition, lost.offset + 1) for lost in [kan.spawn(Task("echo"))]],
+    )
     assert verify()[0] == 1, "the rest is judged as before"
-    _delete_all(kan, kan.topics.results)
+    _delete_all(bootstrap, kan, kan.topics.results)
     alter_topic(bootstrap, kan.topics.results, retention_ms="1")
     assert verify() == (0, {}), "nor what had become of all these tasks"
 
 
-def _delete_all(kan: Kantoku, topic: str) -> None:
-    admin = kan.clients.admin()
+def _delete_all(bootstrap: str, kan: Kantoku, topic: str) -> None:
+    admin = AdminClient(super_user(bootstrap))
     places = [TopicPartition(topic, p, end) for p, end in ends(kan.clients, topic).items()]
     for deleted in admin.delete_records(places).values():
         deleted.result(20)
 
 
-def test_what_was_passed_over_is_found(kan: Kantoku, ended: list[str], verify: Verify) -> None:
+def test_what_was_passed_over_is_found(kan: Kantoku, bootstrap: str, ended: list[str], verify: Verify) -> None:
     lost = [kan.spawn(Task("echo", b"lost")) for _ in range(3)]
-    commit(kan, [TopicPartition(task.topic, task.partition, task.offset + 1) for task in lost])
+    commit(bootstrap, kan, [TopicPartition(task.topic, task.partition, task.offset + 1) for task in lost])
     code, broken = verify()
     ids = {task.id for task in lost}
     assert code == 1 and {v["task_id"] for v in broken["I2"]} == ids == {v["task_id"] for v in broken["I6"]}
 
 
-def test_a_result_whose_record_is_not_done_is_found(kan: Kantoku, ended: list[str], verify: Verify) -> None:
+def test_a_result_whose_record_is_not_done_is_found(
+    kan: Kantoku, bootstrap: str, ended: list[str], verify: Verify
+) -> None:
     topic = kan.topics.of_type("echo")
-    commit(kan, [TopicPartition(topic, p, first) for p, first in beginnings(kan.clients, topic).items()])
+    commit(bootstrap, kan, [TopicPartition(topic, p, first) for p, first in beginnings(kan.clients, topic).items()])
     code, broken = verify()
     assert code == 1 and len(broken["I4"]) == 301
 
@@ -229,7 +236,9 @@ def test_a_group_that_was_set_back_gives_no_second_result(kan: Kantoku, bootstra
             ids += soon
             until(lambda: not describe(kan.clients, kan.topics.group).members, 30, "the group is empty")
             starts = [(t, beginnings(kan.clients, t)) for t in map(kan.topics.of_type, kinds)]
-            commit(kan, [TopicPartition(t, p, first) for t, offsets in starts for p, first in offsets.items()])
+            commit(
+                bootstrap, kan, [TopicPartition(t, p, first) for t, offsets in starts for p, first in offsets.items()]
+            )
             executor.start()
             for _ in range(kills):
                 time.sleep(1.5)

@@ -20,7 +20,7 @@ from kantoku_kafka.replay.backlog import backlog
 
 __all__ = ["cancel", "quiet", "stop"]
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="EXECUTOR-ID")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="SLOT|ID", help="As `executors` shows them.")]
 All = Annotated[bool, typer.Option("--all", help="All executors that run now.")]
 
 
@@ -73,34 +73,37 @@ def cancel(
         raise typer.Exit(1)
 
 
-def quiet(ctx: typer.Context, executor_id: Ids = None, everyone: All = False) -> None:
+def quiet(ctx: typer.Context, executor: Names = None, everyone: All = False) -> None:
     """Let executors take no new tasks. They end what they run, leave the group, and wait for their stop.
 
-    Example: kantoku-kafka -n shop executors quiet worker-1-4711-0a1b2c
+    Nothing but a new start makes one take tasks again.
+
+    Example: kantoku-kafka -n shop executors quiet worker-1.0
     """
-    _steer(ctx, QUIET, executor_id, everyone)
+    _steer(ctx, QUIET, executor, everyone)
 
 
-def stop(ctx: typer.Context, executor_id: Ids = None, everyone: All = False) -> None:
+def stop(ctx: typer.Context, executor: Names = None, everyone: All = False) -> None:
     """Let executors drain and end, as by SIGTERM. What supervises them may start them again.
 
     Example: kantoku-kafka -n shop executors stop --all
     """
-    _steer(ctx, STOP, executor_id, everyone)
+    _steer(ctx, STOP, executor, everyone)
 
 
-def _steer(ctx: typer.Context, kind: str, executor_ids: list[str] | None, everyone: bool) -> None:
-    if bool(executor_ids) == everyone:
-        raise UsageError("Say which executors: ids, as `executors` shows them, or --all.")
+def _steer(ctx: typer.Context, kind: str, names: list[str] | None, everyone: bool) -> None:
+    if bool(names) == everyone:
+        raise UsageError("Say which executors: slots or ids, as `executors` shows them, or --all.")
     with connected(ctx.obj) as kantoku:
-        alive = {beat.executor_id for beat in heartbeats(kantoku.clients, kantoku.topics.control)}
-        unknown = sorted(set(executor_ids or ()) - alive)
+        alive, wanted = heartbeats(kantoku.clients, kantoku.topics.control), set(names or ())
+        unknown = sorted(wanted.difference(*((beat.slot, beat.executor_id) for beat in alive)))
         if unknown or not alive:
             raise NotFound(f"No executor {', '.join(unknown) or 'of this namespace'} has said that it lives (-n?).")
-        chosen: list[str | None] = [*executor_ids] if executor_ids else [None]
+        told = sorted(beat.executor_id for beat in alive if everyone or wanted & {beat.slot, beat.executor_id})
+        chosen: list[str | None] = [None] if everyone else [*told]
         at_us, topic = now_us(), kantoku.topics.control
         kantoku.write([command_message(topic, Command(kind, at_us, executor_id=one)) for one in chosen])
-        tell(f"told {', '.join(executor_ids or sorted(alive))}: {kind}")
+        tell(f"told {', '.join(told)}: {kind}")
 
 
 def _unknown(kantoku: Kantoku, ids: list[str]) -> list[str]:

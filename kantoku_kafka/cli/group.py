@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import defaultdict
@@ -87,7 +88,8 @@ def executors(
     """Who works, on what and how fast; quiet and stop them.
 
     What each of them serves and has in flight (handed to a pool: running, or next in line) is by its last heartbeat,
-    which comes every 5 s.
+    which comes every 5 s. ``quiet``: it was told to take no new tasks, and has left the group. ``no member``: it lives,
+    or did some seconds ago, and is not in the group.
 
     Example: kantoku-kafka -n shop executors
     """
@@ -95,15 +97,16 @@ def executors(
         return
     with connected(ctx.obj) as kantoku:
         if here:
-            mine = f"{host()}."
-            members = [member for member in members_of(kantoku.clients, kantoku.topics) if member.slot.startswith(mine)]
+            mine = re.compile(rf"{re.escape(host())}(\..*)?")
+            members = [one for one in members_of(kantoku.clients, kantoku.topics) if mine.fullmatch(one.slot)]
             if not members:
                 raise NotFound(f"No executor of group {kantoku.topics.group} runs on host {host()}.")
-            _print_members(Standing(members, [], {}, {}, {}, _beats(kantoku)), output)
+            beats = {slot: beat for slot, beat in _beats(kantoku).items() if mine.fullmatch(slot)}
+            _print_members(Standing(members, [], {}, {}, {}, beats), output)
             return
         standing = Standing.take(kantoku, sample)
         _print_members(standing, output)
-        if not standing.members:
+        if not standing.members and not standing.beats:
             group = kantoku.topics.group
             tell(f"no executor runs in group {group}: start one (run-executor), or name another namespace (-n)")
 
@@ -150,7 +153,9 @@ def top(
 
 
 def _members(standing: Standing) -> Iterable[dict[str, Any]]:
-    for member in standing.members:
+    slots = {member.slot for member in standing.members}
+    outside = [Member(beat.slot, beat.host, "", {}) for slot, beat in standing.beats.items() if slot not in slots]
+    for member in sorted([*standing.members, *outside], key=lambda one: one.slot):
         places = [(topic, p) for topic, numbers in member.partitions.items() for p in numbers]
         beat = standing.beats.get(member.slot)
         served = standing.served_by(member)
@@ -163,7 +168,7 @@ def _members(standing: Standing) -> Iterable[dict[str, Any]]:
             "in_flight": sum(served.values()) if beat else None,
             "tasks_per_second": round(sum(standing.rates.get(place, 0.0) for place in places), 1),
             "up_seconds": round((now_us() - beat.started_at_us) / 1_000_000, 1) if beat else None,
-            "state": _state(beat),
+            "state": _state(beat, is_member=member.slot in slots),
             "version": beat.version if beat else None,
             "settings": dict(beat.attributes) if beat else None,
         }
@@ -188,10 +193,12 @@ def _short_member(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _state(beat: Heartbeat | None) -> str:
+def _state(beat: Heartbeat | None, *, is_member: bool) -> str:
     if beat is None:
         return "no heartbeat"
-    return "draining" if beat.draining else "running"
+    if is_member:
+        return "draining" if beat.draining else "running"
+    return "quiet" if beat.draining else "no member"
 
 
 def _inputs(standing: Standing) -> Iterable[dict[str, Any]]:

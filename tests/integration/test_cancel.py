@@ -134,15 +134,17 @@ def test_a_quiet_executor_ends_what_it_runs_and_leaves_and_a_stopped_one_ends(
     time.sleep(1)
     assert cli(*common, "executors", "quiet", "nobody").returncode == 5
     assert cli(*common, "executors", "stop").returncode == 2
-    done = cli(*common, "executors", "quiet", beat.executor_id)
-    assert done.returncode == 0, done.stderr
+    done = cli(*common, "executors", "quiet", beat.slot)
+    assert done.returncode == 0 and beat.executor_id in done.stderr.decode(), done.stderr
     until(lambda: "told to quiet" in executor.log(), 10, "it has heard of it")
     later = kan.spawn(Task("waits", b"0"))
     assert kan.wait(running.id, timeout_seconds=20).ok
     until(lambda: "quiet: nothing runs" in executor.log(), 20, "it has left the group")
     assert kan.find_results([later.id]) == {}, "for others"
     assert executor.returncode is None
-    assert cli(*common, "executors", "stop", "--all").returncode == 0
+    (row,) = json.loads(cli(*common, "executors", "--sample", "0", "-o", "json").stdout)
+    assert (row["executor"], row["state"]) == (beat.executor_id, "quiet"), "who is to be stopped is still named"
+    assert cli(*common, "executors", "stop", row["executor"]).returncode == 0
     assert executor.wait(40) == 0
     executor.start()
     assert kan.wait(later.id, timeout_seconds=40).ok, "a later start is not meant by the stop"

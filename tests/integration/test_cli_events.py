@@ -32,6 +32,8 @@ from kantoku_kafka import Kantoku, Task, delay, idempotency_key, key, labels
 from kantoku_kafka.errors import TaskTooLarge, TopicMismatch
 from kantoku_kafka.kafka import topics
 from kantoku_kafka.replay.query import TaskQuery
+from kantoku_kafka.settings import ExecutorSettings
+from kantoku_kafka.slots import host
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -471,6 +473,7 @@ def test_tail(environment: dict[str, str], kan: Kantoku, running: Running, tmp_p
 
 def test_executors_lag_and_top(cli: Cli, kan: Kantoku, running: Running) -> None:
     assert "no executor runs" in cli("executors", "--sample", "0").stderr
+    assert "No executor" in cli("executors", "--here", code=5).stderr
     kan.spawn_many([Task("nap", b"8")] * 3 + [Task("echo", b"x")] * 100)
     before = rows(cli("lag", "--sample", "0", "-o", "jsonl"))
     assert sum(row["not_done"] for row in before if row["type"] == "echo") == 100
@@ -487,3 +490,8 @@ def test_executors_lag_and_top(cli: Cli, kan: Kantoku, running: Running) -> None
         shown = cli("top", "--times", "1", "--interval", "0.2").stdout
         assert "1 executors" in shown
         assert "nap" in shown
+        assert [row["slot"] for row in rows(cli("executors", "--here", "-o", "jsonl"))] == [member["slot"]]
+        assert member["slot"].startswith(f"{host()}.")
+    with running(ExecutorSettings(slot=host())):  # as with --slot=$(hostname) in a container
+        until(lambda: [row["slot"] for row in rows(cli("executors", "-o", "jsonl"))] == [host()], 60, "the next one")
+        assert [row["slot"] for row in rows(cli("executors", "--here", "-o", "jsonl"))] == [host()]

@@ -50,8 +50,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Distributed task execution on Kafka: at-least-once execution, exactly-once results.
 
-Exit codes: 0 ok, 1 the task failed, 2 usage, 3 no broker, 4 authentication or ACL, 5 not found, 6 timed out,
-7 topic or schema mismatch, 130 interrupted.""",
+Exit codes: 0 ok, 1 the task failed or any other error, 2 usage, 3 no broker, 4 authentication or ACL, 5 not found,
+6 timed out, 7 topic or schema mismatch, 130 interrupted.""",
 )
 
 

@@ -195,7 +195,7 @@ def _view_path(kantoku: Kantoku) -> Path:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kantoku-kafka" / "views"
         cache.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
-        raise KantokuError(f"No directory for the view: {error}. Set XDG_CACHE_HOME; --live goes without.") from error
+        raise KantokuError(f"No directory for the view: {error}. Set XDG_CACHE_HOME to a writable one.") from error
     return cache / f"{kantoku.events.topic}.sqlite"
 
 

@@ -10,12 +10,12 @@ app=word_count:kan
 
 strimzi=$out/kubernetes/overlays/words
 kantoku-kafka topics plan "$app" --emit strimzi > "$strimzi/topics.yaml"
-kantoku-kafka acls plan "$app" --emit strimzi --role executor --role scheduler --role spawner \
+kantoku-kafka acls plan "$app" --no-timers --emit strimzi --role executor --role scheduler --role spawner \
   --principal executor=User:CN=words-executor --principal scheduler=User:CN=words-scheduler \
   --principal spawner=User:CN=words-spawner > "$strimzi/users.yaml"
 
 terraform=$out/terraform/words
 kantoku-kafka topics plan "$app" --emit terraform > "$terraform/topics.tf"
-kantoku-kafka acls plan "$app" --emit terraform --role executor --role scheduler --role spawner \
+kantoku-kafka acls plan "$app" --no-timers --emit terraform --role executor --role scheduler --role spawner \
   --principal executor=User:words-executor --principal scheduler=User:words-scheduler \
   --principal spawner=User:words-spawner > "$terraform/acls.tf"

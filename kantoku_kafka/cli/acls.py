@@ -30,6 +30,11 @@ Writes = Annotated[
 ]
 
 
+Timers = Annotated[
+    bool, typer.Option("--timers/--no-timers", help="Whether executors fire timers, or run-scheduler does.")
+]
+
+
 class Form(StrEnum):
     """What ``--emit`` prints."""
 
@@ -56,6 +61,7 @@ def plan(
     role: Annotated[list[Role] | None, typer.Option(help="Only these; default: all. Repeatable.")] = None,
     reads: Reads = None,
     writes: Writes = None,
+    timers: Timers = True,
     emit: Annotated[Form | None, typer.Option(help="For which tool; each role then needs a --principal.")] = None,
     cluster: Annotated[str, typer.Option(help="--emit strimzi: the name of the Kafka resource.")] = "my-cluster",
     output: Output = "table",
@@ -68,7 +74,7 @@ def plan(
     kantoku = options.app(app)
     principals = _principals(principal or [])
     roles = role or list(principals) or list(Role)
-    rights = {one: app_rights(kantoku, one, reads, writes) for one in roles}
+    rights = {one: app_rights(kantoku, one, reads, writes, timers=timers) for one in roles}
     if emit is None:
         table((row for one in roles for row in _rows(one, rights[one])), output)
         return
@@ -88,6 +94,7 @@ def check(
     role: Annotated[Role, typer.Option(help="Whose rights we should have.")] = Role.EXECUTOR,
     reads: Reads = None,
     writes: Writes = None,
+    timers: Timers = True,
     output: Output = "table",
 ) -> None:
     """Say which rights of a role we lack on this cluster. With the credentials that are given; exit code 4 if any.
@@ -97,7 +104,7 @@ def check(
     options: Options = ctx.obj
     kantoku = options.app(app)
     kantoku.clients.check()
-    missing = missing_rights(kantoku.clients, app_rights(kantoku, role, reads, writes))
+    missing = missing_rights(kantoku.clients, app_rights(kantoku, role, reads, writes, timers=timers))
     table(_rows(role, missing), output)
     if missing:
         raise AccessDenied(
@@ -108,7 +115,12 @@ def check(
 
 
 def app_rights(
-    kantoku: Kantoku, role: Role, reads: Iterable[str] | None = None, writes: Iterable[str] | None = None
+    kantoku: Kantoku,
+    role: Role,
+    reads: Iterable[str] | None = None,
+    writes: Iterable[str] | None = None,
+    *,
+    timers: bool = True,
 ) -> list[Right]:
     """What a role needs of this app, with what it reads and writes besides, as the options say it."""
     return rights_of(
@@ -119,6 +131,7 @@ def app_rights(
         replies=kantoku.reply_topics,
         reads=_topics(reads or [], "--reads", role),
         writes=_topics(writes or [], "--writes", role),
+        timers=timers,
     )
 
 

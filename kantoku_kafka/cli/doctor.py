@@ -34,7 +34,7 @@ def doctor(
     """
     options: Options = ctx.obj
     kantoku = options.app(app) if app is not None else options.client()
-    rights = app_rights(kantoku, Role.EXECUTOR)
+    rights = app_rights(kantoku, Role.EXECUTOR, timers=timers)
     steps = diagnose(
         kantoku.clients,
         kantoku.topics,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -23,7 +22,7 @@ from kantoku_kafka.kafka.rights import Resource, Right
 from kantoku_kafka.kafka.takeover import transactional_id
 from kantoku_kafka.kafka.topics import broker_count, missing
 from kantoku_kafka.kafka.user_settings import librdkafka_config
-from kantoku_kafka.kafka.wanted import plan
+from kantoku_kafka.kafka.wanted import TopicPlan, plan
 from kantoku_kafka.names import Topics
 
 __all__ = ["Finding", "diagnose"]
@@ -49,7 +48,7 @@ def diagnose(
 
     Parameters:
         inputs: the input topics of an app; what every namespace has is looked at anyway.
-        rights: that an executor needs.
+        rights: that the executor needs.
         app: ``MODULE:ATTRIBUTE``, for the commands that help.
         foreign: topics of others that have to be there.
         timers: whether the executor is to fire timers; else nothing that these need is looked at.
@@ -59,8 +58,8 @@ def diagnose(
     yield from (reached := _reached(clients))
     if reached[-1].error is not None:
         return
-    of_timers = {topics.timers_group, topics.schedules}
-    steps = _Steps(clients, topics, inputs, rights, app, foreign, frozenset() if timers else of_timers, now_ms)
+    plans = [one for one in plan(topics, [], inputs=inputs) if timers or one.name != topics.schedules]
+    steps = _Steps(clients, topics, plans, rights, app, foreign, now_ms)
     checks = [steps.broker, steps.topics, steps.policies, steps.rights, steps.transactions, steps.group, steps.clock]
     for check in [*checks, steps.timers] if timers else checks:
         try:
@@ -86,18 +85,16 @@ class _Steps:
         self,
         clients: Clients,
         topics: Topics,
-        inputs: Sequence[str],
+        plans: Sequence[TopicPlan],
         rights: Iterable[Right],
         app: str | None,
         foreign: Sequence[str],
-        left_out: AbstractSet[str],
         now_ms: Callable[[], int],
     ) -> None:
         self._clients = clients
         self._topics = topics
-        self._plans = [one for one in plan(topics, [], inputs=inputs) if one.name not in left_out]
-        asked = (right for right in rights if right.resource is not Resource.TRANSACTIONAL_ID)
-        self._rights = [right for right in asked if right.name not in left_out]
+        self._plans = plans
+        self._rights = [right for right in rights if right.resource is not Resource.TRANSACTIONAL_ID]
         self._app = app
         self._foreign = foreign
         self._now_ms = now_ms

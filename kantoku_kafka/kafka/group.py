@@ -73,6 +73,7 @@ def worked_topics(clients: Clients, topics: Topics) -> list[str]:
     (``AdminClient.list_consumer_group_offsets`` would tell, but ends the process when a coordinator is still loading:
     librdkafka 2.16.) Raises KantokuError.
     """
+    describe(clients, topics.group)  # is told of a missing right; a consumer asks for offsets in vain without it
     places = [TopicPartition(topic, n) for topic, count in partition_counts(clients).items() for n in range(count)]
     with observer(clients, topics.group, settled=True) as consumer:
         committed = clients.insist(

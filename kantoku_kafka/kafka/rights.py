@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import NamedTuple
 
 from kantoku_kafka.names import Topics
@@ -24,7 +25,7 @@ class Role(StrEnum):
     SPAWNER = "spawner"
     """Spawns tasks, also in transactions, and waits for results."""
     EXECUTOR = "executor"
-    """``run-executor``, with its timers."""
+    """``run-executor``; it fires timers and schedules as well, unless it is told not to."""
     OBSERVER = "observer"
     """Looks at everything and changes nothing."""
     SCHEDULER = "scheduler"
@@ -82,6 +83,7 @@ def rights_of(
     replies: Iterable[str] = (),
     reads: Iterable[str] = (),
     writes: Iterable[str] = (),
+    timers: bool = True,
 ) -> list[Right]:
     """What a role needs and no more, in an order that does not change.
 
@@ -91,18 +93,20 @@ def rights_of(
         foreign: the topics of others that it takes tasks from.
         replies: the topics of others that replies go to; ``*`` at the end of one stands for any rest.
         reads, writes: what this role reads and writes besides, in the same manner.
+        timers: whether executors fire timers and schedules too; default yes.
     """
-    needs = _needs(role, topics, sorted(inputs))
-    of_topics = [*needs.topics, (Operation.READ, reads), (Operation.WRITE, writes)]
+    roles = [role, Role.SCHEDULER] if role is Role.EXECUTOR and timers else [role]
+    needs = [_needs(one, topics, sorted(inputs)) for one in roles]
+    of_topics = [*chain(*(one.topics for one in needs)), (Operation.READ, reads), (Operation.WRITE, writes)]
     if role in (Role.EXECUTOR, Role.OBSERVER, Role.ADMIN):
         of_topics.append((Operation.READ, foreign))
     if role in (Role.EXECUTOR, Role.SCHEDULER):  # which ends tasks too: those that are cancelled, or too late
         of_topics.append((Operation.WRITE, replies))
     rights = {Right.on_topic(name, operation) for operation, names in of_topics for name in names}
-    rights |= {Right(Resource.GROUP, name, operation) for operation, names in needs.groups for name in names}
-    rights |= {
-        Right(Resource.TRANSACTIONAL_ID, f"{name}.", Operation.WRITE, prefixed=True) for name in needs.transactions
-    }
+    of_groups = chain(*(one.groups for one in needs))
+    rights |= {Right(Resource.GROUP, name, operation) for operation, names in of_groups for name in names}
+    transactions = chain(*(one.transactions for one in needs))
+    rights |= {Right(Resource.TRANSACTIONAL_ID, f"{name}.", Operation.WRITE, prefixed=True) for name in transactions}
     return sorted(rights)
 
 
@@ -134,14 +138,11 @@ def _needs(role: Role, topics: Topics, inputs: Sequence[str]) -> _Needs:
             )
         case Role.EXECUTOR:
             # Children and retries go onto inputs; results and events tell what had ended where the group was set back.
+            touched = [*inputs, results, events, dlq, timers, control]
             return _Needs(
-                [
-                    (read, [*inputs, timers, schedules, control, results, events]),
-                    (write, everything),
-                    (configs, everything),
-                ],
-                [(read, [topics.group, topics.timers_group])],
-                [topics.group, topics.timers_group],
+                [(read, [*inputs, control, results, events]), (write, touched), (configs, touched)],
+                [(read, [topics.group])],
+                [topics.group],
             )
         case Role.OBSERVER:
             return _Needs([(read, everything), (configs, everything)], [(describe, [topics.group])])

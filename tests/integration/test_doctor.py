@@ -43,9 +43,10 @@ def broker() -> Iterator[GrantingBroker]:
 def diagnosed(broker: GrantingBroker, *, timers: bool = True, shift_ms: int = 0) -> dict[str, Finding]:
     """What is found with the user's credentials, by its check; the checks are in order."""
     with closing(broker.kantoku(USER, "rights")) as kan:
+        rights = rights_of(Role.EXECUTOR, TOPICS, INPUTS, timers=timers)
         found = list(
             diagnose(
-                kan.clients, TOPICS, INPUTS, RIGHTS, timers=timers, now_ms=lambda: time.time_ns() // 10**6 + shift_ms
+                kan.clients, TOPICS, INPUTS, rights, timers=timers, now_ms=lambda: time.time_ns() // 10**6 + shift_ms
             )
         )
     asked = [finding.check for finding in found if finding.check in OF_KAFKA]
@@ -96,6 +97,14 @@ def test_a_topic_that_may_not_be_looked_at(broker: GrantingBroker) -> None:
     assert (code, set(failed)) == (4, {"topics", "rights"})
     assert "rights.schedules" in failed["topics"] and "Write on topic rights.schedules" in failed["rights"]
     assert without == (0, {}), "who fires no timers needs it not"
+
+
+def test_who_fires_no_timers_writes_them_all_the_same(broker: GrantingBroker) -> None:
+    """Its retries and delays go there."""
+    with broker.without(USER, Right(Resource.TOPIC, "rights.timers", Operation.WRITE)):
+        code, failed = failures(broker, timers=False)
+    assert (code, set(failed)) == (4, {"rights"})
+    assert "Write on topic rights.timers" in failed["rights"]
 
 
 def test_a_topic_of_others_that_is_missing(broker: GrantingBroker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout
 from io import BytesIO, StringIO, TextIOWrapper
@@ -12,6 +13,7 @@ import pytest
 import rights_app
 from executors import ExecutorUnderTest, until
 from granting import GrantingBroker, granting_broker
+from test_cli import cli
 
 from kantoku_kafka import Kantoku, Task, delay, priority
 from kantoku_kafka.cli.main import main
@@ -108,6 +110,37 @@ def test_every_role_at_its_work(broker: GrantingBroker, spawner: Kantoku, tmp_pa
         assert not warnings
     admin("events", "prune", "--older-than", "0s")
     admin("dlq", "purge", "--all", "--yes")
+
+
+def test_an_executor_without_timers_beside_a_scheduler(
+    broker: GrantingBroker, spawner: Kantoku, tmp_path: Path
+) -> None:
+    """With just the rights of such a one."""
+    of_timers = set(rights_of(Role.EXECUTOR, TOPICS, INPUTS)) - set(
+        rights_of(Role.EXECUTOR, TOPICS, INPUTS, timers=False)
+    )
+    broker.revoke(Role.EXECUTOR, of_timers)
+    settings, log = broker.config_file(Role.SCHEDULER, tmp_path), tmp_path / "scheduler.log"
+    firing = ExecutorUnderTest(broker.servers, NAMESPACE, "-F", settings, log=log, app=APP, command="run-scheduler")
+    try:
+        with firing, executor(broker, tmp_path, "--no-timers") as running:
+            tasks = [Task("flaky", b"2"), Task("echo", b"3").with_(delay(seconds=0.5)), Task("flaky", b"9")]
+            results = spawner.gather(spawner.spawn_many(tasks), timeout_seconds=90)
+            assert [result.ok for result in results] == [True, True, False]
+            running.kill(signal.SIGTERM)
+            assert running.wait(60) == 0
+    finally:
+        broker.grant(Role.EXECUTOR, of_timers)
+    assert "forbid" not in running.log() + firing.log(), running.log() + firing.log()
+
+
+@pytest.mark.parametrize("command", ["lag", "executors", "verify"])
+def test_who_may_not_look_at_the_group_is_told_so(broker: GrantingBroker, tmp_path: Path, command: str) -> None:
+    """And not that no broker answers."""
+    settings = broker.config_file(Role.SPAWNER, tmp_path)
+    done = cli(command, "-b", broker.servers, "-F", settings, "-n", NAMESPACE)
+    assert done.returncode == 4, done.stderr
+    assert b"rights.executors" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 resource "kafka_acl" "words" {
   for_each = {
     "User:words-executor Read Group Literal words.executors"               = ["User:words-executor", "Read", "Group", "Literal", "words.executors"]
-    "User:words-executor Read Group Literal words.timers"                  = ["User:words-executor", "Read", "Group", "Literal", "words.timers"]
     "User:words-executor DescribeConfigs Topic Literal words.control"      = ["User:words-executor", "DescribeConfigs", "Topic", "Literal", "words.control"]
     "User:words-executor Read Topic Literal words.control"                 = ["User:words-executor", "Read", "Topic", "Literal", "words.control"]
     "User:words-executor Write Topic Literal words.control"                = ["User:words-executor", "Write", "Topic", "Literal", "words.control"]
@@ -13,9 +12,6 @@ resource "kafka_acl" "words" {
     "User:words-executor DescribeConfigs Topic Literal words.results"      = ["User:words-executor", "DescribeConfigs", "Topic", "Literal", "words.results"]
     "User:words-executor Read Topic Literal words.results"                 = ["User:words-executor", "Read", "Topic", "Literal", "words.results"]
     "User:words-executor Write Topic Literal words.results"                = ["User:words-executor", "Write", "Topic", "Literal", "words.results"]
-    "User:words-executor DescribeConfigs Topic Literal words.schedules"    = ["User:words-executor", "DescribeConfigs", "Topic", "Literal", "words.schedules"]
-    "User:words-executor Read Topic Literal words.schedules"               = ["User:words-executor", "Read", "Topic", "Literal", "words.schedules"]
-    "User:words-executor Write Topic Literal words.schedules"              = ["User:words-executor", "Write", "Topic", "Literal", "words.schedules"]
     "User:words-executor DescribeConfigs Topic Literal words.tasks.count"  = ["User:words-executor", "DescribeConfigs", "Topic", "Literal", "words.tasks.count"]
     "User:words-executor Read Topic Literal words.tasks.count"             = ["User:words-executor", "Read", "Topic", "Literal", "words.tasks.count"]
     "User:words-executor Write Topic Literal words.tasks.count"            = ["User:words-executor", "Write", "Topic", "Literal", "words.tasks.count"]
@@ -23,10 +19,8 @@ resource "kafka_acl" "words" {
     "User:words-executor Read Topic Literal words.tasks.split"             = ["User:words-executor", "Read", "Topic", "Literal", "words.tasks.split"]
     "User:words-executor Write Topic Literal words.tasks.split"            = ["User:words-executor", "Write", "Topic", "Literal", "words.tasks.split"]
     "User:words-executor DescribeConfigs Topic Literal words.timers"       = ["User:words-executor", "DescribeConfigs", "Topic", "Literal", "words.timers"]
-    "User:words-executor Read Topic Literal words.timers"                  = ["User:words-executor", "Read", "Topic", "Literal", "words.timers"]
     "User:words-executor Write Topic Literal words.timers"                 = ["User:words-executor", "Write", "Topic", "Literal", "words.timers"]
     "User:words-executor Write TransactionalID Prefixed words.executors."  = ["User:words-executor", "Write", "TransactionalID", "Prefixed", "words.executors."]
-    "User:words-executor Write TransactionalID Prefixed words.timers."     = ["User:words-executor", "Write", "TransactionalID", "Prefixed", "words.timers."]
     "User:words-scheduler Read Group Literal words.timers"                 = ["User:words-scheduler", "Read", "Group", "Literal", "words.timers"]
     "User:words-scheduler DescribeConfigs Topic Literal words.control"     = ["User:words-scheduler", "DescribeConfigs", "Topic", "Literal", "words.control"]
     "User:words-scheduler Read Topic Literal words.control"                = ["User:words-scheduler", "Read", "Topic", "Literal", "words.control"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS
 from kantoku_kafka.configuration.references import is_reference
@@ -15,8 +15,11 @@ REGISTRY_PREFIX = "schema.registry."
 _SECRET = re.compile(
     r"password|passphrase|secret|jaas|pem$|user\.info|kinit\.cmd|oauthbearer\.(config|extensions)$|token(?!\.endpoint\.url$)"
 )
-_USER_INFO = re.compile(r"(?<=://)\S*@")
-_QUERY = re.compile(r"(://[^\s?#]*[?#])\S+")
+# What stands before the user of a URL, the user, what stands before the query, the query.
+_URL = re.compile(r"(://)(\S*@)?([^\s?#]*[?#]?)(\S*)")
+_ONE_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?(.*@)?([^?#]*[?#]?)(.*)", re.DOTALL)
+_BETWEEN_PIECES = re.compile(r"[,=&\s]")
+_SHORTEST_PIECE = 4
 
 
 def is_secret(key: str) -> bool:
@@ -32,13 +35,42 @@ def masked(key: str, value: object) -> str:
         return text
     if is_secret(key):
         return HIDDEN
-    return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(f"{HIDDEN}@", text))
+    return _urls(key).sub(_without_secrets, text)
 
 
 def hide(text: str, config: Mapping[str, object]) -> str:
-    """A text of others, such as an error of librdkafka, without the values that may not be shown."""
-    for key, value in sorted(config.items(), key=lambda item: -len(str(item[1]))):
-        shown = masked(key, value)
-        if str(value) and shown != str(value):
-            text = text.replace(str(value), shown)
+    """A text of others, such as an error of librdkafka, without the values that may not be shown, nor pieces of them.
+
+    Of pieces only those from 4 characters on; a shorter value only where it is no part of a word: the mask within
+    one would betray it.
+    """
+    pieces = {piece for key, value in config.items() for piece in _pieces(key, str(value)) if piece}
+    for piece in sorted(pieces, key=lambda piece: (-len(piece), piece)):
+        if len(piece) < _SHORTEST_PIECE:
+            text = re.sub(rf"(?<!\w){re.escape(piece)}(?!\w)", HIDDEN, text)
+        else:
+            text = text.replace(piece, HIDDEN)
     return text
+
+
+def _pieces(key: str, value: str) -> Iterator[str]:
+    """Of a value what may not be shown: whole, and what an error may quote of it."""
+    if is_reference(value):
+        return
+    hidden = [value]
+    if not is_secret(key):
+        found = [(match[2] or "", match[4]) for match in _urls(key).finditer(value)]
+        hidden = [part for user, query in found for part in (user[:-1], user[:-1].partition(":")[2], query)]
+    for part in hidden:
+        yield part
+        yield from (piece for piece in _BETWEEN_PIECES.split(part) if len(piece) >= _SHORTEST_PIECE)
+
+
+def _urls(key: str) -> re.Pattern[str]:
+    """Where URLs are in a value: one that is nothing else has no scheme if it was forgotten."""
+    return _ONE_URL if key.lower().endswith("url") else _URL
+
+
+def _without_secrets(match: re.Match[str]) -> str:
+    scheme, user, place, query = match.groups(default="")
+    return f"{scheme}{HIDDEN + '@' if user else ''}{place}{HIDDEN if query else ''}"

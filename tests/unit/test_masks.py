@@ -53,6 +53,11 @@ def test_values_that_are_not_shown(key: str) -> None:
         ("https://u:p@w/x@idp/token", "https://***@idp/token"),
         ("https://idp/token?secret=a&b=c", "https://idp/token?***"),
         ("https://idp/token#a", "https://idp/token#***"),
+        ("me:pw@127.0.0.1:9/token", "***@127.0.0.1:9/token"),
+        ("me:p w@idp/token?a b", "***@idp/token?***"),
+        ("me:p://w@idp/token", "***@idp/token"),
+        ("https://u:p w@idp", "https://***@idp"),
+        ("idp:80/token", "idp:80/token"),
     ],
 )
 def test_urls(value: str, shown: str) -> None:
@@ -68,6 +73,36 @@ def test_a_password_in_a_url_is_never_shown(key: str, password: str) -> None:
 def test_no_text_keeps_a_secret(key: str, secret: str, around: str) -> None:
     if secret not in f"{around}***{around}{around}":
         assert secret not in hide(f"{around}{secret}{around}", {key: secret, "client.id": "x"})
+
+
+PIECES = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C"), exclude_characters=",=&*"), min_size=4)
+
+
+@given(
+    st.sampled_from(SECRET_KEYS),
+    st.lists(PIECES, min_size=1),
+    st.text("=, \n", min_size=1, max_size=2),
+    st.lists(st.text(max_size=3), min_size=1),
+)
+def test_no_text_keeps_a_piece_of_a_secret(key: str, pieces: list[str], between: str, around: list[str]) -> None:
+    """librdkafka quotes the one extension, or what it could not read of a text."""
+    quoting = "".join(f"{around[at % len(around)]}{piece}" for at, piece in enumerate(pieces))
+    shown = hide(quoting, {key: between.join(pieces), "client.id": "x"})
+    assert not [piece for piece in pieces if piece in shown]
+
+
+@given(st.text(st.characters(codec="ascii", exclude_characters="@?#*/,=&:", categories=("L", "N", "P")), min_size=4))
+def test_no_text_keeps_the_password_of_a_url(password: str) -> None:
+    for scheme in ("https://", ""):
+        url = f"{scheme}me:{password}@127.0.0.1:9/token"
+        for quoted in (url, f"me:{password}", password):
+            assert password not in hide(f"no token from '{quoted}'", {"sasl.oauthbearer.token.endpoint.url": url})
+
+
+def test_a_short_secret_is_masked_only_where_it_stands_by_itself() -> None:
+    """Within words the mask would betray it."""
+    text = "Configuration property \"sasl.password\" has p, 'p' and p1"
+    assert hide(text, {"sasl.password": "p"}) == text.replace("p, 'p'", "***, '***'")
 
 
 def clients_refusal(config: dict[str, str]) -> str:
@@ -137,6 +172,21 @@ def test_librdkafka_tells_no_secret_when_asked_to_tell_all(caplog: pytest.LogCap
         admin.poll(0.05)  # it tells then
     assert "sasl.oauthbearer.token.endpoint.url = https://***@h/t?***" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_an_error_that_quotes_a_part_of_a_setting_tells_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    config = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "OAUTHBEARER",
+        "enable.sasl.oauthbearer.unsecure.jwt": "true",
+        "sasl.oauthbearer.config": "principal=me hunter2-part=1",
+    }
+    admin = Kantoku("n", bootstrap_servers="127.0.0.1:9", config=config).clients.admin()
+    deadline = time.monotonic() + 30
+    while "Failed to acquire SASL OAUTHBEARER token" not in caplog.text and time.monotonic() < deadline:
+        admin.poll(0.05)
+    assert "beginning at: ***=1" in caplog.text and "hunter2" not in caplog.text
 
 
 def test_no_object_shows_a_secret() -> None:

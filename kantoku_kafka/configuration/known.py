@@ -81,11 +81,18 @@ def canonical(key: str) -> str:
     return _ALIASES.get(key, key)
 
 
-# Of each, librdkafka would take all that are there: trust both authorities, refuse two keys.
+# Of each, librdkafka would take all that are there: trust both authorities, refuse two keys, call the callback.
 _ALTERNATIVES = (
     {"ssl.ca.location", "ssl.ca.pem"},
     {"ssl.certificate.location", "ssl.certificate.pem", "ssl.keystore.location"},
     {"ssl.key.location", "ssl.key.pem", "ssl.keystore.location"},
+    {"https.ca.location", "https.ca.pem"},
+    {"oauth_cb", "sasl.oauthbearer.method", "enable.sasl.oauthbearer.unsecure.jwt"},
+    {
+        "sasl.oauthbearer.assertion.file",
+        "sasl.oauthbearer.assertion.private.key.file",
+        "sasl.oauthbearer.assertion.private.key.pem",
+    },
 )
 
 

@@ -32,6 +32,7 @@ _NEAR = 0.85  # as get_close_matches counts: one or two characters, or KAFKA_ le
 # Beside the brokers' settings, as the files of Confluent's clients have them.
 _REGISTRY = re.compile(r"(?:schema\.registry\.)?((?:basic|bearer)\.auth\..+)|schema\.registry\.(.+)")
 _CREDENTIALS_SOURCE = "basic.auth.credentials.source"
+_URL_WITH_USER = re.compile(r"://[^/?#]*@")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +55,13 @@ class Configuration:
 
     def over(self, weaker: Configuration) -> Configuration:
         """These, and what they leave open from ``weaker``."""
+        url = self.registry.get("url")
+        named = {"basic.auth.user.info"} if url is not None and _URL_WITH_USER.search(str(url.value)) else set()
         return Configuration(
             kafka={**left_open(weaker.kafka, self.kafka), **self.kafka},
             namespace=self.namespace or weaker.namespace,
             topics={**weaker.topics, **self.topics},
-            registry={**weaker.registry, **self.registry},
+            registry={**{key: one for key, one in weaker.registry.items() if key not in named}, **self.registry},
             notices=(*weaker.notices, *self.notices),
         )
 

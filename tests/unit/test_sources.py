@@ -14,6 +14,8 @@ from kantoku_kafka.configuration.references import resolved
 from kantoku_kafka.configuration.sources import Configuration, command_line, load, read_file
 from kantoku_kafka.errors import UsageError
 from kantoku_kafka.names import Topics
+from kantoku_kafka.registry.client import Registry
+from kantoku_kafka.registry.envelopes import RegistryCodec
 from kantoku_kafka.settings import Connection
 
 OWN = Connection(bootstrap_servers="app:1", config={"client.id": "app"})
@@ -225,17 +227,34 @@ def test_settings_of_two_names_count_once() -> None:
         ),
         ({"ssl.certificate.pem": "old", "ssl.key.pem": "old"}, {"ssl.keystore.location": "new"}),
         ({"ssl.keystore.location": "old"}, {"ssl.certificate.location": "new", "ssl.key.location": "new"}),
+        ({"https.ca.location": "old"}, {"https.ca.pem": "new"}),
+        ({"oauth_cb": "old:f"}, {"sasl.oauthbearer.method": "oidc"}),
+        ({"sasl.oauthbearer.method": "oidc"}, {"enable.sasl.oauthbearer.unsecure.jwt": "true"}),
+        ({"enable.sasl.oauthbearer.unsecure.jwt": "true"}, {"oauth_cb": "new:f"}),
+        ({"sasl.oauthbearer.assertion.private.key.file": "old"}, {"sasl.oauthbearer.assertion.private.key.pem": "new"}),
+        ({"sasl.oauthbearer.assertion.private.key.pem": "old"}, {"sasl.oauthbearer.assertion.file": "new"}),
     ],
 )
-def test_of_a_file_and_a_text_for_one_thing_the_stronger_counts(
-    weaker: dict[str, str], stronger: dict[str, str]
-) -> None:
-    """librdkafka would trust both authorities, and refuse two keys."""
+def test_of_several_ways_to_one_thing_the_stronger_counts(weaker: dict[str, str], stronger: dict[str, str]) -> None:
+    """librdkafka would trust both authorities, refuse two keys, and call the callback of the app."""
     Path("f").write_text("".join(f"{key}={value}\n" for key, value in {"client.id": "c", **weaker}.items()))
     given = of_command(*(f"{key}={value}" for key, value in stronger.items()))
     own = Connection(bootstrap_servers="h:1", config=weaker)
     expected = {"client.id": "c", **stronger}
     assert load(given, config_file="f", environment={}).connection(own).config == expected
+
+
+def test_a_registry_whose_stronger_url_names_a_user_needs_no_weaker_one() -> None:
+    Path("f").write_text("schema.registry.url=http://old\nbasic.auth.user.info=old:pw\nschema.registry.timeout=3\n")
+    kan = Kantoku("n", codec=RegistryCodec(Registry("http://app")))
+    kan.configure(load(of_command("schema.registry.url=http://new:pw@host"), config_file="f", environment={}))
+    assert kan.registry is not None and kan.registry.settings == {
+        "schema.registry.url": "http://host",
+        "schema.registry.basic.auth.user.info": "new:pw",
+        "schema.registry.timeout": "3",
+    }
+    found = load(of_command("schema.registry.url=http://host/@"), config_file="f", environment={})
+    assert found.registry["basic.auth.user.info"].value == "old:pw"
 
 
 def test_an_app_from_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import ssl
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from kantoku_kafka.avro.framing import Form, Mark, marked
 from kantoku_kafka.avro.safe import SafeSchema
 from kantoku_kafka.configuration.masks import REGISTRY_PREFIX
-from kantoku_kafka.configuration.references import resolved
 from kantoku_kafka.errors import AccessDenied, KantokuError, NotFound, RegistryUnavailable, TopicMismatch, UsageError
+from kantoku_kafka.one_thread import OneThread
+from kantoku_kafka.registry.connecting import LONGEST_SECONDS, USER_INFO, connected, without_user_info
 from kantoku_kafka.settings import choice
 
 __all__ = ["Registered", "Registry"]
 
 T = TypeVar("T")
-_USER_INFO = "basic.auth.user.info"
 _UNKNOWN = frozenset({40401, 40402, 40403})  # a subject, a version, a schema
 _REFUSED = frozenset({409, 422})
 _DENIED = frozenset({401, 403})
-_NUMBERS = frozenset(
-    {"cache.capacity", "cache.latest.ttl.sec", "max.retries", "retries.max.wait.ms", "retries.wait.ms", "timeout"}
-)
-_RETRIES: Mapping[str, Any] = {"max.retries": 2, "retries.wait.ms": 100, "retries.max.wait.ms": 1_000}
 
 
 class Registered(NamedTuple):
@@ -54,7 +48,8 @@ class Registry:
         envelopes: the topics that an app writes in a form of the registry, ``wire`` or ``header``: by ``results``,
             ``events``, ``tasks.{type}``, as in ``Kantoku(topics=...)``, or ``tasks`` for all inputs. Default: none.
             What others write so is read in either form, whatever this says.
-        timeout_seconds: how long the registry may take to connect, and to answer; default 5. It is asked three times.
+        timeout_seconds: how long the registry may take to connect, and to answer; default 5. One URL is tried three
+            times, each of several once; after 8 s in all it has given no answer.
 
     Raises:
         UsageError: for a URL or a form that cannot be.
@@ -81,12 +76,12 @@ class Registry:
         """Use these, ``url`` and those of ``config``, from now on; only before the first use. Raises UsageError."""
         config = dict(settings)
         if "url" in config:
-            self.url, user_info = _without_user_info(str(config.pop("url")))
-            if user_info and _USER_INFO in config:
-                raise UsageError(f"The registry's URL names a user, and so does {_USER_INFO}: leave one of them out.")
-            self._of_url = {_USER_INFO: user_info} if user_info else {}
+            self.url, user_info = without_user_info(str(config.pop("url")))
+            if user_info and USER_INFO in config:
+                raise UsageError(f"The registry's URL names a user, and so does {USER_INFO}: leave one of them out.")
+            self._of_url = {USER_INFO: user_info} if user_info else {}
             if user_info:
-                self._config.pop(_USER_INFO, None)
+                self._config.pop(USER_INFO, None)
         self._config |= config
 
     def __repr__(self) -> str:
@@ -117,8 +112,8 @@ class Registry:
         if known is None:
             client, what = self._client(), f"schema {mark}"
             get = client.get_schema if isinstance(mark, int) else client.get_schema_by_guid
-            found = self._ask(what, lambda: get(mark if isinstance(mark, int) else str(mark)))
-            known = self._schemas[mark] = self._safe(found, what)
+            name = mark if isinstance(mark, int) else str(mark)
+            known = self._schemas[mark] = self._ask(what, lambda: self._safe(get(name), what))
         return known
 
     def find(self, subject: str, schema: str) -> Registered:
@@ -130,21 +125,27 @@ class Registry:
         """
         client, wanted = self._client(), self._schema_of(schema)
         what = f"the schema of subject {subject}"
-        try:
-            found = self._ask(what, lambda: client.lookup_schema(subject, wanted))
-        except NotFound:  # as it stands; perhaps in other words
-            found = self._ask(what, lambda: client.lookup_schema(subject, wanted, normalize_schemas=True))
-        return self._registered(found, SafeSchema(schema), what)
+
+        def look_up() -> Any:
+            try:
+                return self._asked(what, lambda: client.lookup_schema(subject, wanted))
+            except NotFound:  # as it stands; perhaps in other words
+                return client.lookup_schema(subject, wanted, normalize_schemas=True)
+
+        return self._registered(self._ask(what, look_up), SafeSchema(schema), what)
 
     def latest(self, subject: str) -> Registered:
         """The newest schema under a subject. Raises as :meth:`find`."""
         client, what = self._client(), f"subject {subject}"
-        found = self._ask(what, lambda: client.get_latest_version(subject))
+
+        def get() -> Registered:
+            found = client.get_latest_version(subject)
+            return self._registered(found, self._safe(found.schema, what), what)
+
         try:
-            schema = self._safe(found.schema, what)
+            return self._ask(what, get)
         except UsageError as error:
             raise UsageError(f"The newest schema under subject {subject} is none for us: {error}") from error
-        return self._registered(found, schema, what)
 
     def register(self, subject: str, schema: str) -> Registered:
         """Put a schema under a subject; nothing happens if it is there.
@@ -165,27 +166,26 @@ class Registry:
     def _client(self) -> Any:
         with self._lock:
             if self._made is None:
-                self._made = self._connected()
+                settings = {**self._of_url, **self._config}
+                self._made = connected(self.url, settings, self._timeout_seconds)
             return self._made
 
-    def _connected(self) -> Any:
-        try:
-            from confluent_kafka.schema_registry import SchemaRegistryClient
-        except ImportError:
-            raise UsageError("A schema registry needs an extra: pip install 'kantoku-kafka[registry]'.") from None
-        own = {"url": self.url, "timeout": self._timeout_seconds, **_RETRIES}
-        given = {key: resolved(key, value) for key, value in {**self._of_url, **self._config}.items()}
-        config = {**own, **{key: _number(key, value) if key in _NUMBERS else value for key, value in given.items()}}
-        try:
-            return SchemaRegistryClient(config)
-        except OSError as error:  # also of ssl: a file that is missing, or is none of its kind
-            raise UsageError(
-                f"The registry's client refuses a file of its settings, see those of ssl: {error.strerror or error}."
-            ) from error
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"The registry's client refuses its settings: {error}.") from error
-
     def _ask(self, what: str, ask: Callable[[], T]) -> T:
+        """All that it takes to answer; its client bounds neither names nor an answer that drips."""
+        thread = OneThread("kantoku-registry")  # one for each call: one that hangs must not hold up the next
+        future = thread.submit(lambda: self._asked(what, ask))
+        thread.close()
+        error: BaseException | None
+        try:
+            error = future.exception(LONGEST_SECONDS)
+        except TimeoutError:
+            self.close()  # what hangs ends by that
+            error = self._no_answer(what, f"within {LONGEST_SECONDS:g} s")
+        if error is not None:
+            raise error
+        return future.result()
+
+    def _asked(self, what: str, ask: Callable[[], T]) -> T:
         from confluent_kafka.schema_registry.error import SchemaRegistryError
 
         try:
@@ -244,7 +244,7 @@ class Registry:
             place = reference.subject, reference.version
             if place not in known:
                 known[place] = ""  # here a circle ends; what it leaves open is no schema
-                found = self._ask(f"subject {place[0]}", lambda: self._client().get_version(*place)).schema  # noqa: B023
+                found = self._asked(f"subject {place[0]}", lambda: self._client().get_version(*place)).schema  # noqa: B023
                 self._references(found, known)
                 del known[place]
                 known[place] = found.schema_str
@@ -264,34 +264,6 @@ class Registry:
             f"The schema registry at {self.url} gave no answer about {what} ({how}): see that it is well, and that "
             "the URL is that of Confluent's API."
         )
-
-
-def _number(key: str, value: Any) -> float:
-    """What a file, a variable or an option says as a text. Raises UsageError."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise UsageError(f"{key} of the schema registry is a number, 0 or more, not {value!r}.")
-    return number
-
-
-def _without_user_info(url: str) -> tuple[str, str]:
-    """URLs as they may be shown, and ``user:password`` of the first that has one. Raises UsageError."""
-    shown, found = [], ""
-    for one in url.split(","):
-        try:
-            parts = urlsplit(one.strip())
-            address = parts.hostname and parts.netloc.rpartition("@")[2]
-            _ = parts.port
-        except ValueError:
-            parts, address = urlsplit(""), None
-        if parts.scheme not in ("http", "https") or not address:
-            raise UsageError("That is no URL of a schema registry: give http[s]://HOST[:PORT][/PATH].")
-        found = found or unquote(parts.netloc.rpartition("@")[0])
-        shown.append(parts._replace(netloc=address).geturl())
-    return ",".join(shown), found
 
 
 def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:

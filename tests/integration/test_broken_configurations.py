@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -32,10 +33,11 @@ NAMESPACE = "broken"
 class World:
     """What the configurations are about: a secured cluster, and what else listens or lies around."""
 
-    def __init__(self, cluster: SecuredCluster, folder: Path, web: str, expired: TokenEndpoint) -> None:
+    def __init__(self, cluster: SecuredCluster, folder: Path, web: str, silent: str, expired: TokenEndpoint) -> None:
         self.cluster = cluster
         self.folder = folder
         self.web = web
+        self.silent = silent
         self.expired = expired
         self.foreign = Authority(folder / "foreign", "foreign-ca")
         self.foreign_certificate = self.foreign.issue("executor")
@@ -203,6 +205,12 @@ BROKEN = {
     "expired token": Broken(
         lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"{w.expired.url}/token"), 4, ("token",)
     ),
+    "registries that accept and stay silent": Broken(
+        lambda w: {"schema.registry.url": f"http://{w.silent},http://{w.silent}"},
+        3,
+        (f"http://{HOST}", "gave no answer", "see that it is well"),
+        ("schemas", "check", "task_app:kan"),
+    ),
     "unknown setting": Broken(lambda w: w.scram(sasl_pasword="x"), 2, ("sasl.pasword",)),
     "impossible value": Broken(lambda w: w.scram(metadata_max_age_ms="soon"), 2, ("metadata.max.age.ms",)),
     "missing topic": Broken(
@@ -264,12 +272,13 @@ def outcomes(
     with (
         secured_cluster(folder, ("executor", *LESS)) as cluster,
         served(_Web) as web,
+        socket.create_server((HOST, 0)) as silent,
         closing(TokenEndpoint()) as expired,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         expired.lifetime_seconds = -10
         _grant(cluster)
-        world = World(cluster, folder, web, expired)
+        world = World(cluster, folder, web, f"{HOST}:{silent.getsockname()[1]}", expired)
         yield {name: pool.submit(_run, BROKEN[name], world, folder / name) for name in names}
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import logging
 import socket
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,48 @@ def test_a_registry_that_says_nothing_is_not_waited_for_long() -> None:
         registry.close()
 
 
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """An address where an answer begins, comes byte by byte, and never ends."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+            with suppress(OSError):
+                while not over.wait(0.05):
+                    self.request.sendall(b" ")
+            ended.set()
+
+    over, ended = threading.Event(), threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        assert ended.wait(30), "who gave up is still connected"
+        over.set()
+        server.shutdown()
+
+
+def test_an_answer_that_never_ends_is_not_waited_for(dripping: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kantoku_kafka.registry.client.LONGEST_SECONDS", 1.0)
+    registry = Registry(f"http://{dripping}")
+    with pytest.raises(RegistryUnavailable, match=r"gave no answer about schema 7 \(within 1 s\)"):
+        registry.schema(7)
+    registry.close()
+
+
+def test_behind_one_that_says_nothing_the_next_is_asked_in_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kantoku_kafka.registry.connecting.LONGEST_SECONDS", 1.0)
+    gateway.instead = 200, STRING
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        urls = f"http://127.0.0.1:{silent.getsockname()[1]},{gateway.url}"
+        registry = Registry(urls, config={"timeout": "600"})
+        assert registry.schema(7).parsed == "string"
+        registry.close()
+
+
 def test_credentials_are_sent_and_shown_nowhere(
     gateway: Gateway, registry: Registry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +250,6 @@ def tls_server(tmp_path: Path) -> Iterator[int]:
     """HTTPS by a certificate of its own."""
     import datetime
     import ssl
-    import threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from ipaddress import ip_address
 

@@ -1,0 +1,69 @@
+"""From the settings of a schema registry to confluent-kafka's client of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from kantoku_kafka.configuration.references import resolved
+from kantoku_kafka.errors import UsageError
+
+__all__ = ["LONGEST_SECONDS", "USER_INFO", "connected", "without_user_info"]
+
+LONGEST_SECONDS = 8.0  # whatever it is that is asked, and of whomever
+USER_INFO = "basic.auth.user.info"
+_NUMBERS = frozenset(
+    {"cache.capacity", "cache.latest.ttl.sec", "max.retries", "retries.max.wait.ms", "retries.wait.ms", "timeout"}
+)
+_WAITS: Mapping[str, Any] = {"retries.wait.ms": 100, "retries.max.wait.ms": 1_000}
+
+
+def without_user_info(url: str) -> tuple[str, str]:
+    """URLs as they may be shown, and ``user:password`` of the first that has one. Raises UsageError."""
+    shown, found = [], ""
+    for one in url.split(","):
+        try:
+            parts = urlsplit(one.strip())
+            address = parts.hostname and parts.netloc.rpartition("@")[2]
+            _ = parts.port
+        except ValueError:
+            parts, address = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not address:
+            raise UsageError("That is no URL of a schema registry: give http[s]://HOST[:PORT][/PATH].")
+        found = found or unquote(parts.netloc.rpartition("@")[0])
+        shown.append(parts._replace(netloc=address).geturl())
+    return ",".join(shown), found
+
+
+def connected(url: str, settings: Mapping[str, Any], timeout_seconds: float) -> Any:
+    """confluent-kafka's client of the registry at ``url``. Asks nothing yet. Raises UsageError."""
+    try:
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+    except ImportError:
+        raise UsageError("A schema registry needs an extra: pip install 'kantoku-kafka[registry]'.") from None
+    count = len(url.split(","))
+    own = {"url": url, "timeout": timeout_seconds, "max.retries": 0 if count > 1 else 2, **_WAITS}
+    given = {key: resolved(key, value) for key, value in settings.items()}
+    config = {**own, **{key: _number(key, value) if key in _NUMBERS else value for key, value in given.items()}}
+    config["timeout"] = min(config["timeout"], LONGEST_SECONDS / count)  # or the last one would never be asked
+    try:
+        return SchemaRegistryClient(config)
+    except OSError as error:  # also of ssl: a file that is missing, or is none of its kind
+        raise UsageError(
+            f"The registry's client refuses a file of its settings, see those of ssl: {error.strerror or error}."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"The registry's client refuses its settings: {error}.") from error
+
+
+def _number(key: str, value: Any) -> float:
+    """What a file, a variable or an option says as a text. Raises UsageError."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise UsageError(f"{key} of the schema registry is a number, 0 or more, not {value!r}.")
+    return number

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kantoku_kafka.configuration.jaas import parse_jaas
-from kantoku_kafka.configuration.references import has_reference, is_reference, resolved
+from kantoku_kafka.configuration.java_names import BOUNDS, DROPPED, JAVA_KEYS, RENAMED, is_of_serializers
+from kantoku_kafka.configuration.references import has_reference, resolved
 from kantoku_kafka.errors import UsageError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "check_mechanism",
     "is_java",
     "translated",
+    "untranslated",
 ]
 
 
@@ -42,50 +44,6 @@ class Translation(NamedTuple):
 
 
 CLASS = "org.apache.kafka."
-# The Java client's own names, as of Kafka 4.3, and what librdkafka has for them, if anything.
-RENAMED = {
-    "buffer.memory": "queue.buffering.max.kbytes",
-    "fetch.max.wait.ms": "fetch.wait.max.ms",
-    "max.request.size": "message.max.bytes",
-    "receive.buffer.bytes": "socket.receive.buffer.bytes",
-    "sasl.oauthbearer.assertion.template.file": "sasl.oauthbearer.assertion.jwt.template.file",
-    "send.buffer.bytes": "socket.send.buffer.bytes",
-}
-_TRANSLATED = {
-    "sasl.client.callback.handler.class",
-    "sasl.jaas.config",
-    "sasl.login.callback.handler.class",
-    "sasl.oauthbearer.jwt.retriever.class",
-    "ssl.keystore.certificate.chain",
-    "ssl.keystore.key",
-    "ssl.keystore.type",
-    "ssl.truststore.certificates",
-    "ssl.truststore.location",
-    "ssl.truststore.password",
-    "ssl.truststore.type",
-}
-# fmt: off
-_DROPPED = {
-    "auto.include.jmx.reporter", "bootstrap.controllers", "compression.gzip.level", "compression.lz4.level",
-    "compression.zstd.level", "config.providers", "default.api.timeout.ms", "exclude.internal.topics",
-    "interceptor.classes", "key.deserializer", "key.serializer", "max.block.ms", "metadata.max.idle.ms",
-    "metric.reporters", "metrics.num.samples", "metrics.recording.level", "metrics.sample.window.ms",
-    "partitioner.adaptive.partitioning.enable", "partitioner.availability.timeout.ms", "partitioner.class",
-    "partitioner.ignore.keys", "sasl.kerberos.ticket.renew.jitter", "sasl.kerberos.ticket.renew.window.factor",
-    "sasl.login.class", "sasl.login.connect.timeout.ms", "sasl.login.read.timeout.ms",
-    "sasl.login.refresh.buffer.seconds", "sasl.login.refresh.min.period.seconds", "sasl.login.refresh.window.factor",
-    "sasl.login.refresh.window.jitter", "sasl.login.retry.backoff.max.ms", "sasl.login.retry.backoff.ms",
-    "sasl.oauthbearer.clock.skew.seconds", "sasl.oauthbearer.expected.audience", "sasl.oauthbearer.expected.issuer",
-    "sasl.oauthbearer.header.urlencode", "sasl.oauthbearer.jwks.endpoint.refresh.ms",
-    "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms",
-    "sasl.oauthbearer.jwks.endpoint.url", "sasl.oauthbearer.jwt.validator.class", "sasl.oauthbearer.scope.claim.name",
-    "security.providers", "share.acquire.mode", "socket.connection.setup.timeout.max.ms", "ssl.enabled.protocols",
-    "ssl.engine.factory.class", "ssl.keymanager.algorithm", "ssl.protocol", "ssl.provider",
-    "ssl.secure.random.implementation", "ssl.trustmanager.algorithm", "transaction.two.phase.commit.enable",
-    "value.deserializer", "value.serializer",
-}
-# fmt: on
-JAVA_KEYS = frozenset(_DROPPED | _TRANSLATED | set(RENAMED))
 # librdkafka has this name too, for OpenSSL's names of the suites.
 _DROPPED_WITH_JAVA = {"ssl.cipher.suites"}
 _CONFIG_PROVIDER = re.compile(r"config\.providers\..+")
@@ -95,6 +53,7 @@ ASSIGNORS = {
     "CooperativeStickyAssignor": "cooperative-sticky",
 }
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 _RETRIEVERS = {
     "ClientCredentialsJwtRetriever": "client_credentials",
     "DefaultJwtRetriever": "client_credentials",
@@ -126,6 +85,13 @@ def translated(settings: Mapping[str, Setting]) -> Translation:
     return _Translator(settings).translation()
 
 
+def untranslated(settings: Mapping[str, Setting]) -> Translation:
+    """librdkafka's own settings, without those of serializers."""
+    dropped = [key for key in settings if is_of_serializers(key)]
+    kept = {key: setting for key, setting in settings.items() if key not in dropped}
+    return Translation(kept, _left_out(f"{key} ({settings[key].origin})" for key in dropped))
+
+
 def check_mechanism(settings: Mapping[str, Setting]) -> None:
     """Raise UsageError for Amazon's own mechanism, which librdkafka does not have."""
     for key in ("sasl.mechanism", "sasl.mechanisms"):
@@ -148,10 +114,18 @@ class _Translator:
         self._truststore()
         self._keystore()
         self._small_things()
-        for key in [key for key in self._left if key in _DROPPED or _CONFIG_PROVIDER.fullmatch(key)]:
-            self._drop(key)
-        notices = [f"left out, for it changes nothing here: {', '.join(self._dropped)}"] if self._dropped else []
-        return Translation({**self._left, **self._made}, notices)
+        for key in list(self._left):
+            if key in DROPPED or _CONFIG_PROVIDER.fullmatch(key) or is_of_serializers(key):
+                self._drop(key)
+        found = {**self._left, **self._made}
+        bounded = {key: _bounded(key, setting) for key, setting in found.items()}
+        changed = [
+            f"{key}={bounded[key].value}, not {value} ({origin})"
+            for key, (value, origin) in found.items()
+            if bounded[key].value != value
+        ]
+        notices = [f"the nearest that librdkafka takes: {', '.join(changed)}"] if changed else []
+        return Translation(bounded, [*_left_out(self._dropped), *notices])
 
     def _take(self, key: str) -> Setting | None:
         return self._left.pop(key, None)
@@ -166,7 +140,7 @@ class _Translator:
         if found is None:
             return
         text, origin = str(found.value), found.origin
-        jaas = parse_jaas(resolved("sasl.jaas.config", text) if is_reference(text) else text, origin)
+        jaas = parse_jaas(resolved("sasl.jaas.config", text) if text.startswith("${") else text, origin)
         if jaas.module in ("PlainLoginModule", "ScramLoginModule"):
             if jaas.options.get("tokenauth", "").lower() == "true":
                 raise UsageError(f"{origin}: librdkafka knows no delegation tokens (tokenauth). Use a SCRAM user.")
@@ -288,9 +262,23 @@ def _kind(kind: Setting | None) -> str:
 def _scaled(java: str, setting: Setting) -> Setting:
     """Bytes of memory are kilobytes in librdkafka, and the system's own size of a socket's buffer is 0, not -1."""
     value = str(setting.value)
-    if java == "buffer.memory" and value.isdecimal():
+    if java == "buffer.memory" and _NUMBER.fullmatch(value):
         return setting._replace(value=str(max(1, int(value) // 1024)))
     return setting._replace(value="0" if value == "-1" else value)
+
+
+def _bounded(key: str, setting: Setting) -> Setting:
+    value = str(setting.value)
+    if key not in BOUNDS or not _NUMBER.fullmatch(value):
+        return setting
+    least, most = BOUNDS[key]
+    nearest = min(max(int(value), least), most)
+    return setting if nearest == int(value) else setting._replace(value=str(nearest))
+
+
+def _left_out(dropped: Iterable[str]) -> list[str]:
+    told = ", ".join(dropped)
+    return [f"left out, for it changes nothing here: {told}"] if told else []
 
 
 def _pem(setting: Setting) -> Setting:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
-from kantoku_kafka.configuration.java import Setting, check_mechanism, is_java, translated
+from kantoku_kafka.configuration.java import Setting, check_mechanism, is_java, translated, untranslated
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS, canonical, left_open
 from kantoku_kafka.configuration.profiles import find_profiles, is_toml, read_profile
 from kantoku_kafka.configuration.properties import java_entries, literal_entries, raw_java_entries, text_of
@@ -147,8 +147,13 @@ def read_file(path: Path, profile: str | None = None) -> Configuration:
         return replace(_of_kafka(found.kafka), namespace=found.namespace, topics=found.topics)
     text = text_of(path)
     java = is_java((key, value) for key, value, _ in raw_java_entries(text))
-    entries = java_entries(text, path) if java else literal_entries(text, path)
-    return _of_kafka({key: Setting(value, f"{path}:{line}") for key, value, line in entries})
+    try:
+        entries = java_entries(text, path) if java else literal_entries(text, path)
+    except UsageError:
+        entries, java = java_entries(text, path), True
+        if any(not key or (not value and key not in LIBRDKAFKA_KEYS) for key, value, _ in entries):
+            raise  # it is not Java's either
+    return _of_kafka({key: Setting(value, f"{path}:{line}") for key, value, line in entries}, java=java)
 
 
 def command_line(pairs: Iterable[str], *, bootstrap_servers: str | None, namespace: str | None) -> Configuration:
@@ -190,9 +195,8 @@ def _warn_of_misspelt(variables: Mapping[str, str]) -> None:
                 _log.warning("the variable %s is read by nobody: did you mean %s?", name, meant, extra=extra)
 
 
-def _of_kafka(settings: Mapping[str, Setting]) -> Configuration:
-    """Settings of one place, as librdkafka takes them."""
-    notices: list[str] = []
+def _of_kafka(settings: Mapping[str, Setting], *, java: bool = False) -> Configuration:
+    """Settings of one place, as librdkafka takes them; ``java``: they are the Java client's, whatever their names."""
     found, registry = {}, {}
     for key, setting in settings.items():
         match = _REGISTRY.fullmatch(key)
@@ -201,11 +205,14 @@ def _of_kafka(settings: Mapping[str, Setting]) -> Configuration:
         elif (name := match[1] or match[2]) != _CREDENTIALS_SOURCE:  # it follows from what there is
             registry[name] = setting
     check_mechanism(found)
-    if is_java((key, setting.value) for key, setting in found.items()):
-        found, more = translated(found)
-        notices += more
+    java = java or is_java((key, setting.value) for key, setting in found.items())
+    found, notices = translated(found) if java else untranslated(found)
     identification = "ssl.endpoint.identification.algorithm"
     if identification in found and found[identification].value == "":
         found[identification] = found[identification]._replace(value="none")
     kafka = {canonical(key): setting for key, setting in found.items()}
+    servers = kafka.get("bootstrap.servers")
+    if servers is not None:  # with a comma behind the last one, too
+        addresses = [address for address in str(servers.value).split(",") if address.strip()]
+        kafka["bootstrap.servers"] = servers._replace(value=",".join(addresses))
     return Configuration(kafka=kafka, registry=registry, notices=tuple(notices))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kantoku_kafka.configuration.java import JAVA_KEYS, Setting, translated
+from kantoku_kafka.configuration.java import JAVA_KEYS, RENAMED, Setting, translated
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS
 from kantoku_kafka.configuration.sources import read_file
 from kantoku_kafka.errors import UsageError
@@ -157,6 +157,16 @@ def read(tmp_path: Path, *lines: str) -> dict[str, object]:
             {"sasl.username": "${env:U}"},
         ),
         (
+            ["! Java's", "bootstrap.servers: a:9092,\\", "  b:9092", "client.id x", "fetch.min.bytes=0"],
+            {"bootstrap.servers": "a:9092,b:9092", "client.id": "x", "fetch.min.bytes": "1"},
+        ),
+        (["bootstrap.servers=a:9092, ,b:9092,"], {"bootstrap.servers": "a:9092,b:9092"}),
+        (
+            ["auto.register.schemas=false", "specific.avro.reader=true", "value.subject.name.strategy=a.B", "a=b\\c"],
+            {"a": "b\\c"},
+        ),
+        (["key.serializer=x", "use.latest.version=true", "json.fail.invalid.schema=true"], {}),
+        (
             ["bootstrap.servers=h:1", "schema.registry.url=http://r", "basic.auth.user.info=u:p"],
             {"bootstrap.servers": "h:1"},
         ),
@@ -168,7 +178,58 @@ def read(tmp_path: Path, *lines: str) -> dict[str, object]:
 )
 def test_translation(tmp_path: Path, lines: list[str], expected: dict[str, object]) -> None:
     assert read(tmp_path, *lines) == expected
-    assert expected.keys() <= LIBRDKAFKA_KEYS
+    assert expected.keys() <= LIBRDKAFKA_KEYS | {"a"}
+
+
+@pytest.mark.parametrize("line", ["[kafka]", "{", "sasl.pasword", "=b"])
+def test_a_line_that_is_none_is_told(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UsageError, match=r"line 2 of .*client\.properties is not KEY=VALUE"):
+        read(tmp_path, "bootstrap.servers=h:1", line)
+
+
+BEYOND = {
+    "batch.size": (0, 1),
+    "connections.max.idle.ms": (-1, 0),
+    "fetch.max.bytes": (2**31 - 1, 2**31 - 513),
+    "fetch.max.wait.ms": (2**31 - 1, 300_000),
+    "fetch.min.bytes": (0, 1),
+    "linger.ms": (2**63 - 1, 900_000),
+    "max.partition.fetch.bytes": (0, 1),
+    "max.poll.interval.ms": (2**31 - 1, 86_400_000),
+    "max.request.size": (2**31 - 1, 10**9),
+    "metadata.max.age.ms": (604_800_000, 86_400_000),
+    "receive.buffer.bytes": (2**31 - 1, 10**8),
+    "reconnect.backoff.max.ms": (2**63 - 1, 3_600_000),
+    "reconnect.backoff.ms": (2**31 - 1, 3_600_000),
+    "request.timeout.ms": (1_200_000, 900_000),
+    "retry.backoff.max.ms": (0, 1),
+    "retry.backoff.ms": (0, 1),
+    "sasl.kerberos.min.time.before.relogin": (604_800_000, 86_400_000),
+    "send.buffer.bytes": (2**31 - 1, 10**8),
+    "socket.connection.setup.timeout.ms": (1, 1_000),
+}
+
+
+@pytest.mark.parametrize("key", BEYOND)
+def test_a_value_that_only_java_takes_becomes_the_nearest_one(key: str, tmp_path: Path) -> None:
+    given, taken = BEYOND[key]
+    path = tmp_path / "f"
+    path.write_text(f"max.block.ms=1\n{key}={given}\n")
+    found = read_file(path)
+    name = RENAMED.get(key, key)
+    assert {one: setting.value for one, setting in found.kafka.items()} == {name: str(taken)}
+    assert f"{name}={taken}, not {given} ({path}:2)" in found.notices[1]
+    own = {"group.id": "g", "reconnect.backoff.max.ms": "3600000"}
+    Consumer({**own, name: str(taken)}).close()
+    with pytest.raises(KafkaException):
+        Consumer({**own, name: str(given)})
+
+
+@pytest.mark.parametrize("value", ["1", "x", "9" * 5_000, "${env:N}", "\u0664"])
+def test_a_value_that_is_no_number_or_in_the_range_stays(value: str) -> None:
+    settings = {"fetch.min.bytes": Setting(value, "f:1"), "buffer.memory": Setting("9" * 5_000, "f:2")}
+    found = translated(settings)
+    assert found.settings["fetch.min.bytes"].value == value and not found.notices
 
 
 @pytest.mark.parametrize(
@@ -187,6 +248,7 @@ def test_translation(tmp_path: Path, lines: list[str], expected: dict[str, objec
         (["sasl.oauthbearer.jwt.retriever.class=a.FileJwtRetriever"], ["FileJwtRetriever", "oauth_cb"]),
         (["sasl.jaas.config=a.OtherLoginModule required;"], ["OtherLoginModule"]),
         (["sasl.jaas.config=a.ScramLoginModule required tokenauth=true;"], ["tokenauth"]),
+        (["sasl.jaas.config=${directory:/mnt/x:jaas}"], ["refers to 'directory'", "${file:/path:key}"]),
     ],
 )
 def test_what_has_no_counterpart_names_the_way_out(tmp_path: Path, lines: list[str], words: list[str]) -> None:

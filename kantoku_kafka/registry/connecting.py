@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from kantoku_kafka.configuration.masks import hide
 from kantoku_kafka.configuration.references import resolved
 from kantoku_kafka.errors import UsageError
 
@@ -48,14 +49,39 @@ def connected(url: str, settings: Mapping[str, Any], timeout_seconds: float) -> 
     given = {key: resolved(key, value) for key, value in settings.items()}
     config = {**own, **{key: _number(key, value) if key in _NUMBERS else value for key, value in given.items()}}
     config["timeout"] = min(config["timeout"], LONGEST_SECONDS / count)  # or the last one would never be asked
+    proxy = config.pop("proxy", None)
+    made = _made(SchemaRegistryClient, config)
+    if proxy is None:
+        return made
+    made.close()
     try:
-        return SchemaRegistryClient(config)
+        return SchemaRegistryClient({**config, "proxy": proxy})
+    except Exception as error:  # noqa: BLE001 - what it raises quotes passwords
+        how = type(error).__name__
+    raise UsageError(
+        f"proxy of the schema registry is no URL of one that can be used ({how}): give "
+        "http[s]://[USER:PASSWORD@]HOST[:PORT]."
+    )
+
+
+def _made(client: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    try:
+        return client(config)
     except OSError as error:  # also of ssl: a file that is missing, or is none of its kind
         raise UsageError(
             f"The registry's client refuses a file of its settings, see those of ssl: {error.strerror or error}."
         ) from error
     except (ValueError, TypeError) as error:
-        raise UsageError(f"The registry's client refuses its settings: {error}.") from error
+        texts = {key: value for key, value in config.items() if isinstance(value, str)}
+        said, how = hide(str(error), texts), type(error).__name__
+    except Exception as error:  # noqa: BLE001 - what it raises of a proxy quotes passwords
+        said, how = "", type(error).__name__
+    if not said or "://" in said:
+        raise UsageError(
+            f"The registry's client refuses its settings, or the proxy that is in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY "
+            f"({how})."
+        )
+    raise UsageError(f"The registry's client refuses its settings: {said}.")
 
 
 def _number(key: str, value: Any) -> float:

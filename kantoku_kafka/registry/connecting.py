@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -49,6 +50,7 @@ def connected(url: str, settings: Mapping[str, Any], timeout_seconds: float) -> 
     given = {key: resolved(key, value) for key, value in settings.items()}
     config = {**own, **{key: _number(key, value) if key in _NUMBERS else value for key, value in given.items()}}
     config["timeout"] = min(config["timeout"], LONGEST_SECONDS / count)  # or the last one would never be asked
+    _check_key(given)
     proxy = config.pop("proxy", None)
     made = _made(SchemaRegistryClient, config)
     if proxy is None:
@@ -82,6 +84,26 @@ def _made(client: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
             f"({how})."
         )
     raise UsageError(f"The registry's client refuses its settings: {said}.")
+
+
+def _check_key(settings: Mapping[str, Any]) -> None:
+    """OpenSSL would ask on the terminal for a password that is missing. All else the client says itself."""
+    certificate = settings.get("ssl.certificate.location")
+    key, password = settings.get("ssl.key.location"), settings.get("ssl.key.password") or ""
+    asked = []
+
+    def answer() -> str:
+        asked.append(True)
+        return str(password)
+
+    if certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, answer)
+    except (OSError, ValueError, TypeError) as error:
+        if asked:
+            wrong = "is not that of" if password else "is missing: it is that of"
+            raise UsageError(f"ssl.key.password of the schema registry {wrong} {key or certificate}.") from error
 
 
 def _number(key: str, value: Any) -> float:

@@ -6,6 +6,8 @@ import base64
 import logging
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -233,6 +235,28 @@ def test_a_wrong_proxy_of_the_environment_is_said_without_its_password(monkeypat
     with pytest.raises(UsageError, match=r"refuses its settings, or the proxy .* HTTP_PROXY") as raised:
         Registry("http://127.0.0.1:1").schema(7)
     assert "s3c" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_a_locked_key_is_refused_and_its_password_not_asked_for(tmp_path: Path) -> None:
+    """OpenSSL asks on the terminal that a process has: so it is one with a terminal."""
+    file = tmp_path / "locked.pem"
+    file.write_bytes(key_and_certificate(b"s3cret"))
+    for password, said in ((None, "is missing"), ("", "is missing"), ("wrong", "is not that of"), ("s3cret", "")):
+        config = {"ssl.certificate.location": str(file)} | ({} if password is None else {"ssl.key.password": password})
+        code = f"""
+from kantoku_kafka.errors import KantokuError
+from kantoku_kafka.registry import Registry
+try:
+    Registry("https://127.0.0.1:1", config={config!r}, timeout_seconds=1).schema(7)
+except KantokuError as error:
+    print(error.exit_code, error)
+"""
+        command = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", sys.executable, "-c", code]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+        text = done.stdout
+        assert "Enter PEM" not in text
+        expected = f"2 ssl.key.password of the schema registry {said}" if said else "3 The schema registry"
+        assert text.startswith(expected), text
 
 
 def test_schemas_that_refer_to_each_other_in_a_circle_make_data_bad(gateway: Gateway, registry: Registry) -> None:

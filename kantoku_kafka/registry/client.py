@@ -186,12 +186,14 @@ class Registry:
         return future.result()
 
     def _asked(self, what: str, ask: Callable[[], T]) -> T:
-        from confluent_kafka.schema_registry.error import SchemaRegistryError
+        from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistryError
 
         try:
             return ask()
         except SchemaRegistryError as error:
             raise self._refusal(error, what) from error
+        except OAuthTokenError as error:
+            raise self._no_token(error.__context__) from error
         except KantokuError:
             raise
         except Exception as error:  # of the network, of TLS, of an answer that is none
@@ -214,6 +216,16 @@ class Registry:
         if status in _REFUSED:
             return TopicMismatch(f"The schema registry at {self.url} refuses {what}: {said}")
         return self._no_answer(what, f"HTTP {status}")
+
+    def _no_token(self, reason: BaseException | None) -> KantokuError:
+        from authlib.integrations.base_client import OAuthError  # by which confluent-kafka asks for tokens
+
+        status = getattr(getattr(reason, "response", None), "status_code", 0)
+        how = f"HTTP {status}" if status else type(reason).__name__
+        no_token = f"The token endpoint for the schema registry at {self.url} gives no token ({how}): see"
+        if isinstance(reason, OAuthError) or HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return AccessDenied(f"{no_token} bearer.auth.client.id and bearer.auth.client.secret.")
+        return RegistryUnavailable(f"{no_token} bearer.auth.issuer.endpoint.url, and that it is well.")
 
     def _is_well(self) -> bool:
         """Whether it answers what any registry knows: then it has not what it takes for no resource, as a GUID."""

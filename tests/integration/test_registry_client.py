@@ -128,6 +128,36 @@ def test_who_is_not_let_in_is_told_so(gateway: Gateway, registry: Registry, stat
         registry.schema(7)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (401, b'{"error": "invalid_client"}', AccessDenied, "client.id and bearer.auth.client.secret"),
+        (403, b"<html>", AccessDenied, "client.id and bearer.auth.client.secret"),
+        (503, b"", RegistryUnavailable, "issuer.endpoint.url"),
+        (200, b"{}", RegistryUnavailable, "issuer.endpoint.url"),
+        (200, b"<html>Sign in</html>", RegistryUnavailable, "issuer.endpoint.url"),
+        (None, b"", RegistryUnavailable, "issuer.endpoint.url"),
+    ],
+)
+def test_who_gets_no_token_is_told_whether_it_was_refused(
+    gateway: Gateway, status: int | None, body: bytes, kind: type[KantokuError], said: str
+) -> None:
+    gateway.instead = (200 if status is None else status), body
+    bearer = {
+        "credentials.source": "OAUTHBEARER",
+        "client.id": "shop",
+        "client.secret": "s3cret",
+        "scope": "registry",
+        "issuer.endpoint.url": "http://127.0.0.1:1/token" if status is None else f"{gateway.url}/token",
+        "logical.cluster": "lsrc-1",
+    }
+    registry = Registry(gateway.url, config={f"bearer.auth.{key}": value for key, value in bearer.items()})
+    with pytest.raises(kind, match=f"(?i)gives no token .*see bearer.auth.{said}") as raised:
+        registry.schema(7)
+    assert "s3cret" not in str(raised.value) and "/schemas" not in "".join(gateway.asked)
+    registry.close()
+
+
 def test_a_registry_that_says_nothing_is_not_waited_for_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         registry = Registry(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.2)

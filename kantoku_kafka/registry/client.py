@@ -43,8 +43,9 @@ class Registry:
         url: ``http[s]://[user:password@]host[:port][/path]``; of several with commas between them, the next one is
             asked where one does not answer.
         config: further settings of confluent-kafka's ``SchemaRegistryClient``, as ``ssl.ca.location``,
-            ``basic.auth.user.info`` (``user:password``) or ``bearer.auth.token``. Secrets may be references, as
-            ``${env:NAME}``; they are looked up when it connects.
+            ``basic.auth.user.info`` (``user:password``), or ``bearer.auth.credentials.source`` with what that one
+            needs: ``STATIC_TOKEN``, ``bearer.auth.token`` and ``bearer.auth.logical.cluster``. Secrets may be
+            references, as ``${env:NAME}``; they are looked up when it connects.
         envelopes: the topics that an app writes in a form of the registry, ``wire`` or ``header``: by ``results``,
             ``events``, ``tasks.{type}``, as in ``Kantoku(topics=...)``, or ``tasks`` for all inputs. Default: none.
             What others write so is read in either form, whatever this says.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from kantoku_kafka.configuration.java import Setting, check_mechanism, is_java, translated, untranslated
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS, canonical, left_open
@@ -31,7 +32,8 @@ _NAMES = "BOOTSTRAP_SERVERS", "CONFIG", "HTTP", "LOG_FORMAT", "LOG_LEVEL", "NAME
 _NEAR = 0.85  # as get_close_matches counts: one or two characters, or KAFKA_ left out
 # Beside the brokers' settings, as the files of Confluent's clients have them.
 _REGISTRY = re.compile(r"(?:schema\.registry\.)?((?:basic|bearer)\.auth\..+)|schema\.registry\.(.+)")
-_CREDENTIALS_SOURCE = "basic.auth.credentials.source"
+_CREDENTIALS_SOURCE, _USER_INFO = "basic.auth.credentials.source", "basic.auth.user.info"
+_INHERITED = "SASL_INHERIT"  # who asks the registry is who speaks to Kafka
 _URL_WITH_USER = re.compile(r"://[^/?#]*@")
 
 
@@ -56,12 +58,14 @@ class Configuration:
     def over(self, weaker: Configuration) -> Configuration:
         """These, and what they leave open from ``weaker``."""
         url = self.registry.get("url")
-        named = {"basic.auth.user.info"} if url is not None and _URL_WITH_USER.search(str(url.value)) else set()
+        who = {_USER_INFO, _CREDENTIALS_SOURCE}
+        if not (who & self.registry.keys() or (url is not None and _URL_WITH_USER.search(str(url.value)))):
+            who = set()
         return Configuration(
             kafka={**left_open(weaker.kafka, self.kafka), **self.kafka},
             namespace=self.namespace or weaker.namespace,
             topics={**weaker.topics, **self.topics},
-            registry={**{key: one for key, one in weaker.registry.items() if key not in named}, **self.registry},
+            registry={**{key: one for key, one in weaker.registry.items() if key not in who}, **self.registry},
             notices=(*weaker.notices, *self.notices),
         )
 
@@ -75,6 +79,19 @@ class Configuration:
             timeout_seconds=own.timeout_seconds,
             origins={**own.origins, **{key: setting.origin for key, setting in self.kafka.items()}},
         )
+
+    def registry_settings(self, connection: Connection) -> dict[str, Any]:
+        """Those of the schema registry; the user may be that of the connection. Raises UsageError."""
+        settings = {key: setting.value for key, setting in self.registry.items()}
+        if settings.pop(_CREDENTIALS_SOURCE, None) is not None:
+            user, password = (connection.config.get(f"sasl.{name}") for name in ("username", "password"))
+            if not (user and password):
+                raise UsageError(
+                    f"{_CREDENTIALS_SOURCE}={_INHERITED} takes sasl.username and sasl.password, which are not both "
+                    f"set: set them, or {_USER_INFO}=USER:PASSWORD instead."
+                )
+            settings[_USER_INFO] = f"{user}:{password}"
+        return settings
 
     def topic_names(self, own: Topics) -> Topics:
         """The topics of an app with these settings laid over its own. Raises UsageError."""
@@ -202,8 +219,8 @@ def _of_kafka(settings: Mapping[str, Setting], *, java: bool = False) -> Configu
         match = _REGISTRY.fullmatch(key)
         if match is None:
             found[key] = setting
-        elif (name := match[1] or match[2]) != _CREDENTIALS_SOURCE:  # it follows from what there is
-            registry[name] = setting
+        elif (name := match[1] or match[2]) != _CREDENTIALS_SOURCE or setting.value == _INHERITED:
+            registry[name] = setting  # other sources follow from what there is
     check_mechanism(found)
     java = java or is_java((key, setting.value) for key, setting in found.items())
     found, notices = translated(found) if java else untranslated(found)

@@ -244,6 +244,37 @@ def test_of_several_ways_to_one_thing_the_stronger_counts(weaker: dict[str, str]
     assert load(given, config_file="f", environment={}).connection(own).config == expected
 
 
+@pytest.mark.parametrize(
+    ("file", "command", "user"),
+    [
+        ("sasl.username=shop\nsasl.password=${env:PW}\n", (), "shop:${env:PW}"),
+        ("sasl.username=shop\n", ("sasl.password=x",), "shop:x"),
+        ("sasl.username=shop\nsasl.password=x\n", ("basic.auth.user.info=a:b",), "a:b"),
+        ("sasl.username=shop\nsasl.password=x\n", ("schema.registry.url=http://a:b@r",), "a:b"),
+        ("sasl.username=shop\nsasl.password=x\nbasic.auth.user.info=a:b\n", (), "shop:x"),
+        (
+            "sasl.jaas.config=a.ScramLoginModule required username='shop' password='x';\n",
+            (),
+            "shop:x",
+        ),
+    ],
+)
+def test_who_asks_the_registry_may_be_who_speaks_to_kafka(file: str, command: tuple[str, ...], user: str) -> None:
+    source = "schema.registry.url=http://r\nbasic.auth.credentials.source=SASL_INHERIT\n"
+    Path("f").write_text(source + file)
+    kan = Kantoku("n")
+    kan.configure(load(of_command(*command), config_file="f", environment={}))
+    assert kan.registry is not None
+    assert kan.registry.settings["schema.registry.basic.auth.user.info"] == user
+    assert "schema.registry.basic.auth.credentials.source" not in kan.registry.settings
+
+
+def test_who_is_to_ask_the_registry_as_nobody_is_told_so() -> None:
+    Path("f").write_text("schema.registry.url=http://r\nbasic.auth.credentials.source=SASL_INHERIT\n")
+    with pytest.raises(UsageError, match=r"takes sasl\.username and sasl\.password.* basic\.auth\.user\.info="):
+        Kantoku("n").configure(load(config_file="f", environment={}))
+
+
 def test_a_registry_whose_stronger_url_names_a_user_needs_no_weaker_one() -> None:
     Path("f").write_text("schema.registry.url=http://old\nbasic.auth.user.info=old:pw\nschema.registry.timeout=3\n")
     kan = Kantoku("n", codec=RegistryCodec(Registry("http://app")))

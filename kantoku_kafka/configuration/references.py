@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = ["has_reference", "is_reference", "resolved", "token_callback"]
 _log = logging.getLogger(__name__)
 _REFERENCE = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_-]*):([^}]*)\}")
 _ALL_ELSEWHERE = re.compile(r"(\$\{(env|file):[^}]*\})+")
+_PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _LONGEST_CALL_SECONDS = 8.0  # confluent-kafka waits 10 s for the first token
 _LATEST_EXPIRY_SECONDS = 10 * 366 * 86_400
 
@@ -101,18 +102,39 @@ def token_callback(source: str | Callable[..., Any]) -> Callable[[str | None], A
         if error is not None:  # confluent-kafka would print it, or lose it in a SystemError
             return _no_token(name, f"raised {type(error).__name__}")
         found = future.result()
-        if not (
-            isinstance(found, tuple)
-            and len(found) >= 2
-            and isinstance(found[0], str)
-            and isinstance(found[1], int | float)
-        ):
-            return _no_token(name, f"answered a {type(found).__name__}, not (token, expiry)")
-        if not 0 < found[1] - time.time() < _LATEST_EXPIRY_SECONDS:
-            return _no_token(name, "answered an expiry that is past or far off: it takes seconds since 1970")
-        return found
+        wrong = _wrong_in(found)
+        if wrong is not None:
+            return _no_token(name, f"answered {wrong}")
+        return (*found[:3], dict(found[3])) if len(found) > 3 else found
 
     return answer
+
+
+def _wrong_in(answer: Any) -> str | None:
+    """What confluent-kafka and librdkafka would refuse, and not a line would tell of it."""
+    if not (
+        isinstance(answer, tuple)
+        and 2 <= len(answer) <= 4
+        and isinstance(answer[0], str)
+        and isinstance(answer[1], int | float)
+    ):
+        return f"a {type(answer).__name__}, not (token, expiry), behind which a principal and extensions may follow"
+    now = time.time()
+    if not now < answer[1] < now + _LATEST_EXPIRY_SECONDS:
+        return "an expiry that is past or far off: it takes seconds since 1970"
+    if not _PRINTABLE.fullmatch(answer[0]):
+        return "a token that is not printable ASCII"
+    if len(answer) > 2 and not (isinstance(answer[2], str) and answer[2].isprintable()):
+        return "a principal that is no printable text"
+    if len(answer) > 3 and not (isinstance(answer[3], Mapping) and all(map(_is_extension, answer[3].items()))):
+        return "extensions that are no mapping of names in ASCII letters (not 'auth') to texts in printable ASCII"
+    return None
+
+
+def _is_extension(item: tuple[Any, Any]) -> bool:
+    name, value = item
+    named = isinstance(name, str) and name.isascii() and name.isalpha() and name != "auth"
+    return named and isinstance(value, str) and (value == "" or _PRINTABLE.fullmatch(value) is not None)
 
 
 def _no_token(name: str, why: str) -> None:

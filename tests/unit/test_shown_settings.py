@@ -8,6 +8,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -153,13 +154,43 @@ def test_what_is_no_token_is_told(answer: Any, caplog: pytest.LogCaptureFixture)
     assert "no token" in caplog.text and "hunter2" not in caplog.text
 
 
+SOON = time.time() + 3600
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (("hunter2\u00fc", SOON), "a token that is not printable ASCII"),
+        (("", SOON), "a token that is not printable ASCII"),
+        (("hunter2", 10**400), "past or far off"),
+        (("hunter2", SOON, 7), "a principal that is no printable text"),
+        (("hunter2", SOON, "a\0"), "a principal that is no printable text"),
+        (("hunter2", SOON, "a", None), "extensions that are no mapping"),
+        (("hunter2", SOON, "a", [("a", "hunter2")]), "extensions that are no mapping"),
+        (("hunter2", SOON, "a", {"a": "hunter2\u00fc"}), "extensions that are no mapping"),
+        (("hunter2", SOON, "a", {"a": 1}), "extensions that are no mapping"),
+        (("hunter2", SOON, "a", {7: "hunter2"}), "extensions that are no mapping"),
+        (("hunter2", SOON, "a", {"a1": "hunter2"}), "extensions that are no mapping"),
+        (("hunter2", SOON, "a", {"auth": "hunter2"}), "extensions that are no mapping"),
+        (("hunter2", SOON, "a", {}, 7), "a tuple, not (token, expiry)"),
+    ],
+)
+def test_what_librdkafka_would_refuse_without_a_word_is_told(
+    answer: Any, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert token_callback(lambda config: answer)(None) is None
+    assert "no token" in caplog.text and told in caplog.text and "hunter2" not in caplog.text
+
+
 def test_a_callback_may_be_anything_that_is_called() -> None:
     assert token_callback(partial(lambda answer, config: answer, None))(None) is None
 
 
 def test_tokens_with_principal_and_extensions_pass() -> None:
-    answer = ("t", time.time() + 60, "principal", {"a": "b"})
-    assert token_callback(lambda config: answer)(None) == answer
+    answer = ("t", time.time() + 60, "princip\u00e4l", {"a": "b c", "logicalCluster": ""})
+    config = {**BASE, "oauth_cb": lambda config: (*answer[:3], MappingProxyType(answer[3]))}
+    assert token_callback(config["oauth_cb"])(None) == answer
+    assert Kantoku("n", bootstrap_servers="127.0.0.1:9", config=config).clients.producer()  # type: ignore[arg-type]
 
 
 def test_a_callback_that_is_no_function() -> None:

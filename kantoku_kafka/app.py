@@ -155,7 +155,8 @@ class Kantoku(Client):
         """Lay settings from outside over the app's own; only before the first use. Raises UsageError."""
         self.connect_to(configuration.connection(self.connection))
         self.topics = configuration.topic_names(self.topics)
-        self.use_registry(configuration.registry_settings(self.connection))
+        registry = configuration.registry_settings(self.connection)
+        self.use_registry({key: setting.value for key, setting in registry.items()})
 
     @property
     def registry(self) -> Registry | None:

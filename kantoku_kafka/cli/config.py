@@ -49,7 +49,7 @@ def _rows(kantoku: Kantoku, given: Configuration, own: str) -> Iterator[dict[str
     origins = {
         "namespace": given.namespace.origin if given.namespace else own,
         **{f"topics.{role}": setting.origin for role, setting in given.topics.items()},
-        **{f"{REGISTRY_PREFIX}{name}": setting.origin for name, setting in given.registry.items()},
+        **{f"{REGISTRY_PREFIX}{name}": setting.origin for name, setting in given.registry_settings(connection).items()},
         **connection.origins,
     }
     registry = {} if kantoku.registry is None else kantoku.registry.settings

@@ -12,6 +12,7 @@ __all__ = ["HIDDEN", "REGISTRY_PREFIX", "hide", "is_secret", "masked"]
 
 HIDDEN = "***"
 REGISTRY_PREFIX = "schema.registry."
+_KNOWN = LIBRDKAFKA_KEYS | {"url", "basic.auth.credentials.source"}
 _SECRET = re.compile(
     r"password|passphrase|secret|jaas|pem$|user\.info|kinit\.cmd|oauthbearer\.(config|extensions)$|token(?!\.endpoint\.url$)"
 )
@@ -25,7 +26,7 @@ _SHORTEST_PIECE = 4
 def is_secret(key: str) -> bool:
     """Whether a setting of this name is a secret. One that nobody knows may be: a misspelt password."""
     name = key.lower().removeprefix(REGISTRY_PREFIX)
-    return (name not in LIBRDKAFKA_KEYS and name != "url") or _SECRET.search(name) is not None
+    return name not in _KNOWN or _SECRET.search(name) is not None
 
 
 def masked(key: str, value: object) -> str:

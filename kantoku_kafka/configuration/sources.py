@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from kantoku_kafka.configuration.java import Setting, check_mechanism, is_java, translated, untranslated
 from kantoku_kafka.configuration.known import LIBRDKAFKA_KEYS, canonical, left_open
@@ -80,17 +79,18 @@ class Configuration:
             origins={**own.origins, **{key: setting.origin for key, setting in self.kafka.items()}},
         )
 
-    def registry_settings(self, connection: Connection) -> dict[str, Any]:
+    def registry_settings(self, connection: Connection) -> dict[str, Setting]:
         """Those of the schema registry; the user may be that of the connection. Raises UsageError."""
-        settings = {key: setting.value for key, setting in self.registry.items()}
-        if settings.pop(_CREDENTIALS_SOURCE, None) is not None:
+        settings = dict(self.registry)
+        source = settings.pop(_CREDENTIALS_SOURCE, None)
+        if source is not None:
             user, password = (connection.config.get(f"sasl.{name}") for name in ("username", "password"))
             if not (user and password):
                 raise UsageError(
                     f"{_CREDENTIALS_SOURCE}={_INHERITED} takes sasl.username and sasl.password, which are not both "
                     f"set: set them, or {_USER_INFO}=USER:PASSWORD instead."
                 )
-            settings[_USER_INFO] = f"{user}:{password}"
+            settings[_USER_INFO] = Setting(f"{user}:{password}", source.origin)
         return settings
 
     def topic_names(self, own: Topics) -> Topics:

@@ -70,6 +70,9 @@ def test_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     shown = show(capsys, *options, "-X", "schema.registry.ssl.ca.location=/ca.pem")
     assert shown["schema.registry.basic.auth.user.info"][0] == "***"
     assert shown["schema.registry.ssl.ca.location"][0] == "/ca.pem"
+    options = ["-X", "sasl.username=u", "-X", "sasl.password=hunter2", "-X", "schema.registry.url=https://r"]
+    shown = show(capsys, *options, "-X", "basic.auth.credentials.source=SASL_INHERIT")
+    assert shown["schema.registry.basic.auth.user.info"] == ("***", "-X", "")
 
 
 def test_without_anything(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,10 @@ class Registry:
         if made is not None:
             made.close()
 
+    def connect(self) -> None:
+        """Make what it takes to ask, and ask nothing. Raises UsageError: the settings cannot be."""
+        self._client()
+
     def schema(self, mark: Mark) -> SafeSchema:
         """The schema of an id or a GUID.
 

@@ -39,8 +39,8 @@ class RegistryCodec(AvroCodec):
     A schema that is unknown here is asked for, once. While it is not in the registry it is waited for, 3 s at most and
     not again for a minute: another server of the registry may have it first.
 
-    Every ``decode_*`` raises besides EnvelopeError: RegistryUnavailable and AccessDenied, where the registry has to be
-    asked. The record may be good then.
+    Every ``decode_*`` raises besides EnvelopeError: RegistryUnavailable, AccessDenied and UsageError, where the
+    registry has to be asked. The record may be good then.
 
     Parameters:
         registry: where the schemas are.
@@ -132,6 +132,7 @@ class RegistryCodec(AvroCodec):
         """What our own form has in the place of a mark. Raises EnvelopeError, and what the registry does."""
         header = self._headers.get(mark)
         if header is None:
+            self.registry.connect()  # what it may raise is not the record's fault
             try:
                 schema = self._awaited(lambda: self.registry.schema(mark))
                 header = self._headers[mark] = schemas.MARKER + schemas.fingerprint_of(schema.parsed)

@@ -72,6 +72,7 @@ class RegistryAvro:
     def load(self, data: bytes) -> Any:
         check_size(data, self._max_bytes)
         mark, body = split(data)
+        self._connect()
         try:
             writer = self.registry.schema(mark)
         except (NotFound, RegistryUnavailable, AccessDenied) as error:
@@ -81,11 +82,18 @@ class RegistryAvro:
         return writer.decode(body, self.schema)
 
     def dump(self, value: Any) -> bytes:
+        self._connect()
         try:
             written_as = self._registered()
         except (TopicMismatch, RegistryUnavailable, AccessDenied) as error:
             raise Retryable(str(error)) from error
         return marked(written_as.id) + written_as.schema.encode(value)
+
+    def _connect(self) -> None:
+        try:
+            self.registry.connect()
+        except UsageError as error:  # its settings are wrong, not the data
+            raise Retryable(str(error)) from error
 
     def _registered(self) -> Registered:
         """What is written, as the registry has it."""

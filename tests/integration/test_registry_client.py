@@ -22,6 +22,7 @@ from kantoku_kafka import BadPayload, Retryable
 from kantoku_kafka.avro.framing import marked
 from kantoku_kafka.errors import AccessDenied, KantokuError, RegistryUnavailable, TopicMismatch, UsageError
 from kantoku_kafka.registry import Registry, RegistryAvro
+from kantoku_kafka.registry.envelopes import RegistryCodec
 
 STRING = b'{"schema": "\\"string\\""}'
 DATA = marked(7) + b"\x04hi"
@@ -84,6 +85,16 @@ def test_a_schema_that_is_not_there_yet_is_asked_for_again(gateway: Gateway, reg
         payload.load(DATA)
     gateway.instead = 200, STRING
     assert payload.load(DATA) == "hi"
+
+
+def test_settings_that_cannot_be_are_not_the_fault_of_what_is_read() -> None:
+    registry = Registry("https://127.0.0.1:1", config={"ssl.ca.location": "/nowhere.pem"})
+    with pytest.raises(Retryable, match="refuses a file of its settings"):
+        RegistryAvro(registry, "names-value").load(DATA)
+    with pytest.raises(Retryable, match="refuses a file of its settings"):
+        RegistryAvro(registry, "names-value").dump("hi")
+    with pytest.raises(UsageError, match="refuses a file of its settings"):
+        RegistryCodec(registry).decode_task(DATA)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0", b"{}", b"\xc3\x01" + bytes(8), DATA + b"x", DATA[:-1], marked(7)])

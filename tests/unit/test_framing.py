@@ -33,6 +33,9 @@ class Known(Registry):
         super().__init__("http://localhost:1")
         self.asked: list[int | UUID] = []
 
+    def connect(self) -> None:
+        pass
+
     def schema(self, mark: int | UUID) -> SafeSchema:
         self.asked.append(mark)
         if mark == 4:

@@ -170,7 +170,7 @@ class Kantoku(Client):
             self.registry.connect_to(settings)
         elif "url" in settings and isinstance(self.codec, AvroCodec):
             config = {key: value for key, value in settings.items() if key != "url"}
-            self.codec = RegistryCodec(Registry(str(settings["url"]), config=config))
+            self.codec = RegistryCodec(Registry(str(settings["url"]), config=config), at_start=False)
 
     def close(self) -> None:
         super().close()

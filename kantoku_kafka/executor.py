@@ -149,9 +149,9 @@ class ExecutorProcess:
                 hook()
 
     def _ask_registries(self) -> None:
-        """Schema registries have to answer now, and to have what is to be written."""
+        """Schema registries of the app have to answer now, and to have what is to be written."""
         codec, topics = self._kantoku.codec, self._kantoku.topics
-        if isinstance(codec, RegistryCodec):
+        if isinstance(codec, RegistryCodec) and codec.at_start:
             codec.open(topics, self._kantoku.inputs)
         for task in self._types.values():
             for payload, to_write in zip(task.payloads, (False, True), strict=False):

@@ -45,11 +45,15 @@ class RegistryCodec(AvroCodec):
     Parameters:
         registry: where the schemas are.
         patience_seconds: how long a schema is waited for.
+        at_start: an executor asks the registry when it starts; else when a record names a schema.
     """
 
-    def __init__(self, registry: Registry, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, registry: Registry, *, patience_seconds: float = _PATIENCE_SECONDS, at_start: bool = True
+    ) -> None:
         super().__init__()
         self.registry = registry
+        self.at_start = at_start
         self._patience_seconds = patience_seconds
         self._patient_from = 0.0
         self._headers: dict[Mark, bytes] = {}

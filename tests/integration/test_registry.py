@@ -32,7 +32,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from executors import ExecutorUnderTest
 from registries import Apicurio, Gateway
 
-from kantoku_kafka import Kantoku, Status
+from kantoku_kafka import Kantoku, Status, Task
 from kantoku_kafka.avro import schemas
 from kantoku_kafka.job import Message
 from kantoku_kafka.kafka import topics
@@ -226,6 +226,21 @@ def test_a_registry_that_is_down_at_the_start_ends_an_executor_with_a_sentence(
     assert said.startswith(
         "error: The schema registry at http://127.0.0.1:1 gave no answer about the schema of subject"
     )
+
+
+def test_a_registry_that_settings_alone_name_is_asked_when_a_record_names_a_schema(
+    world: World, tmp_path: Path
+) -> None:
+    """A file for all of a platform's clients may name one that the app never needs."""
+    log, options = tmp_path / "executor.log", ("--types", "echo", "-X", "schema.registry.url=http://127.0.0.1:1")
+    executor = ExecutorUnderTest(world.bootstrap, world.namespace, *options, log=log)
+    try:
+        assert world.kan.spawn(Task("echo", b"x")).result(timeout_seconds=60).data == b"x"
+        world.produce_task("wire", "echo", b"y")
+        assert executor.wait(30) == 3
+    finally:
+        executor.kill()
+    assert "error: The schema registry at http://127.0.0.1:1 gave no answer about schema" in log.read_text()
 
 
 def test_a_schema_that_is_not_registered_is_said_at_the_start(

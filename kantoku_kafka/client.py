@@ -310,7 +310,7 @@ class Client(Waiting):
 
     def _new_spawner(self, transactional_id: str | None = None) -> Spawner:
         if self.event_detail is EventDetail.FULL and self._event_writer is None:
-            self.clients.metadata("connecting", self._app.topics.events)  # a refusal of which events are not the reason
+            self.clients.check(self._app.topics.events)  # a refusal of which events are not the reason
             try:
                 self._event_writer = EventWriter.connect(self.clients, self._app.topics.events, self._app.codec)
             except (TopicMismatch, AccessDenied) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -159,6 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = 1
         _tell_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", code)
     _flush()
+    gc.freeze()  # else clients that nobody closed are closed at the exit, which waits for what does not answer
     sys.exit(code if isinstance(code, int) else 0)
 
 

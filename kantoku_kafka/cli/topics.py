@@ -20,7 +20,7 @@ from kantoku_kafka.kafka.wanted import TopicPlan
 Partitions = Annotated[int, typer.Option("-p", "--partitions", help="Partitions of each topic.", min=1)]
 Replicas = Annotated[
     int | None,
-    typer.Option("-r", "--replication-factor", help="Default: the broker's.", min=1, max=32_767),
+    typer.Option("-r", "--replication-factor", help="Default: 3, or as many as there are brokers.", min=1, max=32_767),
 ]
 _REPLICAS = 3
 _ABSENT = "Topics of others are missing, and not ours to create: {}. See from_topics and reply_to of the task types."
@@ -53,7 +53,7 @@ def plan(
     partitions: Partitions = 4,
     replication_factor: Replicas = None,
     emit: Annotated[
-        Form | None, typer.Option(help="Print the wanted state for a tool, with 3 replicas unless -r says otherwise.")
+        Form | None, typer.Option(help="Print the wanted state for a tool; with 3 replicas unless -r says otherwise.")
     ] = None,
     cluster: Annotated[str, typer.Option(help="--emit strimzi: the name of the Kafka resource.")] = "my-cluster",
     output: Output = "table",
@@ -96,7 +96,9 @@ def create(
     Example: kantoku-kafka topics create shop.tasks:kan --yes
     """
     kantoku = ctx.obj.app(app)
-    differences = _differences(kantoku, partitions, replication_factor)
+    kantoku.clients.check()
+    replicas = replication_factor or min(topics.broker_count(kantoku.clients), _REPLICAS)
+    differences = _differences(kantoku, partitions, replicas)
     missing = [d.plan for d in differences if d.seen in (Seen.MISSING, Seen.NOTHING)]  # who may not look may not create
     for difference in differences:
         for deviation in difference.harms:

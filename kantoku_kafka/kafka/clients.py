@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from textwrap import shorten
 from typing import Any, TypeVar
 
@@ -37,6 +36,7 @@ _SESSION_TIMEOUT_MS = 10_000
 _ASK_AGAIN_SECONDS = 0.1
 _ADMIN_SECONDS = 5.0
 _MOST_LOOKED_AT = 30
+_PLACES_SECONDS = 8.0
 _MOST_TOLD = 400  # characters of what a server said
 
 
@@ -129,14 +129,15 @@ class Clients:
         return reachability.obstacle(librdkafka_config(self.connection))
 
     def check_places(self, metadata: Any, doing: str, within_seconds: float) -> None:
-        """Make sure, once, that brokers may be where they send us on to. For who begins.
+        """Make sure, once, that brokers may be where they send us on to. For who begins; it takes 8 s at most.
 
         Raises:
             BrokerUnavailable: no name that they tell is known here, or no port takes connections.
         """
         first, self._places_checked = not self._places_checked, True
         self._note_places(metadata)
-        if first and self._is_sent_on() and reachability.nobody_at(self._places[:_MOST_LOOKED_AT], within_seconds):
+        seconds = min(_PLACES_SECONDS, within_seconds)
+        if first and self._is_sent_on() and reachability.nobody_at(self._places[:_MOST_LOOKED_AT], seconds):
             raise self._silence(doing, None)
 
     def error(self, error: KafkaError, doing: str) -> KantokuError:
@@ -177,9 +178,13 @@ class Clients:
                 raise self.unreachable(doing) from error
             time.sleep(_ASK_AGAIN_SECONDS)
 
-    def check(self) -> None:
-        """Make sure that a broker answers. Raises as :meth:`metadata`."""
-        self.metadata("connecting")
+    def check(self, topic: str | None = None) -> None:
+        """Make sure that a broker answers, and that one may be where it sends us on to. Raises as :meth:`metadata`.
+
+        Parameters:
+            topic: asked about, whether it exists or not; default: all topics, of which there may be many.
+        """
+        self.check_places(self.metadata("connecting", topic), "connecting", self.connection.timeout_seconds)
 
     def metadata(self, doing: str, topic: str | None = None) -> Any:
         """What the cluster says of itself and of one topic, or of all that we may see.
@@ -187,14 +192,14 @@ class Clients:
         Raises:
             UsageError, BrokerUnavailable, AccessDenied: within the timeout; soon where waiting does not help.
         """
-        admin = self.admin()
-        ask = admin.list_topics if topic is None else partial(admin.list_topics, topic)
+        named = () if topic is None else (topic,)
         deadline = time.monotonic() + self.connection.timeout_seconds
         slice_seconds = _FIRST_SLICE_SECONDS
         obstacle = None
         while True:
+            seconds = min(slice_seconds, max(_ASK_AGAIN_SECONDS, deadline - time.monotonic()))
             try:
-                found: Any = ask(timeout=min(slice_seconds, max(_ASK_AGAIN_SECONDS, deadline - time.monotonic())))
+                found: Any = self.admin().list_topics(*named, timeout=seconds)
                 self._note_places(found)
                 return found
             except KafkaException as error:
@@ -207,6 +212,8 @@ class Clients:
                 # A broker may still be starting; what we were told wrong stays so.
                 if not isinstance(reason, BrokerUnavailable) or left_seconds <= 0:
                     raise reason from error
+                with self._lock:
+                    self._admin = None  # it may know by now where brokers say that they are, and ask nobody else
             time.sleep(_ASK_AGAIN_SECONDS)
             slice_seconds *= 2  # the metadata of many topics may take longer
 

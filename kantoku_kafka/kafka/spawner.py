@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 _NO_TOPIC = "kantoku-kafka"  # metadata of one topic that need not exist: of all of them they may be large
 _INTRODUCTION_SECONDS = 1.0
-_PLACES_SECONDS = 8.0
+_SLOW_INTRODUCTION_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _POLL_EVERY = 256
 _FLUSH_SLICE_SECONDS = 0.2
@@ -118,15 +119,21 @@ class Spawner:
             UsageError, AccessDenied, BrokerUnavailable: to wait for a broker would not help.
         """
         try:
-            known = self._producer.list_topics(_NO_TOPIC, timeout=_INTRODUCTION_SECONDS)
+            self._look_around(_INTRODUCTION_SECONDS)
         except KafkaException as error:
             self._poll(0)  # a denial is told here
-            obstacle = self._clients.obstacle() if self._delivery_timeout_seconds > LOOK_SECONDS else None
+            is_patient = self._delivery_timeout_seconds > LOOK_SECONDS
+            obstacle = self._clients.obstacle() if is_patient else None
             reason = obstacle or self._clients.unreachable("connecting", error.args[0])
             if not isinstance(reason, BrokerUnavailable):
                 raise reason from error
-        else:
-            self._clients.check_places(known, "spawning", min(_PLACES_SECONDS, self._delivery_timeout_seconds))
+            if is_patient and obstacle is None:  # it answers, if slowly
+                with suppress(KafkaException):
+                    self._look_around(min(_SLOW_INTRODUCTION_SECONDS, self._delivery_timeout_seconds))
+
+    def _look_around(self, seconds: float) -> None:
+        known = self._producer.list_topics(_NO_TOPIC, timeout=seconds)
+        self._clients.check_places(known, "spawning", self._delivery_timeout_seconds)
 
     def send(self, record: Written, ticket: Ticket) -> None:
         """Hand a record to the local queue; the broker's answer goes to ``ticket``.

@@ -25,6 +25,7 @@ from granting import GrantingBroker, binding, granting_broker
 from test_cli import cli
 
 from kantoku_kafka import Kantoku
+from kantoku_kafka.dev import EmbeddedBroker
 from kantoku_kafka.kafka.drift import compare
 from kantoku_kafka.kafka.rights import Role, rights_of
 from kantoku_kafka.kafka.topics import plan
@@ -105,6 +106,18 @@ def test_a_difference_that_loses_data_is_told_and_left(broker: GrantingBroker, t
         assert "topic rights.timers: cleanup.policy is delete" in warning and "kafka-configs.sh" in warning
     alter_topic(broker.admin_servers, "rights.timers", cleanup_policy="compact")
     assert cli("topics", "check", APP, *connection).returncode == 0
+
+
+@pytest.mark.parametrize("replicas", ["1", "3"])
+def test_what_create_makes_is_as_check_wants_it(replicas: str) -> None:
+    """Whatever the brokers' own defaults are."""
+    defaults = {"default.replication.factor": replicas, "min.insync.replicas": "1"}
+    with EmbeddedBroker(nodes=3, short_lived=True, settings=defaults) as cluster:
+        connection = ["-b", cluster.bootstrap_servers]
+        created = cli("topics", "create", APP, "--yes", *connection)
+        assert created.returncode == 0, created.stderr
+        checked = cli("topics", "check", APP, *connection)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_rights_are_granted_by_kafkas_own_tool(broker: GrantingBroker, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from granting import grant
+from relays import silence, slow_relay
 from securing import HOST, Authority, SecuredCluster, TokenEndpoint, secured_cluster
 
 from kantoku_kafka import Kantoku, Task
@@ -33,10 +33,13 @@ NAMESPACE = "broken"
 class World:
     """What the configurations are about: a secured cluster, and what else listens or lies around."""
 
-    def __init__(self, cluster: SecuredCluster, folder: Path, web: str, silent: str, expired: TokenEndpoint) -> None:
+    def __init__(
+        self, cluster: SecuredCluster, folder: Path, *, web: str, slow: str, silent: str, expired: TokenEndpoint
+    ) -> None:
         self.cluster = cluster
         self.folder = folder
         self.web = web
+        self.slow = slow
         self.silent = silent
         self.expired = expired
         self.foreign = Authority(folder / "foreign", "foreign-ca")
@@ -202,6 +205,24 @@ BROKEN = {
         ("no-such-host.invalid", "advertised.listeners"),
         ("spawn", "echo", "x"),
     ),
+    "brokers that are reached elsewhere, by a slow way": Broken(
+        lambda w: {"bootstrap.servers": w.slow},
+        3,
+        ("no-such-host.invalid", "advertised.listeners"),
+        ("spawn", "echo", "x"),
+    ),
+    "brokers that are reached elsewhere, by who fires timers": Broken(
+        lambda w: {"bootstrap.servers": w.cluster.servers["astray"]},
+        3,
+        ("no-such-host.invalid", "advertised.listeners"),
+        ("run-scheduler", "task_app:kan"),
+    ),
+    "token endpoint that is silent": Broken(
+        lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"http://{w.silent}/token"),
+        3,
+        ("is there a token yet",),
+        ("topics", "plan", "task_app:kan"),
+    ),
     "expired token": Broken(
         lambda w: w.oauth(sasl_oauthbearer_token_endpoint_url=f"{w.expired.url}/token"), 4, ("token",)
     ),
@@ -272,13 +293,14 @@ def outcomes(
     with (
         secured_cluster(folder, ("executor", *LESS)) as cluster,
         served(_Web) as web,
-        socket.create_server((HOST, 0)) as silent,
+        slow_relay(cluster.servers["astray"], 0.6) as slow,
+        silence() as silent,
         closing(TokenEndpoint()) as expired,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         expired.lifetime_seconds = -10
         _grant(cluster)
-        world = World(cluster, folder, web, f"{HOST}:{silent.getsockname()[1]}", expired)
+        world = World(cluster, folder, web=web, slow=slow, silent=silent, expired=expired)
         yield {name: pool.submit(_run, BROKEN[name], world, folder / name) for name in names}
 
 

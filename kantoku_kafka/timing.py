@@ -17,7 +17,7 @@ from kantoku_kafka.engine.reply import Replies
 from kantoku_kafka.engine.schedule_book import ScheduleBook
 from kantoku_kafka.engine.timer_book import TimerBook
 from kantoku_kafka.engine.timer_loop import BookMaker, TimerLoop
-from kantoku_kafka.errors import SlotTaken
+from kantoku_kafka.errors import BrokerUnavailable, SlotTaken
 from kantoku_kafka.ids import task_id_time_ms
 from kantoku_kafka.kafka.commands import Commands
 from kantoku_kafka.kafka.drift import warn_of_losses
@@ -155,11 +155,13 @@ class _Ended:
             self._reader = ResultReader(self._kantoku.clients, self._kantoku.topics, self._kantoku.codec)
         result = self._reader.expect(task_id)
         try:
-            self._reader.catch_up([task_id])
+            is_read = self._reader.catch_up([task_id], result.done)
         finally:
             self._reader.forget(task_id, result)
         if result.done():
             return True
+        if not is_read:
+            raise BrokerUnavailable(f"A transaction that is open hides whether task {task_id} has ended.")
         kept_ms, made_ms = self._kept_ms, task_id_time_ms(task_id) or 0
         return kept_ms is not None and now_us() // 1_000 - made_ms > kept_ms
 

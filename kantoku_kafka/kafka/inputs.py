@@ -16,6 +16,7 @@ from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.codes import NO_TOPIC, PASSING, kantoku_error
 from kantoku_kafka.kafka.committed import CommittedOffsets
 from kantoku_kafka.kafka.inheritance import Inheritance
+from kantoku_kafka.kafka.leaving import leave
 from kantoku_kafka.kafka.memberships import SlotMemberships
 from kantoku_kafka.kafka.records import headers_of
 from kantoku_kafka.kafka.scan import ends_of
@@ -213,7 +214,7 @@ class KafkaInputs:
     # --- rebalances: librdkafka calls these from inside poll and close, on the loop thread
 
     def _on_assign(self, _: Consumer, assigned: list[TopicPartition]) -> None:
-        if self._leaving:  # librdkafka gives them back by itself; asking it for offsets would not be answered
+        if self._leaving:  # they are given back at once; a client that closes answers no question about offsets
             return
         places = [(p.topic, p.partition) for p in assigned]
         self._let_go(places)
@@ -284,7 +285,7 @@ class KafkaInputs:
 
     def _leave(self) -> None:
         self._leaving = True
-        self.consumer.close()
+        leave(self.consumer, stays=self._static)
         self._leaving = False
 
     def _let_go(self, assigned: Iterable[Place] = ()) -> None:

@@ -136,11 +136,11 @@ class ResultReader:
             return False
         return self._dropped_until.get(partition, 0.0) < spawned_at
 
-    def catch_up(self, task_ids: Iterable[str], enough: Callable[[], bool] = lambda: False) -> None:
+    def catch_up(self, task_ids: Iterable[str], enough: Callable[[], bool] = lambda: False) -> bool:
         """Block until all that stands in the partitions of these (expected) tasks by now has been read.
 
         Gives up when for the connection's timeout nothing more could be: what an open transaction holds back is not
-        there yet.
+        there yet. Answers whether all was read, or it was enough.
 
         Parameters:
             enough: asked now and then: true ends it before.
@@ -166,6 +166,7 @@ class ResultReader:
                 moved = self._progress.wait_for(has_moved, self._clients.connection.timeout_seconds)
             if self._failure is not None:
                 raise self._failure
+            return is_over()
 
     def _read_to(self, partition: int) -> int:
         return max(self._reached.get(partition, _ON_THE_WAY), self._taken_to.get(partition, _ON_THE_WAY))

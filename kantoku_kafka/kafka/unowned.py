@@ -20,6 +20,7 @@ from kantoku_kafka.errors import AccessDenied, KantokuError
 from kantoku_kafka.job import Place
 from kantoku_kafka.kafka.clients import Clients
 from kantoku_kafka.kafka.group import describe
+from kantoku_kafka.kafka.leaving import leave
 from kantoku_kafka.kafka.takeover import names
 from kantoku_kafka.kafka.topics import partition_count
 
@@ -101,4 +102,4 @@ class UnownedWatch(threading.Thread):
             while not joined.is_set() and not self._over.is_set() and time.monotonic() < deadline:
                 passer.poll(0.1)
         finally:
-            passer.close()
+            leave(passer)

@@ -106,6 +106,7 @@ def plan(
             topics.control,
             1,
             {"cleanup.policy": "compact,delete", "retention.ms": week, "message.timestamp.type": "LogAppendTime"},
+            fixed=True,  # who runs listens to those partitions that were there as it began
             holds="commands",
         ),
     ]

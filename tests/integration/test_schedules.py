@@ -8,6 +8,8 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,13 @@ from confluent_kafka import Producer
 from executors import HERE, ExecutorUnderTest, until
 from test_cli import cli
 
-from kantoku_kafka import Kantoku, Status, Task, delay, idempotency_key
-from kantoku_kafka.errors import NotFound, TopicMismatch, UsageError
+from kantoku_kafka import Kantoku, Result, Status, Task, delay, idempotency_key
+from kantoku_kafka.errors import BrokerUnavailable, NotFound, TopicMismatch, UsageError
 from kantoku_kafka.ids import occurrence_id, task_id_time_ms
 from kantoku_kafka.kafka import topics
-from kantoku_kafka.model import TaskEnvelope
+from kantoku_kafka.kafka.partitioner import partition_of
+from kantoku_kafka.model import Source, TaskEnvelope, now_us
+from kantoku_kafka.timing import _Ended
 
 SECOND_US = 1_000_000
 
@@ -211,3 +215,30 @@ def test_a_schedule_whose_task_cannot_be_read_does_not_hide_the_others(kan: Kant
     assert {row["name"]: row["type"] for row in json.loads(done.stdout)} == {"broken": None, "nightly": "timed"}
     assert b"schedule broken: its task cannot be read by this version" in done.stderr
     assert cli(*common, "schedules", "list").returncode == 0
+
+
+def test_whether_a_task_has_ended_is_not_judged_while_a_transaction_hides_it(kan: Kantoku, bootstrap: str) -> None:
+    """As an executor leaves it that is killed amid a checkpoint. What is missed now would be skipped for good."""
+    task_id, now = occurrence_id(kan.namespace, "nightly", now_us()), now_us()
+    number = partition_of(task_id.encode(), 4)
+    dying = Producer({**super_user(bootstrap), "transactional.id": f"{kan.namespace}.dying"})
+    dying.init_transactions(10)
+    dying.begin_transaction()
+    dying.produce(kan.topics.results, b"x", b"k", partition=number)
+    assert dying.flush(10) == 0
+    result = Result(task_id, "timed", Status.OK, b"", None, 1, "e", now, now, Source("t", 0, 0, 1), ())
+    producer = Producer(super_user(bootstrap))
+    producer.produce(kan.topics.results, kan.codec.encode_result(result), task_id.encode(), partition=number)
+    assert producer.flush(10) == 0
+    kan.connect_to(replace(kan.connection, timeout_seconds=2.0))
+    with closing(_Ended(kan)) as ended:
+        with pytest.raises(BrokerUnavailable, match="hides whether"):
+            ended.ask(task_id).result(60)
+        dying.abort_transaction(10)
+        until(lambda: _answer(ended, task_id), 30, "it has ended")
+
+
+def _answer(ended: _Ended, task_id: str) -> bool:
+    with suppress(BrokerUnavailable):
+        return ended.ask(task_id).result(60)
+    return False

@@ -474,7 +474,7 @@ def test_tail(environment: dict[str, str], kan: Kantoku, running: Running, tmp_p
 def test_executors_lag_and_top(cli: Cli, kan: Kantoku, running: Running) -> None:
     assert "no executor runs" in cli("executors", "--sample", "0").stderr
     assert "No executor" in cli("executors", "--here", code=5).stderr
-    kan.spawn_many([Task("nap", b"8")] * 3 + [Task("echo", b"x")] * 100)
+    kan.spawn_many([Task("nap", b"12")] * 3 + [Task("echo", b"x")] * 100)
     before = rows(cli("lag", "--sample", "0", "-o", "jsonl"))
     assert sum(row["not_done"] for row in before if row["type"] == "echo") == 100
     assert all(row["oldest_seconds"] is not None for row in before if row["not_done"])
@@ -483,7 +483,7 @@ def test_executors_lag_and_top(cli: Cli, kan: Kantoku, running: Running) -> None
         def naps() -> bool:
             return [r["in_flight"] for r in rows(cli("executors", "--sample", "0", "-o", "jsonl"))] == [3]
 
-        until(naps, 20, "3 naps")
+        until(naps, 40, "3 naps")
         (member,) = rows(cli("executors", "--sample", "0.2", "-o", "jsonl"))
         assert {"nap", "echo"} <= set(member["types"].split(","))
         assert (member["state"], member["settings"]["guarantee"]) == ("running", "exactly-once")

@@ -28,8 +28,6 @@ Writes = Annotated[
     list[str] | None,
     typer.Option(metavar="[ROLE=]TOPIC[*]", help="A further topic to write to, as by ctx.produce. Repeatable."),
 ]
-
-
 Timers = Annotated[
     bool, typer.Option("--timers/--no-timers", help="Whether executors fire timers, or run-scheduler does.")
 ]

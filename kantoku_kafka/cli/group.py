@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections import defaultdict
@@ -97,11 +96,10 @@ def executors(
         return
     with connected(ctx.obj) as kantoku:
         if here:
-            mine = re.compile(rf"{re.escape(host())}(\..*)?")
-            members = [one for one in members_of(kantoku.clients, kantoku.topics) if mine.fullmatch(one.slot)]
+            members = [one for one in members_of(kantoku.clients, kantoku.topics) if _is_here(one.slot)]
             if not members:
                 raise NotFound(f"No executor of group {kantoku.topics.group} runs on host {host()}.")
-            beats = {slot: beat for slot, beat in _beats(kantoku).items() if mine.fullmatch(slot)}
+            beats = {slot: beat for slot, beat in _beats(kantoku).items() if _is_here(slot)}
             _print_members(Standing(members, [], {}, {}, {}, beats), output)
             return
         standing = Standing.take(kantoku, sample)
@@ -150,6 +148,11 @@ def top(
             out("")
             table(_by_type(standing), "table")
             shown += 1
+
+
+def _is_here(slot: str) -> bool:
+    """Whether it is the name of this host, or begins with that and a dot."""
+    return f"{slot}.".startswith(f"{host()}.")
 
 
 def _members(standing: Standing) -> Iterable[dict[str, Any]]:

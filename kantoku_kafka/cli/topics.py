@@ -69,6 +69,7 @@ def plan(
     if emit is not None:
         out(_emitted(emit, kantoku, _plans(kantoku, partitions, replication_factor or _REPLICAS), cluster))
         return
+    kantoku.clients.check()
     differences = _differences(kantoku, partitions, replication_factor)
     _show(differences, output)
     bad = [d for d in differences if d.missing or d.harms]
@@ -125,6 +126,7 @@ def check(
     Example: kantoku-kafka topics check shop.tasks:kan
     """
     kantoku = ctx.obj.app(app)
+    kantoku.clients.check()
     differences = _differences(kantoku, partitions, replication_factor)
     bad = [d for d in differences if d.missing or d.harms]
     _show(bad, output)
@@ -149,7 +151,6 @@ def _plans(kantoku: Kantoku, partitions: int, replication_factor: int | None) ->
 
 
 def _differences(kantoku: Kantoku, partitions: int, replication_factor: int | None) -> list[Difference]:
-    kantoku.clients.check()
     return compare(kantoku.clients, _plans(kantoku, partitions, replication_factor))
 
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-HOST = "127.0.0.1"
+from securing import HOST
+
 _CHUNK_BYTES = 1 << 16
 
 
